@@ -1,0 +1,57 @@
+//! HubSpot's own words: status names, paths, field names. Shared with the stand-in in `sim/`, so
+//! that both ends spell them alike. Source: study `hubspot.md` sections 1 to 4.
+
+/// Values of `status` in an error body of the token endpoint (study `hubspot.md` 3.1).
+pub mod status {
+    /// The refresh token is revoked, its app uninstalled, or it was mangled on the way.
+    pub const BAD_REFRESH_TOKEN: &str = "BAD_REFRESH_TOKEN";
+    /// The refresh token belongs to another app.
+    pub const MISMATCH_REFRESH_TOKEN_CLIENT: &str = "MISMATCH_REFRESH_TOKEN_CLIENT";
+    /// The portal is deleted, deactivated or unknown.
+    pub const BAD_HUB: &str = "BAD_HUB";
+    /// No app has this client id.
+    pub const BAD_CLIENT_ID: &str = "BAD_CLIENT_ID";
+    /// The client secret is wrong or was rotated.
+    pub const BAD_CLIENT_SECRET: &str = "BAD_CLIENT_SECRET";
+    /// The body was not a form, or the grant type is not one.
+    pub const BAD_GRANT_TYPE: &str = "BAD_GRANT_TYPE";
+    /// The authorization code is wrong or used.
+    pub const BAD_AUTH_CODE: &str = "BAD_AUTH_CODE";
+    /// The authorization code is too old.
+    pub const EXPIRED_AUTH_CODE: &str = "EXPIRED_AUTH_CODE";
+    /// The redirect URI is not the one the code was given for.
+    pub const BAD_REDIRECT_URI: &str = "BAD_REDIRECT_URI";
+    /// The PKCE verifier does not fit.
+    pub const BAD_CODE_VERIFIER: &str = "BAD_CODE_VERIFIER";
+    /// A scope is missing or not allowed.
+    pub const BAD_SCOPES: &str = "BAD_SCOPES";
+    /// The word beside most errors that have no name of their own.
+    pub const ERROR: &str = "error";
+}
+
+/// Values of `error`: RFC 6749 section 5.2, as HubSpot uses them.
+pub mod error {
+    /// The grant (refresh token or code) is refused.
+    pub const INVALID_GRANT: &str = "invalid_grant";
+    /// The client pair is refused.
+    pub const INVALID_CLIENT: &str = "invalid_client";
+    /// The client may not do this.
+    pub const UNAUTHORIZED_CLIENT: &str = "unauthorized_client";
+    /// The request is malformed.
+    pub const INVALID_REQUEST: &str = "invalid_request";
+    /// The portal is not to be had.
+    pub const ACCESS_DENIED: &str = "access_denied";
+    /// The grant type is not known.
+    pub const UNSUPPORTED_GRANT_TYPE: &str = "unsupported_grant_type";
+}
+
+/// Values of `token_type_hint` and `token_use`.
+pub mod token_use {
+    /// An access token.
+    pub const ACCESS_TOKEN: &str = "access_token";
+    /// A refresh token.
+    pub const REFRESH_TOKEN: &str = "refresh_token";
+}
+
+/// HubSpot's answer while an account moves between data centres (study `hubspot.md` 3.2).
+pub const STATUS_MIGRATING: u16 = 477;

@@ -1,0 +1,180 @@
+//! Where the credentials live: the [`CredentialStore`] seam and what every store has in common.
+//! One system a file. Knows records, versions and keys; nothing of refreshing or of HubSpot.
+
+use std::{error::Error, fmt};
+
+use async_trait::async_trait;
+
+use crate::portal::PortalId;
+
+pub mod aws;
+pub mod file;
+pub mod record;
+pub mod vault;
+
+pub use record::{AppRecord, PortalRecord, Record, RecordFault};
+
+/// Which record: the app's own, or one portal's.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum Key {
+    /// `<prefix>/client`
+    App,
+    /// `<prefix>/portals/<portal id>`
+    Portal(PortalId),
+}
+
+impl fmt::Display for Key {
+    /// The path below the prefix, the same in every store.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::App => f.write_str("client"),
+            Self::Portal(id) => write!(f, "portals/{id}"),
+        }
+    }
+}
+
+/// A store's own name for one state of a record (a KV version, an AWS version id). Opaque, compared
+/// only for equality: it is what makes a write conditional.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub struct Version(pub(crate) String);
+
+impl fmt::Display for Version {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+/// A record as read, with the version a later write must name.
+#[derive(Debug, Clone)]
+pub struct Stored {
+    /// Everything that stood there, known to us or not.
+    pub record: Record,
+    /// The state it was read in.
+    pub version: Version,
+}
+
+/// What must be true of a record for a write to happen (check-and-set).
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Expected {
+    /// There is no such record yet (a deleted one counts as none).
+    Absent,
+    /// It is still in the state it was read in.
+    At(Version),
+}
+
+/// What is in the store at one moment.
+#[derive(Debug, Default)]
+pub struct Listing {
+    /// The portals that have a record, ascending.
+    pub portals: Vec<PortalId>,
+    /// Names beside them that are not portal ids; nobody's secret, shown so that a typing error is found.
+    pub strays: Vec<String>,
+}
+
+/// One system that keeps the app's and the portals' credentials.
+///
+/// Every method may be called from many tasks at once. None retries for longer than its own
+/// time-out (seconds): when to try again is the caller's decision.
+#[async_trait]
+pub trait CredentialStore: fmt::Debug + Send + Sync + 'static {
+    /// What the store is called in metrics and messages: `vault`, `aws` or `file`.
+    fn kind(&self) -> &'static str;
+
+    /// Logs in and looks at what must be right before anything else can work: is it there, does it
+    /// let us in, does the mount or the key fit. Changes nothing.
+    async fn check(&self) -> Result<(), StoreError>;
+
+    /// Which portals have a record.
+    async fn list(&self) -> Result<Listing, StoreError>;
+
+    /// One record, in its current state.
+    async fn read(&self, key: Key) -> Result<Stored, StoreError>;
+
+    /// All of `portals`, each with its own outcome, in any order; as fast as the store allows.
+    async fn read_all(&self, portals: &[PortalId]) -> Vec<(PortalId, Result<Stored, StoreError>)>;
+
+    /// Puts `record` in place if `expected` holds, in one step: no other record is touched, and of
+    /// two writers with the same expectation exactly one succeeds. Returns the new state's version.
+    ///
+    /// `record` holds every member it is to have: keep what was read and change it, so that members
+    /// unknown to us survive.
+    async fn write(
+        &self,
+        key: Key,
+        record: &Record,
+        expected: &Expected,
+    ) -> Result<Version, StoreError>;
+
+    /// Deletes the record if it is still in the state `expected` (as far as the store can tell).
+    async fn remove(&self, key: Key, expected: &Version) -> Result<(), StoreError>;
+}
+
+/// What kind of trouble a store had: all that a caller decides by.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum StoreErrorKind {
+    /// There is no such record.
+    Missing,
+    /// Somebody else changed the record since it was read.
+    Conflict,
+    /// The store knows us, or refuses to, and says no.
+    Denied,
+    /// No answer, a sealed or overloaded server: the same call may go through later.
+    Unreachable,
+    /// The record is there and can't be used.
+    Corrupt,
+    /// Settings and store do not fit: a wrong mount, KV version 1, a key that opens nothing.
+    Misconfigured,
+}
+
+impl StoreErrorKind {
+    /// A word for metrics and JSON.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Missing => "missing",
+            Self::Conflict => "conflict",
+            Self::Denied => "denied",
+            Self::Unreachable => "unreachable",
+            Self::Corrupt => "corrupt",
+            Self::Misconfigured => "misconfigured",
+        }
+    }
+}
+
+/// A store's failure in our own words.
+///
+/// Never built from a client library's error by formatting it: those hold secrets and paths (study
+/// `backends.md` 3). `what` happened, chained `cause`, and a `hint` for the person who reads it.
+#[derive(Debug, thiserror::Error)]
+#[error("{what}")]
+pub struct StoreError {
+    /// What a caller decides by.
+    pub kind: StoreErrorKind,
+    /// What happened, lower case, without a full stop.
+    pub what: String,
+    /// What to do about it, a sentence.
+    pub hint: String,
+    /// What lay beneath, if that is safe to show.
+    #[source]
+    pub cause: Option<Box<dyn Error + Send + Sync>>,
+}
+
+impl StoreError {
+    /// A failure without anything beneath it.
+    pub fn new(kind: StoreErrorKind, what: impl Into<String>, hint: impl Into<String>) -> Self {
+        Self { kind, what: what.into(), hint: hint.into(), cause: None }
+    }
+
+    /// The same with what lay beneath. The caller vouches that `cause` shows no secret.
+    #[must_use]
+    pub fn because(mut self, cause: impl Into<Box<dyn Error + Send + Sync>>) -> Self {
+        self.cause = Some(cause.into());
+        self
+    }
+
+    /// Whether the same call may go through later without anybody's help.
+    #[must_use]
+    pub const fn is_transient(&self) -> bool {
+        matches!(self.kind, StoreErrorKind::Unreachable | StoreErrorKind::Conflict)
+    }
+}

@@ -1,0 +1,8 @@
+//! All integration tests, in one binary: each would link the whole crate again.
+#![expect(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    reason = "a test that can't go on fails, loudly"
+)]
+
+mod support;

@@ -1,0 +1,1 @@
+//! What tests need to start the real thing: one file a program.
