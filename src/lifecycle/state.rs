@@ -1,0 +1,286 @@
+//! What is known of one portal's grant, without any secret: phases, times, counts. The engine keeps
+//! the secrets beside it.
+
+use std::time::Duration;
+
+use super::{event::RefusalClass, schedule};
+use crate::{lifecycle::policy::RefreshPolicy, time::BootTime};
+
+/// Numbers the grants a portal has had here: grows by one whenever a different refresh token
+/// becomes the one in use. An answer to an older one's request changes nothing (I13).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
+pub struct Generation(pub u64);
+
+impl Generation {
+    /// The one after this.
+    #[must_use]
+    pub const fn next(self) -> Self {
+        Self(self.0 + 1)
+    }
+}
+
+/// Everything the rules know of one portal.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Portal {
+    /// What is going on.
+    pub phase: Phase,
+    /// Which grant is in use.
+    pub generation: Generation,
+    /// The record changed while something was in flight; its answer is dropped when it comes.
+    pub superseded: Option<Superseded>,
+    /// Whether this grant has ever worked under this app.
+    pub proven: bool,
+    /// The access token callers can have, if any.
+    pub token: Option<TokenLife>,
+    /// A token that is held back until its refresh token is stored (I3).
+    pub held: Option<TokenLife>,
+    /// When to try again to store a new refresh token; `None` while the store has what we have.
+    pub save_at: Option<BootTime>,
+    /// Failures in a row; zero after any success.
+    pub failures: u32,
+    /// What the last failure was.
+    pub trouble: Option<RefusalClass>,
+    /// When the token is to be renewed; `None` if only on demand.
+    pub renew_at: Option<BootTime>,
+    /// Not before this is anything sent for this portal, whoever asks.
+    pub not_before: BootTime,
+    /// When the grant is to be validated, if nothing else has proven it by then.
+    pub validation_due: BootTime,
+}
+
+/// What is going on with one portal. At most one request is ever in flight (I2).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Phase {
+    /// Nothing in flight.
+    Resting,
+    /// A refresh is in flight.
+    Refreshing,
+    /// A new refresh token is being stored; its access token is held back (I3).
+    Saving,
+    /// A doubt arose; the record is being read again before anything is believed (I5).
+    Rereading(Doubt),
+    /// HubSpot is being asked about the grant.
+    Introspecting(Doubt),
+    /// Nothing is spent until the record changes or HubSpot says that the grant is good after all.
+    Ended(End),
+}
+
+/// What the record became while something was in flight.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Superseded {
+    /// Another grant.
+    ByNewer,
+    /// Something that can't be used.
+    ByUnusable,
+}
+
+/// Why the record or HubSpot is being asked.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Doubt {
+    /// None: a validation on schedule.
+    Routine,
+    /// A refresh was refused.
+    Refused(RefusalClass),
+    /// Introspection said that the grant is dead.
+    Inactive,
+    /// The store refused a write because somebody else had written.
+    Conflict,
+    /// An ended grant is looked at again: people repair things.
+    Ended(End),
+}
+
+/// Why nothing is done any more.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum End {
+    /// The customer ended the grant.
+    Revoked,
+    /// The portal is gone.
+    Unavailable,
+    /// The grant belongs to another app, or has never worked.
+    Mismatched,
+    /// The grant answers for another portal than the one it is stored under.
+    WrongPortal,
+    /// The record can't be used as it stands.
+    Unusable,
+}
+
+impl End {
+    /// The `reason` shown to users.
+    #[must_use]
+    pub const fn reason(self) -> &'static str {
+        match self {
+            Self::Revoked => "grant_refused",
+            Self::Unavailable => "portal_unavailable",
+            Self::Mismatched => "grant_mismatched",
+            Self::WrongPortal => "wrong_portal",
+            Self::Unusable => "record_unusable",
+        }
+    }
+}
+
+/// An access token's span, counted on the boot clock from the start of the request for it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct TokenLife {
+    /// When it was asked for.
+    pub issued: BootTime,
+    /// When it is good for nothing any more, safety margin taken off.
+    pub expires: BootTime,
+}
+
+impl TokenLife {
+    /// A token asked for at `issued` that HubSpot says lives for `expires_in`.
+    #[must_use]
+    pub fn new(issued: BootTime, expires_in: Duration) -> Self {
+        Self {
+            issued,
+            expires: issued + expires_in.saturating_sub(schedule::safety_margin(expires_in)),
+        }
+    }
+
+    /// The whole span.
+    #[must_use]
+    pub const fn life(&self) -> Duration {
+        self.expires.since(self.issued)
+    }
+
+    /// What is left at `now`.
+    #[must_use]
+    pub const fn left(&self, now: BootTime) -> Duration {
+        self.expires.until(now)
+    }
+}
+
+/// A portal's state as users see it (contract section 4).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum PortalState {
+    /// Loaded, no token yet.
+    Pending,
+    /// Served, and renewed in time.
+    Live,
+    /// The last refresh failed; the token may still be good.
+    Retrying,
+    /// HubSpot says wait, or the app's own credential is refused.
+    Suspended,
+    /// A new refresh token is not in the store yet.
+    Unsaved,
+    /// The customer ended the grant.
+    Revoked,
+    /// The portal is gone.
+    Unavailable,
+    /// The grant belongs to another app or portal, or never worked.
+    Mismatched,
+}
+
+impl PortalState {
+    /// Every state, in the order of the contract.
+    pub const ALL: [Self; 8] = [
+        Self::Pending,
+        Self::Live,
+        Self::Retrying,
+        Self::Suspended,
+        Self::Unsaved,
+        Self::Revoked,
+        Self::Unavailable,
+        Self::Mismatched,
+    ];
+
+    /// The word in JSON, metrics and tables.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Pending => "pending",
+            Self::Live => "live",
+            Self::Retrying => "retrying",
+            Self::Suspended => "suspended",
+            Self::Unsaved => "unsaved",
+            Self::Revoked => "revoked",
+            Self::Unavailable => "unavailable",
+            Self::Mismatched => "mismatched",
+        }
+    }
+}
+
+impl Portal {
+    /// A portal whose record was just read for the first time.
+    #[must_use]
+    pub const fn loaded(now: BootTime, validation_due: BootTime) -> Self {
+        Self {
+            phase: Phase::Resting,
+            generation: Generation(1),
+            superseded: None,
+            proven: false,
+            token: None,
+            held: None,
+            save_at: None,
+            failures: 0,
+            trouble: None,
+            renew_at: Some(now),
+            not_before: now,
+            validation_due,
+        }
+    }
+
+    /// Why nothing is done for this portal any more, if that is so.
+    #[must_use]
+    pub const fn ended(&self) -> Option<End> {
+        match self.phase {
+            Phase::Ended(end) | Phase::Introspecting(Doubt::Ended(end)) => Some(end),
+            _ => None,
+        }
+    }
+
+    /// The state as users see it. `app_open` is false while the app's own credential is refused.
+    #[must_use]
+    pub fn state(&self, now: BootTime, app_open: bool) -> PortalState {
+        match self.ended() {
+            Some(End::Revoked) => return PortalState::Revoked,
+            Some(End::Unavailable) => return PortalState::Unavailable,
+            Some(End::Mismatched | End::WrongPortal | End::Unusable) => {
+                return PortalState::Mismatched;
+            }
+            None => {}
+        }
+        let served = self.serves(now, Duration::ZERO);
+        let waiting = self.trouble == Some(RefusalClass::Migrating) || (!app_open && !served);
+        match () {
+            () if self.save_at.is_some() => PortalState::Unsaved,
+            () if waiting => PortalState::Suspended,
+            () if self.failures > 0 => PortalState::Retrying,
+            () if served => PortalState::Live,
+            () => PortalState::Pending,
+        }
+    }
+
+    /// Why the state is what it is, if there is anything to say.
+    #[must_use]
+    pub fn reason(&self) -> Option<&'static str> {
+        self.ended().map(End::reason).or_else(|| self.trouble.map(RefusalClass::as_str))
+    }
+
+    /// Whether a caller who needs `least` of life can be given the token in hand.
+    #[must_use]
+    pub fn serves(&self, now: BootTime, least: Duration) -> bool {
+        self.token.is_some_and(|token| token.left(now) >= least && !token.left(now).is_zero())
+    }
+
+    /// The next instant at which the rules want to be asked, if nothing happens before.
+    #[must_use]
+    pub fn wakes(&self) -> Option<BootTime> {
+        match self.phase {
+            Phase::Resting => {
+                let first = [self.renew_at, self.save_at, Some(self.validation_due)];
+                first.into_iter().flatten().min().map(|at| at.max(self.not_before))
+            }
+            Phase::Ended(End::Revoked | End::Unavailable | End::Mismatched) => {
+                Some(self.validation_due)
+            }
+            _ => None,
+        }
+    }
+
+    /// The least life callers are given, by policy and by this portal's own token life.
+    #[must_use]
+    pub fn least_life(&self, policy: &RefreshPolicy) -> Duration {
+        self.token.map_or(policy.min_ttl, |token| schedule::least_life(policy, token.life()))
+    }
+}
