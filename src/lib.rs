@@ -3,17 +3,20 @@
 //! Four floors and a roof; imports only go down, and `tests/it/architecture.rs` holds that.
 //!
 //! - Ground, words: [`secret`], [`portal`], [`time`].
-//! - First, rules, pure: [`lifecycle`].
-//! - Second, the outside world, one system a file: [`store`], [`hubspot`].
+//! - First, rules, pure: [`lifecycle`], [`access`], [`incident`].
+//! - Second, the outside world, one system a file: [`store`], [`hubspot`], [`sink`].
 //! - Roof, putting it together: [`sim`].
 
 pub mod portal;
 pub mod secret;
 pub mod time;
 
+pub mod access;
+pub mod incident;
 pub mod lifecycle;
 
 pub mod hubspot;
+pub mod sink;
 pub mod store;
 
 pub mod sim;

@@ -4,13 +4,20 @@
 use std::fmt;
 
 use async_trait::async_trait;
+use jiff::SignedDuration;
 
 use crate::{
     lifecycle::{ClientPair, Granted, Introspection, Refusal},
     secret::RefreshToken,
 };
 
+pub mod client;
+pub mod error;
+pub mod settings;
 pub mod wire;
+
+pub use client::{HubSpot, NoTls};
+pub use settings::{ApiVersion, Settings};
 
 /// Whoever turns refresh tokens into access tokens.
 #[async_trait]
@@ -24,4 +31,7 @@ pub trait TokenEndpoint: fmt::Debug + Send + Sync + 'static {
         pair: &ClientPair,
         token: &RefreshToken,
     ) -> Result<Introspection, Refusal>;
+
+    /// By how much this machine's wall clock is ahead of HubSpot's, if that is worth a word.
+    fn clock_skew(&self) -> Option<SignedDuration>;
 }

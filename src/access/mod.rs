@@ -1,0 +1,8 @@
+//! Who may do what: callers, rights, rules. Pure: the kernel's word on who is calling comes in as a
+//! value, and names of users and groups have been resolved before.
+
+pub mod caller;
+pub mod rules;
+
+pub use caller::Caller;
+pub use rules::{Portals, Right, Rule, Rules, Who};

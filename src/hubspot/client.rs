@@ -1,0 +1,194 @@
+//! The HTTP towards HubSpot: deadlines, limits, one request a call. Never follows a redirect with a
+//! secret in hand, and never repeats a spend by itself.
+
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicI64, Ordering},
+    },
+    time::Duration,
+};
+
+use async_trait::async_trait;
+use reqwest::{header, redirect};
+use serde::Deserialize;
+use zeroize::Zeroizing;
+
+use super::{Settings, TokenEndpoint, error::classify, wire::token_use};
+use crate::{
+    lifecycle::{ClientPair, Granted, Introspection, Refusal, RefusalClass},
+    portal::{ClientId, PortalId, Scopes},
+    secret::{AccessToken, RefreshToken},
+    time::Clock,
+};
+
+/// A whole call, from connecting to the last byte (design section 3).
+const DEADLINE: Duration = Duration::from_secs(10);
+const CONNECT: Duration = Duration::from_secs(4);
+/// An answer of the token endpoint is about a kilobyte.
+const LARGEST_ANSWER: usize = 64 * 1024;
+/// A difference of clocks that is worth a word, in seconds.
+const NOTABLE_SKEW: i64 = 30;
+const NO_SKEW: i64 = i64::MIN;
+
+/// HubSpot's OAuth API.
+#[derive(Debug)]
+pub struct HubSpot {
+    http: reqwest::Client,
+    settings: Settings,
+    clock: Arc<dyn Clock>,
+    skew: AtomicI64,
+}
+
+/// The HTTP client could not be built.
+#[derive(Debug, thiserror::Error)]
+#[error("failed to set up TLS towards HubSpot: no usable CA certificates")]
+pub struct NoTls(#[source] reqwest::Error);
+
+impl HubSpot {
+    /// # Errors
+    /// The machine has no CA certificates.
+    pub fn new(settings: Settings, clock: Arc<dyn Clock>) -> Result<Self, NoTls> {
+        let http = reqwest::Client::builder()
+            .user_agent(concat!("grantkeeper/", env!("CARGO_PKG_VERSION")))
+            .redirect(redirect::Policy::none())
+            .retry(reqwest::retry::never())
+            .connect_timeout(CONNECT)
+            .timeout(DEADLINE)
+            .build()
+            .map_err(NoTls)?;
+        Ok(Self { http, settings, clock, skew: AtomicI64::new(NO_SKEW) })
+    }
+
+    async fn post(&self, url: &str, form: &[(&str, &str)]) -> Result<Answer, Refusal> {
+        let sent = self.http.post(url).form(form).send().await;
+        let mut response = sent.map_err(|error| not_answered(&error))?;
+        self.note_date(response.headers());
+        let http = response.status().as_u16();
+        let retry_after = response
+            .headers()
+            .get(header::RETRY_AFTER)
+            .and_then(|value| value.to_str().ok())
+            .map(str::to_owned);
+        let mut body = Zeroizing::new(Vec::with_capacity(2048));
+        loop {
+            match response.chunk().await {
+                Ok(Some(chunk)) if body.len() + chunk.len() <= LARGEST_ANSWER => {
+                    body.extend_from_slice(&chunk);
+                }
+                Ok(Some(_)) | Err(_) if http == 200 => return Err(lost(Some(http))),
+                // The end; or an error page too long or cut off, which decides nothing more.
+                _ => return Ok(Answer { http, retry_after, body }),
+            }
+        }
+    }
+
+    fn note_date(&self, headers: &header::HeaderMap) {
+        let date = headers.get(header::DATE).and_then(|value| value.to_str().ok());
+        let theirs = date.and_then(|date| jiff::fmt::rfc2822::parse(date).ok());
+        if let Some(theirs) = theirs {
+            let ours = self.clock.wall().as_second();
+            self.skew.store(ours - theirs.timestamp().as_second(), Ordering::Relaxed);
+        }
+    }
+
+    fn url(&self, version: super::ApiVersion, call: &str) -> String {
+        format!("{}/oauth/{version}/{call}", self.settings.base_url)
+    }
+}
+
+struct Answer {
+    http: u16,
+    retry_after: Option<String>,
+    body: Zeroizing<Vec<u8>>,
+}
+
+impl Answer {
+    /// The body as `T`, if this is a success that looks like one.
+    fn parse<T: for<'de> Deserialize<'de>>(&self) -> Result<T, Refusal> {
+        let parsed = if self.http == 200 { serde_json::from_slice(&self.body).ok() } else { None };
+        parsed.ok_or_else(|| classify(self.http, &self.body, self.retry_after.as_deref()))
+    }
+}
+
+fn not_answered(error: &reqwest::Error) -> Refusal {
+    if error.is_connect() {
+        Refusal { class: RefusalClass::Unreachable, http: None, word: None, retry_after: None }
+    } else {
+        lost(None)
+    }
+}
+
+const fn lost(http: Option<u16>) -> Refusal {
+    Refusal { class: RefusalClass::AnswerLost, http, word: None, retry_after: None }
+}
+
+/// A token answer; only what every version has is demanded (study `hubspot.md` 1.3).
+#[derive(Deserialize)]
+struct TokenAnswer {
+    access_token: AccessToken,
+    expires_in: u64,
+    refresh_token: Option<RefreshToken>,
+    hub_id: Option<u64>,
+    scopes: Option<Scopes>,
+}
+
+#[derive(Deserialize)]
+struct IntrospectionAnswer {
+    active: bool,
+    hub_id: Option<u64>,
+    client_id: Option<String>,
+    scopes: Option<Scopes>,
+}
+
+#[async_trait]
+impl TokenEndpoint for HubSpot {
+    async fn refresh(&self, pair: &ClientPair, token: &RefreshToken) -> Result<Granted, Refusal> {
+        let url = self.url(self.settings.api_version, "token");
+        // exposed: into the form body of the one request that spends the token
+        let form = [
+            ("grant_type", "refresh_token"),
+            ("client_id", pair.client_id.as_str()),
+            ("client_secret", pair.client_secret.expose()),
+            ("refresh_token", token.expose()),
+        ];
+        let answer: TokenAnswer = self.post(&url, &form).await?.parse()?;
+        Ok(Granted {
+            access_token: answer.access_token,
+            refresh_token: answer.refresh_token,
+            expires_in: Duration::from_secs(answer.expires_in),
+            portal: answer.hub_id.and_then(|id| PortalId::new(id).ok()),
+            scopes: answer.scopes,
+        })
+    }
+
+    async fn introspect(
+        &self,
+        pair: &ClientPair,
+        token: &RefreshToken,
+    ) -> Result<Introspection, Refusal> {
+        let url = self.url(self.settings.api_version.introspection(), "token/introspect");
+        // exposed: into the form body of the question about this token
+        let form = [
+            ("client_id", pair.client_id.as_str()),
+            ("client_secret", pair.client_secret.expose()),
+            ("token", token.expose()),
+            ("token_type_hint", token_use::REFRESH_TOKEN),
+        ];
+        let answer: IntrospectionAnswer = self.post(&url, &form).await?.parse()?;
+        if !answer.active {
+            return Ok(Introspection::Inactive);
+        }
+        Ok(Introspection::Active {
+            portal: answer.hub_id.and_then(|id| PortalId::new(id).ok()),
+            client_id: answer.client_id.and_then(|id| ClientId::parse(id).ok()),
+            scopes: answer.scopes,
+        })
+    }
+
+    fn clock_skew(&self) -> Option<jiff::SignedDuration> {
+        let skew = self.skew.load(Ordering::Relaxed);
+        (skew != NO_SKEW && skew.abs() >= NOTABLE_SKEW)
+            .then(|| jiff::SignedDuration::from_secs(skew))
+    }
+}

@@ -1,0 +1,70 @@
+//! What an incident says: what happened, what Grantkeeper is doing, what a person must do.
+
+use super::Kind;
+use crate::portal::PortalId;
+
+/// Summary and action for `kind`, about `portal` where it is about one. `detail` is one of our own
+/// words for the reason, never text from the network.
+pub(super) fn of(kind: Kind, portal: Option<PortalId>, detail: Option<&str>) -> (String, String) {
+    let who = portal.map_or_else(|| "the app".to_owned(), |id| format!("portal {id}"));
+    let why = detail.map(|detail| format!(" ({detail})")).unwrap_or_default();
+    let (summary, action) = match kind {
+        Kind::AppRejected => (
+            format!(
+                "HubSpot refuses the app's client id and secret{why}. No portal is at fault and none \
+                 was marked: refreshing is paused but for one probe, and tokens in hand are served \
+                 until they expire."
+            ),
+            "Compare the client secret in the store with the one on the app's Auth page at HubSpot. \
+             If it was changed there, run `grantkeeper rotate client-secret`."
+                .to_owned(),
+        ),
+        Kind::GrantRevoked => (
+            format!(
+                "HubSpot says that the grant of {who} is revoked{why}; the record was read again and \
+                 introspection agrees. Its tokens are no longer served."
+            ),
+            "The customer uninstalled the app, or its refresh token was revoked or replaced. Ask them \
+             to connect again, then store the new refresh token: it is picked up by itself."
+                .to_owned(),
+        ),
+        Kind::GrantMismatched => (
+            format!("The stored grant of {who} can't be used{why}. Nothing is served for it."),
+            "Check that the record holds the refresh token of this portal for this app, whole and \
+             without quotes or line breaks."
+                .to_owned(),
+        ),
+        Kind::PortalUnavailable => (
+            format!("HubSpot says that {who} does not exist or is deactivated{why}."),
+            "Ask the customer whether the account was closed or moved. If so, remove its record."
+                .to_owned(),
+        ),
+        Kind::ScopeMissing => (
+            format!("The grant of {who} lacks required scopes{why}. Its tokens are still served."),
+            "Have the customer connect again with the scopes the app requires today.".to_owned(),
+        ),
+        Kind::GrantUnsaved => (
+            format!(
+                "HubSpot gave {who} a new refresh token that could not be stored{why}. Tokens are \
+                 served, and storing is tried again. Don't stop the service: the token is in memory."
+            ),
+            "See that the store can be reached and lets Grantkeeper write this record.".to_owned(),
+        ),
+        Kind::HubspotUnreachable => (
+            format!(
+                "HubSpot's token endpoint does not answer{why}. Tokens in hand are served until they \
+                 expire, and refreshing is tried again."
+            ),
+            "See status.hubspot.com, and that this host can reach the configured HubSpot address."
+                .to_owned(),
+        ),
+        Kind::StoreUnreachable => (
+            format!(
+                "The credential store does not answer{why}. Tokens go on being renewed from memory; \
+                 changed records are not seen."
+            ),
+            "See that the store is up, unsealed and can be reached from this host.".to_owned(),
+        ),
+    };
+    (summary, action)
+}

@@ -1,0 +1,42 @@
+//! The log as a sink: always there, so that no incident depends on a receiver being up.
+
+use async_trait::async_trait;
+
+use super::{AlertSink, DeliveryError};
+use crate::incident::{Change, Notice, Severity};
+
+/// Writes each notice as one structured log line.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Log;
+
+#[async_trait]
+impl AlertSink for Log {
+    fn name(&self) -> &'static str {
+        "log"
+    }
+
+    async fn deliver(&self, notice: &Notice) -> Result<(), DeliveryError> {
+        let incident = &notice.incident;
+        macro_rules! tell {
+            ($level:ident, $verb:literal) => {
+                tracing::$level!(
+                    incident = %incident.incident_id,
+                    kind = incident.kind.as_str(),
+                    severity = incident.severity.as_str(),
+                    portal_count = incident.portal_count,
+                    portals = ?incident.portals.iter().map(|id| id.number()).collect::<Vec<_>>(),
+                    action = %incident.action,
+                    concat!("incident ", $verb, ": {}"),
+                    incident.summary
+                )
+            };
+        }
+        match (notice.change, incident.severity) {
+            (Change::Resolved, _) => tell!(info, "resolved"),
+            (Change::Opened, Severity::Critical) => tell!(error, "opened"),
+            (Change::Opened, Severity::Warning) => tell!(warn, "opened"),
+            (Change::Opened, Severity::Info) => tell!(info, "opened"),
+        }
+        Ok(())
+    }
+}
