@@ -5,6 +5,7 @@
 //! - Ground, words: [`secret`], [`portal`], [`time`].
 //! - First, rules, pure: [`lifecycle`], [`access`], [`incident`].
 //! - Second, the outside world, one system a file: [`store`], [`hubspot`], [`sink`].
+//! - Third, the running machine: [`engine`], [`socket`].
 //! - Roof, putting it together: [`sim`].
 
 pub mod portal;
@@ -18,5 +19,8 @@ pub mod lifecycle;
 pub mod hubspot;
 pub mod sink;
 pub mod store;
+
+pub mod engine;
+pub mod socket;
 
 pub mod sim;

@@ -8,7 +8,6 @@ use std::fmt;
 pub struct Caller {
     uid: u32,
     gid: u32,
-    groups: Vec<u32>,
     pid: Option<i32>,
 }
 
@@ -16,8 +15,8 @@ impl Caller {
     /// A caller as the kernel named it when the connection was made. `pid` is for logs alone: the
     /// kernel may have given it to another process since.
     #[must_use]
-    pub const fn from_kernel(uid: u32, gid: u32, groups: Vec<u32>, pid: Option<i32>) -> Self {
-        Self { uid, gid, groups, pid }
+    pub const fn from_kernel(uid: u32, gid: u32, pid: Option<i32>) -> Self {
+        Self { uid, gid, pid }
     }
 
     /// This process asking itself.
@@ -27,7 +26,6 @@ impl Caller {
         Self {
             uid: rustix::process::geteuid().as_raw(),
             gid: rustix::process::getegid().as_raw(),
-            groups: Vec::new(),
             pid: Some(process),
         }
     }
@@ -38,10 +36,10 @@ impl Caller {
         self.uid
     }
 
-    /// Whether the kernel named `gid` as the caller's group or one of its supplementary groups.
+    /// The group the kernel named.
     #[must_use]
-    pub fn is_in_group(&self, gid: u32) -> bool {
-        self.gid == gid || self.groups.contains(&gid)
+    pub const fn gid(&self) -> u32 {
+        self.gid
     }
 }
 

@@ -89,6 +89,12 @@ impl Pace {
         Ok(())
     }
 
+    /// When the next slot is free.
+    #[must_use]
+    pub const fn free_at(&self) -> BootTime {
+        self.free_at
+    }
+
     /// Keeps every slot shut until `until`: HubSpot asked for quiet.
     pub fn hold_until(&mut self, until: BootTime) {
         self.free_at = self.free_at.max(until);

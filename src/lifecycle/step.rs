@@ -21,6 +21,8 @@ pub enum Event {
     Woke,
     /// A caller needs a better token than the one in hand.
     Wanted,
+    /// HubSpot answers again after an outage.
+    HubSpotBack,
     /// The record holds another grant than the one in use.
     RecordChanged,
     /// The record can't be used as it stands.
@@ -144,6 +146,8 @@ pub struct Context<'a> {
     pub validate_every: Duration,
     /// Whether this portal is kept warm at present.
     pub warm: bool,
+    /// Whether a grant is introspected before it is spent for the first time.
+    pub introspect_first: bool,
     /// A number from 0 to 1, drawn for this step.
     pub chance: f64,
 }
@@ -182,6 +186,7 @@ impl Step<'_> {
             Event::Woke => self.woke(),
             Event::Wanted if self.portal.phase == Phase::Resting => self.wanted(),
             Event::Wanted => {}
+            Event::HubSpotBack => self.hubspot_back(),
             Event::RecordChanged => self.superseded(Superseded::ByNewer),
             Event::RecordUnusable => self.superseded(Superseded::ByUnusable),
             Event::Done { generation, outcome }
@@ -194,6 +199,18 @@ impl Step<'_> {
                     self.replace(by);
                 }
             }
+        }
+    }
+
+    /// What failed for want of an answer need not sit out its wait; the queue's order and pace see
+    /// to it that all of them together are no storm.
+    fn hubspot_back(&mut self) {
+        let wanting = matches!(
+            self.portal.trouble,
+            Some(RefusalClass::Outage | RefusalClass::Unreachable | RefusalClass::AnswerLost)
+        );
+        if wanting && self.portal.phase == Phase::Resting {
+            self.rest_and_renew();
         }
     }
 
@@ -268,11 +285,15 @@ impl Step<'_> {
         if now < self.portal.not_before {
             return;
         }
-        if reached(self.portal.save_at) {
+        let unseen = !self.portal.proven && self.portal.token.is_none();
+        let validation = reached(Some(self.portal.validation_due));
+        if self.context.introspect_first && unseen && validation {
+            self.introspect(Doubt::Routine);
+        } else if reached(self.portal.save_at) {
             self.save();
         } else if reached(self.portal.renew_at) {
             self.refresh();
-        } else if reached(Some(self.portal.validation_due)) {
+        } else if validation {
             self.introspect(Doubt::Routine);
         }
     }

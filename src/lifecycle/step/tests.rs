@@ -31,6 +31,7 @@ impl Story {
             policy: &self.policy,
             validate_every: Duration::from_secs(3600),
             warm: true,
+            introspect_first: false,
             chance: 0.0,
         };
         (self.portal, self.effects) = step(&self.portal, &event, &context);
@@ -361,4 +362,41 @@ proptest! {
             prop_assert!(story.portal.phase != Phase::Resting || story.portal.held.is_none());
         }
     }
+}
+
+#[test]
+fn a_grant_is_introspected_before_it_is_spent_for_the_first_time() {
+    let policy = RefreshPolicy::default();
+    let context = Context {
+        now: at(0),
+        portal: PortalId::new(4711).unwrap(),
+        policy: &policy,
+        validate_every: Duration::from_secs(3600),
+        warm: true,
+        introspect_first: true,
+        chance: 0.0,
+    };
+    let loaded = Portal::loaded(at(0), at(0));
+    let (asked, effects) = step(&loaded, &Event::Woke, &context);
+    assert_eq!(effects, [Effect::Introspect]);
+    let outcome = Outcome::IntrospectedActive(Facts::default());
+    let (proven, _) =
+        step(&asked, &Event::Done { generation: asked.generation, outcome }, &context);
+    assert_eq!(step(&proven, &Event::Woke, &context).1, [Effect::Refresh]);
+    assert_eq!(
+        step(&loaded, &Event::Wanted, &context).1,
+        [Effect::Refresh],
+        "a caller need not wait"
+    );
+}
+
+#[test]
+fn hubspot_back_ends_the_wait_of_those_it_kept_waiting_and_of_nobody_else() {
+    let mut story = Story::live();
+    story.wake().refused(RefusalClass::Outage);
+    story.event(Event::HubSpotBack);
+    assert_eq!(story.portal.wakes(), Some(story.now));
+    story.event(Event::Woke).refused(RefusalClass::RateLimited);
+    let wakes = story.portal.wakes();
+    assert_eq!(story.event(Event::HubSpotBack).portal.wakes(), wakes);
 }

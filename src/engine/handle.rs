@@ -1,0 +1,505 @@
+//! What others hold of the engine. Every question takes a [`Caller`]; a good token in memory is
+//! answered without waiting for anybody (I9), anything else waits within a limit and never cancels
+//! the work it waits for (I2).
+
+use std::{sync::Arc, time::Duration};
+
+use arc_swap::ArcSwap;
+use jiff::Timestamp;
+use tokio::{
+    sync::{mpsc, oneshot},
+    time::timeout,
+};
+
+use super::{
+    Metrics, Running, Settings,
+    metrics::{ByKind, ByResult, ByState},
+    run::Command,
+    view::{Overall, PortalView, View},
+};
+use crate::{
+    access::{Caller, Right, Rules},
+    incident::Kind,
+    lifecycle::{End, OnStart, PortalState, RefreshMode, RefreshPolicy},
+    portal::{AppName, PortalId, Scopes},
+    secret::{AccessToken, Fingerprint},
+    store::StoreErrorKind,
+    time::{BootTime, Clock},
+};
+
+/// The longest a caller waits for a token that is on its way.
+const PATIENCE: Duration = Duration::from_secs(15);
+/// The longest a caller waits for records to be read again.
+const RELOAD_PATIENCE: Duration = Duration::from_secs(60);
+
+/// An access token, as answered.
+#[derive(Debug, Clone)]
+pub struct Answer {
+    /// Whose.
+    pub portal: PortalId,
+    /// The token.
+    pub access_token: Arc<AccessToken>,
+    /// Its name.
+    pub fingerprint: Fingerprint,
+    /// What is left of it, safety margin taken off.
+    pub expires_in: Duration,
+    /// When that ends.
+    pub expires_at: Timestamp,
+    /// Its scopes, if HubSpot told them.
+    pub scopes: Option<Scopes>,
+    /// It has less life than was asked for: HubSpot gives no better one at present.
+    pub short_lived: bool,
+}
+
+/// Why a question was not answered. Says nothing that the caller may not know.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum Denial {
+    /// The caller has no right to this, whether it exists or not.
+    #[error("this caller may not do this")]
+    Forbidden,
+    /// There is no such portal.
+    #[error("no grant is stored for this portal")]
+    UnknownPortal,
+    /// The request makes no sense.
+    #[error("{0}")]
+    BadRequest(String),
+    /// Nothing is to be had for this portal until a person acts.
+    #[error("the grant has ended: {}", .0.reason())]
+    Ended(End),
+    /// HubSpot refuses the app's client pair, and the token in hand is used up.
+    #[error("HubSpot refuses the app's credentials; a person has been told")]
+    AppRejected(Duration),
+    /// The first token is not there yet.
+    #[error("no token yet; it is on its way")]
+    NoTokenYet(Duration),
+    /// HubSpot gives no token at present, and the one in hand is used up.
+    #[error("HubSpot gives no token at present")]
+    HubspotUnreachable(Duration),
+    /// The store can't be read.
+    #[error("the credential store can't be reached")]
+    StoreUnreachable(Duration),
+}
+
+/// A page of portals.
+#[derive(Debug, Clone)]
+pub struct Page {
+    /// The portals, ascending.
+    pub portals: Vec<(PortalId, Arc<PortalView>)>,
+    /// Where the next page starts, if there is one.
+    pub next: Option<PortalId>,
+}
+
+/// Whether the service does its job, and if not, why.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Readiness {
+    /// Reasons against, as stable words; none means ready.
+    pub reasons: Vec<&'static str>,
+    /// Remarks that do not count against.
+    pub remarks: Vec<String>,
+}
+
+/// What does not change but by a reload.
+#[derive(Debug, Clone)]
+struct Terms {
+    app: AppName,
+    policy: RefreshPolicy,
+    on_start: OnStart,
+}
+
+/// A way to ask the engine. Cheap to clone.
+#[derive(Debug, Clone)]
+pub struct Handle {
+    view: Arc<View>,
+    commands: mpsc::Sender<Command>,
+    rules: Arc<ArcSwap<Rules>>,
+    terms: Arc<ArcSwap<Terms>>,
+    metrics: Arc<Metrics>,
+    clock: Arc<dyn Clock>,
+    refused_reload: Arc<ArcSwap<Option<String>>>,
+}
+
+impl Handle {
+    /// A handle for callers judged by `rules`.
+    #[must_use]
+    pub fn new(
+        running: &Running,
+        rules: Rules,
+        settings: &Settings,
+        metrics: Arc<Metrics>,
+        clock: Arc<dyn Clock>,
+    ) -> Self {
+        Self {
+            view: Arc::clone(&running.view),
+            commands: running.commands.clone(),
+            rules: Arc::new(ArcSwap::from_pointee(rules)),
+            terms: Arc::new(ArcSwap::from_pointee(Terms::of(settings))),
+            metrics,
+            clock,
+            refused_reload: Arc::default(),
+        }
+    }
+
+    /// An access token with at least `min_ttl` of life (the configured floor if none is named).
+    ///
+    /// # Errors
+    /// See [`Denial`].
+    pub async fn token(
+        &self,
+        caller: &Caller,
+        portal: PortalId,
+        min_ttl: Option<Duration>,
+    ) -> Result<Answer, Denial> {
+        let began = self.clock.boot();
+        let answer = self.fetch(caller, portal, min_ttl, began).await;
+        let result = answer.as_ref().map_or_else(Denial::code, |_| "ok");
+        self.metrics.token_requests.get_or_create(&ByResult { result }).inc();
+        let took = self.clock.boot().since(began).as_secs_f64();
+        self.metrics.token_request_duration.observe(took);
+        answer
+    }
+
+    async fn fetch(
+        &self,
+        caller: &Caller,
+        portal: PortalId,
+        min_ttl: Option<Duration>,
+        began: BootTime,
+    ) -> Result<Answer, Denial> {
+        permit(self.rules.load().allow(caller, Right::Token, portal))?;
+        let slot = self.view.slot(portal).ok_or(Denial::UnknownPortal)?;
+        slot.used(began);
+        let mut news = slot.subscribe();
+        loop {
+            let view = Arc::clone(&news.borrow_and_update());
+            let now = self.clock.boot();
+            match self.judge(&view, now, min_ttl)? {
+                Verdict::Serve { short_lived } => {
+                    return self.answer(portal, &view, now, short_lived);
+                }
+                Verdict::Wait => {}
+            }
+            // A full queue means that thousands wait already; this one's wish is among them or its
+            // time runs out below.
+            self.commands.try_send(Command::Want(portal)).ok();
+            let left = (began + PATIENCE).until(now);
+            match timeout(left, news.changed()).await {
+                Ok(Ok(())) => {}
+                Ok(Err(_)) => return Err(Denial::UnknownPortal),
+                Err(_) => return Err(self.none(&view, self.clock.boot())),
+            }
+        }
+    }
+
+    fn judge(
+        &self,
+        view: &PortalView,
+        now: BootTime,
+        min_ttl: Option<Duration>,
+    ) -> Result<Verdict, Denial> {
+        if let Some(end) = view.portal.ended() {
+            return Err(Denial::Ended(end));
+        }
+        let least = min_ttl.unwrap_or_else(|| view.portal.least_life(&self.terms.load().policy));
+        if view.portal.serves(now, least) {
+            return Ok(Verdict::Serve { short_lived: false });
+        }
+        if let Some(token) = view.portal.token
+            && least > token.life().mul_f64(0.9)
+        {
+            let most = token.life().mul_f64(0.9).as_secs();
+            let what = format!("min_ttl can't be more than {most} s: tokens live no longer");
+            return Err(Denial::BadRequest(what));
+        }
+        let app_open = self.view.overall.load().app.is_open();
+        let held_up = !app_open || (view.portal.failures > 0 && view.portal.not_before > now);
+        if !held_up {
+            return Ok(Verdict::Wait);
+        }
+        if view.portal.serves(now, Duration::ZERO) {
+            return Ok(Verdict::Serve { short_lived: true });
+        }
+        Err(self.none(view, now))
+    }
+
+    /// Why there is no token, and when to ask again.
+    fn none(&self, view: &PortalView, now: BootTime) -> Denial {
+        let overall = self.view.overall.load();
+        let soon = |at: Option<BootTime>| {
+            at.map_or(Duration::ZERO, |at| at.until(now)).max(Duration::from_secs(1))
+        };
+        if !overall.app.is_open() {
+            return Denial::AppRejected(soon(overall.app.next_probe()));
+        }
+        let again = soon(Some(view.portal.not_before));
+        match view.portal.trouble {
+            Some(class) if class.is_transient() => Denial::HubspotUnreachable(again),
+            _ if !overall.hubspot.ok => Denial::HubspotUnreachable(again),
+            _ => Denial::NoTokenYet(again),
+        }
+    }
+
+    fn answer(
+        &self,
+        portal: PortalId,
+        view: &PortalView,
+        now: BootTime,
+        short_lived: bool,
+    ) -> Result<Answer, Denial> {
+        let (Some(issued), Some(token)) = (&view.token, view.portal.token) else {
+            return Err(Denial::NoTokenYet(Duration::from_secs(1)));
+        };
+        Ok(Answer {
+            portal,
+            access_token: Arc::clone(&issued.access_token),
+            fingerprint: issued.fingerprint,
+            expires_in: token.left(now),
+            expires_at: self.clock.wall_at(token.expires),
+            scopes: view.scopes.clone(),
+            short_lived,
+        })
+    }
+
+    /// One portal's state.
+    ///
+    /// # Errors
+    /// Not allowed, or no such portal.
+    pub fn portal(&self, caller: &Caller, portal: PortalId) -> Result<Arc<PortalView>, Denial> {
+        permit(self.rules.load().allow(caller, Right::Status, portal))?;
+        Ok(self.view.slot(portal).ok_or(Denial::UnknownPortal)?.now())
+    }
+
+    /// The portals the caller may see, in state `state` if one is named, after `after`, at most `limit`.
+    ///
+    /// # Errors
+    /// The caller may see none.
+    pub fn portals(
+        &self,
+        caller: &Caller,
+        state: Option<PortalState>,
+        after: Option<PortalId>,
+        limit: usize,
+    ) -> Result<Page, Denial> {
+        let rules = self.rules.load();
+        permit(rules.allow_any(caller, Right::Status))?;
+        let (now, open) = (self.clock.boot(), self.view.overall.load().app.is_open());
+        let slots = self.view.portals.load();
+        let from = after.map_or(std::ops::Bound::Unbounded, std::ops::Bound::Excluded);
+        let mut portals = Vec::new();
+        for (id, slot) in slots.range((from, std::ops::Bound::Unbounded)) {
+            let view = slot.now();
+            let wanted = state.is_none_or(|state| view.portal.state(now, open) == state);
+            if !wanted || !rules.allow(caller, Right::Status, *id) {
+                continue;
+            }
+            if portals.len() == limit {
+                let next = portals.last().map(|(id, _): &(PortalId, _)| *id);
+                return Ok(Page { portals, next });
+            }
+            portals.push((*id, view));
+        }
+        Ok(Page { portals, next: None })
+    }
+
+    /// Everything that is not about one portal.
+    ///
+    /// # Errors
+    /// The caller may not see all portals.
+    pub fn overall(&self, caller: &Caller) -> Result<Arc<Overall>, Denial> {
+        permit(self.rules.load().allow_all(caller, Right::Status))?;
+        Ok(self.view.overall.load_full())
+    }
+
+    /// Has every record read again, and waits until that has been applied.
+    ///
+    /// # Errors
+    /// Not allowed, or the store can't be read.
+    pub async fn reload(&self, caller: &Caller) -> Result<(), Denial> {
+        let allowed = {
+            let rules = self.rules.load();
+            rules.allow_all(caller, Right::Rotate) || rules.allow_all(caller, Right::Admin)
+        };
+        permit(allowed)?;
+        let (done, heard) = oneshot::channel();
+        let again = Duration::from_secs(5);
+        let sent = self.commands.send(Command::Reload(done)).await;
+        sent.map_err(|_| Denial::StoreUnreachable(again))?;
+        match timeout(RELOAD_PATIENCE, heard).await {
+            Ok(Ok(Ok(()))) => Ok(()),
+            Ok(Ok(Err(StoreErrorKind::Corrupt | StoreErrorKind::Missing))) => {
+                Err(Denial::BadRequest("the app's record can't be used as it stands".to_owned()))
+            }
+            _ => Err(Denial::StoreUnreachable(again)),
+        }
+    }
+
+    /// Puts other rules and settings in force.
+    pub async fn configure(&self, rules: Rules, settings: Settings) {
+        self.rules.store(Arc::new(rules));
+        self.terms.store(Arc::new(Terms::of(&settings)));
+        self.refused_reload.store(Arc::new(None));
+        // The engine only stops listening when the process ends.
+        self.commands.send(Command::Configure(Box::new(settings))).await.ok();
+    }
+
+    /// Notes that a new configuration was refused and the old one goes on.
+    pub fn note_refused_reload(&self, why: String) {
+        self.refused_reload.store(Arc::new(Some(why)));
+    }
+
+    /// How many portals are in each state.
+    #[must_use]
+    pub fn census(&self) -> Vec<(PortalState, usize)> {
+        let (now, open) = (self.clock.boot(), self.view.overall.load().app.is_open());
+        let slots = self.view.portals.load();
+        let states: Vec<_> =
+            slots.values().map(|slot| slot.now().portal.state(now, open)).collect();
+        let count = |state| (state, states.iter().filter(|s| **s == state).count());
+        PortalState::ALL.into_iter().map(count).collect()
+    }
+
+    /// Whether the service does its job. Asked by probes, which nobody is denied: it tells words
+    /// and counts only.
+    #[must_use]
+    pub fn readiness(&self) -> Readiness {
+        let (now, overall) = (self.clock.boot(), self.view.overall.load());
+        let terms = self.terms.load();
+        let mut reasons = Vec::new();
+        if !overall.app.is_open() {
+            reasons.push("app_rejected");
+        }
+        let slots = self.view.portals.load();
+        let views: Vec<_> = slots.values().map(|slot| slot.now()).collect();
+        let on_demand = matches!(overall.mode, RefreshMode::OnDemand);
+        let waiting = |view: &&Arc<PortalView>| {
+            let first = view.portal.token.is_none() && view.portal.ended().is_none();
+            first && view.portal.renew_at.is_some() && !on_demand
+        };
+        if views.iter().any(|view| waiting(&view)) {
+            reasons.push(if overall.hubspot.ok { "no_token_yet" } else { "hubspot_unreachable" });
+        }
+        let expired = |view: &Arc<PortalView>| {
+            view.portal.token.is_some_and(|token| token.left(now).is_zero()) && !on_demand
+        };
+        if views.iter().any(expired) {
+            reasons.push("token_expired");
+        }
+        let ended = views.iter().filter(|view| view.portal.ended().is_some()).count();
+        if terms.on_start == OnStart::RequireAll && ended > 0 {
+            reasons.push("grant_ended");
+        }
+        let mut remarks = Vec::new();
+        if !overall.store.ok {
+            remarks.push("the store can't be reached; records in memory are used".to_owned());
+        }
+        remarks.extend(self.refused_reload.load().as_ref().clone());
+        Readiness { reasons, remarks }
+    }
+
+    /// The metrics text, with what is counted on asking brought up to date.
+    #[must_use]
+    pub fn metrics(&self) -> String {
+        for (state, count) in self.census() {
+            let labels = ByState { state: state.as_str() };
+            self.metrics
+                .portals
+                .get_or_create(&labels)
+                .set(i64::try_from(count).unwrap_or(i64::MAX));
+        }
+        let overall = self.view.overall.load();
+        for kind in Kind::ALL {
+            let open = overall.incidents.iter().filter(|incident| incident.kind == kind).count();
+            let labels = ByKind { kind: kind.as_str() };
+            let gauge = self.metrics.incidents_open.get_or_create(&labels);
+            gauge.set(i64::try_from(open).unwrap_or(i64::MAX));
+        }
+        let now = self.clock.boot();
+        let slots = self.view.portals.load();
+        let lives = slots.values().filter_map(|slot| Some(slot.now().portal.token?.left(now)));
+        self.metrics.soonest_expiry.set(lives.min().unwrap_or_default().as_secs_f64());
+        self.metrics.render()
+    }
+
+    /// Whether the caller may see what concerns all portals (metrics among it).
+    #[must_use]
+    pub fn may_see_all(&self, caller: &Caller) -> bool {
+        self.rules.load().allow_all(caller, Right::Status)
+    }
+
+    /// Whether the caller may ask anything at all.
+    #[must_use]
+    pub fn knows(&self, caller: &Caller) -> bool {
+        self.rules.load().know(caller)
+    }
+
+    /// Whether the engine is still running.
+    #[must_use]
+    pub fn is_alive(&self) -> bool {
+        !self.commands.is_closed()
+    }
+
+    /// A portal's state as users see it, now.
+    #[must_use]
+    pub fn state(&self, view: &PortalView) -> PortalState {
+        view.portal.state(self.clock.boot(), self.view.overall.load().app.is_open())
+    }
+
+    /// The clock answers are counted on.
+    #[must_use]
+    pub fn clock(&self) -> &dyn Clock {
+        &*self.clock
+    }
+
+    /// The app's name.
+    #[must_use]
+    pub fn app(&self) -> AppName {
+        self.terms.load().app.clone()
+    }
+}
+
+fn permit(allowed: bool) -> Result<(), Denial> {
+    if allowed { Ok(()) } else { Err(Denial::Forbidden) }
+}
+
+enum Verdict {
+    Serve { short_lived: bool },
+    Wait,
+}
+
+impl Terms {
+    fn of(settings: &Settings) -> Self {
+        Self {
+            app: settings.app.clone(),
+            policy: settings.refresh,
+            on_start: settings.validate.on_start,
+        }
+    }
+}
+
+impl Denial {
+    /// The stable word (contract section 4).
+    #[must_use]
+    pub const fn code(&self) -> &'static str {
+        match self {
+            Self::Forbidden => "forbidden",
+            Self::UnknownPortal => "unknown_portal",
+            Self::BadRequest(_) => "bad_request",
+            Self::Ended(_) => "grant_revoked",
+            Self::AppRejected(_) => "app_rejected",
+            Self::NoTokenYet(_) => "no_token_yet",
+            Self::HubspotUnreachable(_) => "hubspot_unreachable",
+            Self::StoreUnreachable(_) => "store_unreachable",
+        }
+    }
+
+    /// When to ask again, if that can help.
+    #[must_use]
+    pub const fn retry_after(&self) -> Option<Duration> {
+        match self {
+            Self::AppRejected(after)
+            | Self::NoTokenYet(after)
+            | Self::HubspotUnreachable(after)
+            | Self::StoreUnreachable(after) => Some(*after),
+            _ => None,
+        }
+    }
+}

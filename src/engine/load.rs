@@ -1,0 +1,78 @@
+//! Reading the store into typed credentials, once: at start, by `init`, by `check`. A record that
+//! can't be used is a finding, not an end. Knows no state and no schedule.
+
+use crate::{
+    lifecycle::ClientPair,
+    portal::PortalId,
+    secret::RefreshToken,
+    store::{CredentialStore, Key, Record, StoreError, Stored, Version, record::corrupt},
+};
+
+/// Everything the store holds for this app.
+#[derive(Debug)]
+pub struct Loaded {
+    /// The client pair in use.
+    pub pair: ClientPair,
+    /// Every portal with a record, usable or not, ascending.
+    pub portals: Vec<(PortalId, Result<StoredGrant, StoreError>)>,
+    /// Names among the portals that are not portal ids.
+    pub strays: Vec<String>,
+}
+
+/// One portal's grant with the record it stands in, so that a write keeps the rest.
+#[derive(Debug, Clone)]
+pub struct StoredGrant {
+    /// What tokens are made from.
+    pub refresh_token: RefreshToken,
+    /// Everything in the record.
+    pub record: Record,
+    /// The state it was read in.
+    pub version: Version,
+}
+
+impl StoredGrant {
+    /// The grant in a record as read.
+    ///
+    /// # Errors
+    /// The record can't be used.
+    pub fn parse(portal: PortalId, stored: Stored) -> Result<Self, StoreError> {
+        let grant = stored.record.portal().map_err(|fault| corrupt(Key::Portal(portal), &fault))?;
+        let Stored { record, version } = stored;
+        Ok(Self { refresh_token: grant.refresh_token, record, version })
+    }
+}
+
+/// The app's client pair.
+///
+/// # Errors
+/// The store's, or an unusable record.
+pub async fn load_app(store: &dyn CredentialStore) -> Result<ClientPair, StoreError> {
+    let stored = store.read(Key::App).await?;
+    let app = stored.record.app().map_err(|fault| corrupt(Key::App, &fault))?;
+    Ok(ClientPair { client_id: app.client_id, client_secret: app.client_secret })
+}
+
+/// The app's pair and every portal's grant.
+///
+/// # Errors
+/// The app's record or the list of portals can't be had; one portal's trouble is in its own place.
+pub async fn load(store: &dyn CredentialStore) -> Result<Loaded, StoreError> {
+    let pair = load_app(store).await?;
+    let (portals, strays) = load_portals(store).await?;
+    Ok(Loaded { pair, portals, strays })
+}
+
+pub(super) type Portals = Vec<(PortalId, Result<StoredGrant, StoreError>)>;
+
+pub(super) async fn load_portals(
+    store: &dyn CredentialStore,
+) -> Result<(Portals, Vec<String>), StoreError> {
+    let listing = store.list().await?;
+    let read = store.read_all(&listing.portals).await;
+    let mut portals: Vec<_> = read
+        .into_iter()
+        .map(|(id, stored)| (id, stored.and_then(|stored| StoredGrant::parse(id, stored))))
+        .collect();
+    portals.sort_unstable_by_key(|(id, _)| *id);
+    Ok((portals, listing.strays))
+}

@@ -1,0 +1,169 @@
+//! What is counted (contract section 6). No label holds a secret or a portal.
+
+use prometheus_client::{
+    encoding::{EncodeLabelSet, text::encode},
+    metrics::{
+        counter::Counter,
+        family::Family,
+        gauge::Gauge,
+        histogram::{Histogram, exponential_buckets},
+        info::Info,
+    },
+    registry::Registry,
+};
+
+macro_rules! labels {
+    ($(#[$doc:meta])* $name:ident { $($field:ident),+ }) => {
+        $(#[$doc])*
+        #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+        #[expect(missing_docs, reason = "label names are documented in the contract")]
+        pub struct $name { $(pub $field: &'static str),+ }
+    };
+}
+
+labels!(/// By result.
+    ByResult { result });
+labels!(/// By outcome.
+    ByOutcome { outcome });
+labels!(/// By state.
+    ByState { state });
+labels!(/// By kind of incident.
+    ByKind { kind });
+labels!(/// By store, operation and outcome.
+    ByStoreCall { store, op, outcome });
+
+/// Deliveries by sink; a sink's name is the operator's own.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+pub struct BySink {
+    /// The sink's name.
+    pub sink: String,
+    /// What became of it.
+    pub outcome: &'static str,
+}
+
+/// Every metric, and the registry they are told from.
+#[derive(Debug)]
+#[expect(missing_docs, reason = "each is described where it is registered")]
+pub struct Metrics {
+    registry: Registry,
+    pub portals: Family<ByState, Gauge>,
+    pub token_requests: Family<ByResult, Counter>,
+    pub token_request_duration: Histogram,
+    pub refreshes: Family<ByOutcome, Counter>,
+    pub refresh_duration: Histogram,
+    pub refresh_lag: Histogram,
+    pub soonest_expiry: Gauge<f64, std::sync::atomic::AtomicU64>,
+    pub store_requests: Family<ByStoreCall, Counter>,
+    pub rate_limited: Counter,
+    pub introspections: Family<ByOutcome, Counter>,
+    pub incidents_open: Family<ByKind, Gauge>,
+    pub alerts: Family<BySink, Counter>,
+}
+
+impl Default for Metrics {
+    fn default() -> Self {
+        let mut registry = Registry::with_prefix("grantkeeper");
+        macro_rules! register {
+            ($name:literal, $help:literal, $metric:expr) => {{
+                let metric = $metric;
+                registry.register($name, $help, metric.clone());
+                metric
+            }};
+        }
+        let build = Info::new(vec![("version", env!("CARGO_PKG_VERSION"))]);
+        let metrics = Self {
+            portals: register!("portals", "Portals by state", Family::default()),
+            token_requests: register!(
+                "token_requests",
+                "Requests for an access token by result",
+                Family::default()
+            ),
+            token_request_duration: register!(
+                "token_request_duration_seconds",
+                "Time to answer a request for an access token",
+                Histogram::new(exponential_buckets(0.000_05, 4.0, 10))
+            ),
+            refreshes: register!("refreshes", "Refreshes by outcome", Family::default()),
+            refresh_duration: register!(
+                "refresh_duration_seconds",
+                "Time a refresh took at HubSpot",
+                Histogram::new(exponential_buckets(0.01, 2.0, 11))
+            ),
+            refresh_lag: register!(
+                "refresh_lag_seconds",
+                "Time between a refresh being due and being sent",
+                Histogram::new(exponential_buckets(0.01, 4.0, 9))
+            ),
+            soonest_expiry: register!(
+                "soonest_expiry_seconds",
+                "Life left of the served token that expires first",
+                Gauge::default()
+            ),
+            store_requests: register!(
+                "store_requests",
+                "Calls of the credential store by store, operation and outcome",
+                Family::default()
+            ),
+            rate_limited: register!(
+                "hubspot_rate_limited",
+                "Answers of HubSpot that asked to slow down",
+                Counter::default()
+            ),
+            introspections: register!(
+                "introspections",
+                "Introspections by outcome",
+                Family::default()
+            ),
+            incidents_open: register!(
+                "incidents_open",
+                "Open incidents by kind",
+                Family::default()
+            ),
+            alerts: register!("alerts", "Alert deliveries by sink and outcome", Family::default()),
+            registry: Registry::default(),
+        };
+        registry.register("build", "What is running", build);
+        Self { registry, ..metrics }
+    }
+}
+
+impl Metrics {
+    /// The exposition text.
+    #[must_use]
+    pub fn render(&self) -> String {
+        let mut text = String::new();
+        // Writing to a string does not fail.
+        encode(&mut text, &self.registry).unwrap_or_default();
+        text
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_metric_of_the_contract_is_told_under_its_name() {
+        let metrics = Metrics::default();
+        metrics.portals.get_or_create(&ByState { state: "live" }).set(12);
+        metrics.token_requests.get_or_create(&ByResult { result: "ok" }).inc();
+        let text = metrics.render();
+        for name in [
+            "grantkeeper_portals{state=\"live\"} 12",
+            "grantkeeper_token_requests_total{result=\"ok\"} 1",
+            "grantkeeper_token_request_duration_seconds_bucket",
+            "# TYPE grantkeeper_refreshes counter",
+            "grantkeeper_refresh_duration_seconds_count",
+            "grantkeeper_refresh_lag_seconds_count",
+            "grantkeeper_soonest_expiry_seconds",
+            "# TYPE grantkeeper_store_requests counter",
+            "grantkeeper_hubspot_rate_limited_total 0",
+            "# TYPE grantkeeper_introspections counter",
+            "# TYPE grantkeeper_incidents_open gauge",
+            "# TYPE grantkeeper_alerts counter",
+            "grantkeeper_build_info{version=",
+        ] {
+            assert!(text.contains(name), "{name} is not in:\n{text}");
+        }
+    }
+}

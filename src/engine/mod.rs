@@ -1,0 +1,66 @@
+//! The running machine: owns every portal's state, carries out what the rules decide, and answers
+//! callers from memory. `run` waits and applies, `work` talks to the outside world, `handle` is what
+//! others hold. Knows the seams, not who stands behind them, and no socket.
+
+use std::{sync::Arc, time::Duration};
+
+use crate::{
+    hubspot::TokenEndpoint,
+    lifecycle::{RefreshPolicy, ValidatePolicy},
+    portal::{AppName, Scopes},
+    store::CredentialStore,
+    time::Clock,
+};
+
+pub mod alerting;
+mod effects;
+pub mod handle;
+pub mod load;
+pub mod metrics;
+mod portals;
+mod queue;
+pub mod run;
+pub mod view;
+mod work;
+
+pub use alerting::{Alerting, Route};
+pub use handle::{Answer, Denial, Handle};
+pub use load::{Loaded, load, load_app};
+pub use metrics::Metrics;
+pub use run::{Command, Engine, Panicked, Running};
+pub use view::View;
+
+/// What the engine is told: plain valid values.
+#[derive(Debug, Clone)]
+pub struct Settings {
+    /// Whose grants these are.
+    pub app: AppName,
+    /// Scopes every grant must have.
+    pub required_scopes: Scopes,
+    /// When to renew.
+    pub refresh: RefreshPolicy,
+    /// How often to validate.
+    pub validate: ValidatePolicy,
+    /// Ceiling towards HubSpot's OAuth endpoints, requests a second.
+    pub max_requests_per_second: f64,
+}
+
+/// The outside world, behind its seams.
+#[derive(Debug, Clone)]
+pub struct World {
+    /// Where credentials are kept.
+    pub store: Arc<dyn CredentialStore>,
+    /// Who turns them into tokens.
+    pub endpoint: Arc<dyn TokenEndpoint>,
+    /// What time it is.
+    pub clock: Arc<dyn Clock>,
+}
+
+/// As many requests as may be under way at HubSpot at once: a hung edge must not pile up more.
+const AT_HUBSPOT: usize = 64;
+/// As many calls as may be under way at the store at once; more only adds waiting (study
+/// `backends.md` 1.9).
+const AT_STORE: usize = 16;
+/// The longest the engine sleeps: a suspended machine is noticed within this time, since timers
+/// stand still during suspend and the boot clock does not.
+const LONGEST_SLEEP: Duration = Duration::from_secs(5);

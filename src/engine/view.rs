@@ -1,0 +1,155 @@
+//! What readers see: one published view a portal, replaced whole, read without a lock on anything
+//! that waits. Nothing here is decided; the engine writes, everybody else reads.
+
+use std::{
+    collections::BTreeMap,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+};
+
+use arc_swap::ArcSwap;
+use jiff::Timestamp;
+use serde::Serialize;
+use tokio::sync::watch;
+
+use crate::{
+    incident::Incident,
+    lifecycle::{App, Portal, RefreshMode},
+    portal::{PortalId, Scopes},
+    secret::{AccessToken, Fingerprint},
+    time::BootTime,
+};
+
+/// One portal as last published.
+#[derive(Debug, Clone)]
+pub struct PortalView {
+    /// What the rules know.
+    pub portal: Portal,
+    /// What callers get; its span is in `portal.token`.
+    pub token: Option<Issued>,
+    /// When HubSpot last gave a token.
+    pub last_refresh: Option<Timestamp>,
+    /// The scopes of the grant, as last told.
+    pub scopes: Option<Scopes>,
+}
+
+/// An access token with its name.
+#[derive(Debug, Clone)]
+pub struct Issued {
+    /// The token.
+    pub access_token: Arc<AccessToken>,
+    /// What it is called in an `ETag`.
+    pub fingerprint: Fingerprint,
+}
+
+/// The place where one portal's view is published.
+#[derive(Debug)]
+pub struct Slot {
+    view: watch::Sender<Arc<PortalView>>,
+    last_used: AtomicU64,
+}
+
+impl Slot {
+    pub(super) fn new(view: PortalView, now: BootTime) -> Self {
+        let last_used = AtomicU64::new(now.since_boot().as_secs());
+        Self { view: watch::Sender::new(Arc::new(view)), last_used }
+    }
+
+    pub(super) fn publish(&self, view: PortalView) {
+        self.view.send_replace(Arc::new(view));
+    }
+
+    /// The view as it is now.
+    #[must_use]
+    pub fn now(&self) -> Arc<PortalView> {
+        Arc::clone(&self.view.borrow())
+    }
+
+    pub(super) fn subscribe(&self) -> watch::Receiver<Arc<PortalView>> {
+        self.view.subscribe()
+    }
+
+    pub(super) fn used(&self, now: BootTime) {
+        self.last_used.store(now.since_boot().as_secs(), Ordering::Relaxed);
+    }
+
+    pub(super) fn last_used(&self) -> BootTime {
+        BootTime::new(std::time::Duration::from_secs(self.last_used.load(Ordering::Relaxed)))
+    }
+}
+
+/// Everything that is published.
+#[derive(Debug)]
+pub struct View {
+    /// The portals, by id. Replaced whole when one comes or goes.
+    pub portals: ArcSwap<BTreeMap<PortalId, Arc<Slot>>>,
+    /// Everything else.
+    pub overall: ArcSwap<Overall>,
+}
+
+impl View {
+    pub(super) fn new(overall: Overall) -> Self {
+        Self { portals: ArcSwap::default(), overall: ArcSwap::from_pointee(overall) }
+    }
+
+    /// The slot of one portal.
+    #[must_use]
+    pub fn slot(&self, portal: PortalId) -> Option<Arc<Slot>> {
+        self.portals.load().get(&portal).map(Arc::clone)
+    }
+}
+
+/// What is not about one portal.
+#[derive(Debug, Clone)]
+pub struct Overall {
+    /// How HubSpot takes the client pair.
+    pub app: App,
+    /// Open incidents.
+    pub incidents: Vec<Incident>,
+    /// The store's kind and how it last answered.
+    pub store: Health,
+    /// How HubSpot last answered.
+    pub hubspot: Health,
+    /// The mode that is in force.
+    pub mode: RefreshMode,
+    /// Names in the store that are not portal ids.
+    pub strays: Vec<String>,
+    /// When the records were last read.
+    pub records_read: Option<Timestamp>,
+    /// Why the last reload was refused, if it was.
+    pub reload_refused: Option<String>,
+}
+
+/// How a system outside last answered.
+#[derive(Debug, Clone, Serialize)]
+pub struct Health {
+    /// What it is: `vault`, `aws`, `file`, or HubSpot's API version.
+    pub kind: &'static str,
+    /// Whether its last answer was of use.
+    pub ok: bool,
+    /// The word for what is wrong.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub trouble: Option<&'static str>,
+    /// Failures in a row.
+    pub failures: u32,
+}
+
+impl Health {
+    pub(super) const fn new(kind: &'static str) -> Self {
+        Self { kind, ok: true, trouble: None, failures: 0 }
+    }
+
+    pub(super) const fn good(&mut self) {
+        self.ok = true;
+        self.trouble = None;
+        self.failures = 0;
+    }
+
+    pub(super) const fn bad(&mut self, trouble: &'static str) {
+        self.ok = false;
+        self.trouble = Some(trouble);
+        self.failures = self.failures.saturating_add(1);
+    }
+}

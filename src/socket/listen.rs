@@ -1,0 +1,224 @@
+//! Making the socket file: right mode from its first instant, a stale one replaced only if it is a
+//! socket and nobody answers on it, and a lock so that two services never fight over one path.
+
+use std::{
+    fs::{self, File, OpenOptions},
+    io,
+    os::unix::{
+        fs::{FileTypeExt, OpenOptionsExt, PermissionsExt},
+        net::{UnixListener as StdListener, UnixStream},
+    },
+    path::{Path, PathBuf},
+};
+
+use rustix::{
+    fs::{FlockOperation, Mode, flock},
+    process::umask,
+};
+use tokio::net::UnixListener;
+
+/// Where the socket is and who may open it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Settings {
+    /// The path.
+    pub path: PathBuf,
+    /// Permission bits.
+    pub mode: u32,
+    /// The group it is given to.
+    pub group: Option<u32>,
+}
+
+/// A bound socket. Its file goes when this is dropped.
+#[derive(Debug)]
+pub struct Socket {
+    /// Where connections come in.
+    pub listener: UnixListener,
+    path: PathBuf,
+    _lock: File,
+}
+
+/// The socket could not be made.
+#[derive(Debug, thiserror::Error)]
+pub enum ListenError {
+    /// Something that is not a socket has the path.
+    #[error("{0} exists and is not a socket")]
+    NotASocket(PathBuf),
+    /// Another process has the path.
+    #[error("another service is listening on {0}")]
+    InUse(PathBuf),
+    /// The folder is not there.
+    #[error("the folder {0} does not exist")]
+    NoFolder(PathBuf),
+    /// The operating system said no.
+    #[error("the socket {path} could not be made while trying to {doing}")]
+    Io {
+        /// Which.
+        path: PathBuf,
+        /// What was tried.
+        doing: &'static str,
+        /// What it said.
+        #[source]
+        source: io::Error,
+    },
+}
+
+impl ListenError {
+    /// What to do about it.
+    #[must_use]
+    pub const fn hint(&self) -> &'static str {
+        match self {
+            Self::NotASocket(_) => {
+                "Nothing was touched. Choose another path in [socket], or move that file away."
+            }
+            Self::InUse(_) => {
+                "Stop the other service first, or give this one another path in [socket]."
+            }
+            Self::NoFolder(_) => {
+                "Create it, owned by the service's user, or let systemd do so with RuntimeDirectory=."
+            }
+            Self::Io { .. } => {
+                "See that the service's user may write in that folder and belongs to the configured group."
+            }
+        }
+    }
+}
+
+impl Socket {
+    /// Binds the socket. Must be called inside a runtime.
+    ///
+    /// # Errors
+    /// See [`ListenError`]. A file that is not a stale socket is left as it was.
+    pub fn bind(settings: &Settings) -> Result<Self, ListenError> {
+        let path = &settings.path;
+        let failed = |doing| {
+            let path = path.clone();
+            move |source: io::Error| ListenError::Io { path, doing, source }
+        };
+        if let Some(folder) = path.parent().filter(|folder| !folder.is_dir()) {
+            return Err(ListenError::NoFolder(folder.to_owned()));
+        }
+        let lock = lock(path)?;
+        clear_stale(path)?;
+        // The umask is the process's own: this runs once, before there are other threads' files to make.
+        let before = umask(Mode::from_bits_truncate(!settings.mode & 0o777));
+        let bound = StdListener::bind(path);
+        umask(before);
+        let listener = bound.map_err(failed("bind"))?;
+        if let Some(group) = settings.group {
+            std::os::unix::fs::chown(path, None, Some(group))
+                .map_err(failed("give it its group"))?;
+        }
+        let mode = fs::Permissions::from_mode(settings.mode);
+        fs::set_permissions(path, mode).map_err(failed("set its mode"))?;
+        listener.set_nonblocking(true).map_err(failed("make it non-blocking"))?;
+        let listener = UnixListener::from_std(listener).map_err(failed("listen"))?;
+        Ok(Self { listener, path: path.clone(), _lock: lock })
+    }
+}
+
+impl Drop for Socket {
+    fn drop(&mut self) {
+        // A file that is gone already is as good.
+        fs::remove_file(&self.path).ok();
+    }
+}
+
+fn lock(path: &Path) -> Result<File, ListenError> {
+    let mut name = path.as_os_str().to_owned();
+    name.push(".lock");
+    let io = |doing| {
+        let path = path.to_owned();
+        move |source: io::Error| ListenError::Io { path, doing, source }
+    };
+    let file = OpenOptions::new()
+        .write(true)
+        .create(true)
+        .truncate(false)
+        .mode(0o600)
+        .open(PathBuf::from(name))
+        .map_err(io("open its lock file"))?;
+    match flock(&file, FlockOperation::NonBlockingLockExclusive) {
+        Ok(()) => Ok(file),
+        Err(rustix::io::Errno::WOULDBLOCK) => Err(ListenError::InUse(path.to_owned())),
+        Err(error) => Err(io("lock its lock file")(error.into())),
+    }
+}
+
+fn clear_stale(path: &Path) -> Result<(), ListenError> {
+    let found = match fs::symlink_metadata(path) {
+        Ok(found) => found,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
+        Err(source) => {
+            return Err(ListenError::Io { path: path.to_owned(), doing: "look at it", source });
+        }
+    };
+    if !found.file_type().is_socket() {
+        return Err(ListenError::NotASocket(path.to_owned()));
+    }
+    if UnixStream::connect(path).is_ok() {
+        return Err(ListenError::InUse(path.to_owned()));
+    }
+    fs::remove_file(path).map_err(|source| ListenError::Io {
+        path: path.to_owned(),
+        doing: "remove the stale socket",
+        source,
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn settings(folder: &tempfile::TempDir) -> Settings {
+        Settings { path: folder.path().join("gk.sock"), mode: 0o660, group: None }
+    }
+
+    #[tokio::test]
+    async fn the_socket_has_its_mode_and_goes_with_the_service() {
+        let folder = tempfile::tempdir().unwrap();
+        let settings = settings(&folder);
+        let socket = Socket::bind(&settings).unwrap();
+        let mode = fs::metadata(&settings.path).unwrap().permissions().mode();
+        assert_eq!(mode & 0o777, 0o660);
+        drop(socket);
+        assert!(!settings.path.exists());
+    }
+
+    #[tokio::test]
+    async fn a_stale_socket_is_replaced() {
+        let folder = tempfile::tempdir().unwrap();
+        let settings = settings(&folder);
+        drop(StdListener::bind(&settings.path).unwrap());
+        assert!(settings.path.exists());
+        Socket::bind(&settings).unwrap();
+    }
+
+    #[tokio::test]
+    async fn a_regular_file_in_the_way_is_refused_and_left_alone() {
+        let folder = tempfile::tempdir().unwrap();
+        let settings = settings(&folder);
+        fs::write(&settings.path, "precious").unwrap();
+        let error = Socket::bind(&settings).unwrap_err();
+        assert!(matches!(error, ListenError::NotASocket(_)), "{error}");
+        assert_eq!(fs::read_to_string(&settings.path).unwrap(), "precious");
+    }
+
+    #[tokio::test]
+    async fn a_path_that_another_service_holds_is_refused() {
+        let folder = tempfile::tempdir().unwrap();
+        let settings = settings(&folder);
+        let _first = Socket::bind(&settings).unwrap();
+        assert!(matches!(Socket::bind(&settings), Err(ListenError::InUse(_))));
+        let other = Settings { path: folder.path().join("other.sock"), ..settings };
+        let _foreign = StdListener::bind(&other.path).unwrap();
+        assert!(matches!(Socket::bind(&other), Err(ListenError::InUse(_))));
+    }
+
+    #[tokio::test]
+    async fn a_missing_folder_is_named() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("no/such/gk.sock");
+        let error = Socket::bind(&Settings { path, mode: 0o660, group: None }).unwrap_err();
+        assert!(matches!(error, ListenError::NoFolder(_)), "{error}");
+    }
+}

@@ -1,0 +1,14 @@
+//! The Unix socket: HTTP/1.1 and JSON for local callers. `listen` makes the socket, `peer` asks the
+//! kernel who is calling, `serve` drives connections, `routes` answers, `client` is the other end.
+//! Decides nothing about tokens: it asks the engine, with the caller in hand.
+
+pub mod client;
+pub mod listen;
+pub mod peer;
+pub mod protocol;
+mod routes;
+pub mod serve;
+
+pub use client::Client;
+pub use listen::{ListenError, Settings, Socket};
+pub use serve::{serve_health, serve_socket};

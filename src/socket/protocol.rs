@@ -1,0 +1,150 @@
+//! The words on the wire, shared by both ends so that they can't drift (contract section 4).
+
+use jiff::Timestamp;
+use serde::{Deserialize, Serialize};
+
+use crate::{
+    incident::Incident,
+    lifecycle::{PortalState, RefreshMode},
+    portal::{PortalId, Scopes},
+};
+
+/// `GET /v1/portals/{id}/token`.
+#[derive(Serialize)]
+pub struct TokenBody<'a> {
+    /// Whose.
+    pub portal_id: PortalId,
+    /// The token.
+    pub access_token: &'a str,
+    /// Always `bearer`.
+    pub token_type: &'static str,
+    /// When it is used up.
+    pub expires_at: Timestamp,
+    /// Seconds until then, rounded down.
+    pub expires_in: u64,
+    /// Its scopes, if HubSpot told them.
+    pub scopes: Option<&'a Scopes>,
+    /// It has less life than asked for: HubSpot gives no better one at present.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub short_lived: bool,
+}
+
+/// One portal in `GET /v1/portals`.
+#[derive(Debug, Serialize, Deserialize)]
+pub struct PortalBody {
+    /// Whose.
+    pub portal_id: PortalId,
+    /// See [`PortalState`].
+    pub state: String,
+    /// Why, if there is anything to say.
+    pub reason: Option<String>,
+    /// When the token in hand is used up.
+    pub expires_at: Option<Timestamp>,
+    /// When HubSpot last gave one.
+    pub last_refresh: Option<Timestamp>,
+    /// When the next will be asked for.
+    pub next_refresh: Option<Timestamp>,
+    /// The scopes of the grant.
+    pub scopes: Option<Scopes>,
+}
+
+/// `GET /v1/portals`.
+#[derive(Debug, Serialize, Deserialize)]
+pub struct PortalsBody {
+    /// A page of portals, ascending.
+    pub portals: Vec<PortalBody>,
+    /// What to pass as `after` for the next page.
+    pub next: Option<PortalId>,
+}
+
+/// A problem (RFC 9457).
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct Problem {
+    /// A name for the kind of problem.
+    #[serde(rename = "type")]
+    pub kind: String,
+    /// The kind in words.
+    pub title: String,
+    /// The HTTP status.
+    pub status: u16,
+    /// This case in words.
+    pub detail: String,
+    /// The stable word programs go by.
+    pub code: String,
+    /// Seconds after which asking again can help; also the `Retry-After` header.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub retry_after: Option<u64>,
+}
+
+/// `GET /v1/status`, for reading.
+#[derive(Debug, Serialize, Deserialize)]
+pub struct StatusBody {
+    /// The app.
+    pub app: AppBody,
+    /// The store.
+    pub store: HealthBody,
+    /// HubSpot.
+    pub hubspot: HealthBody,
+    /// How many portals are in each state that has any.
+    pub portals: std::collections::BTreeMap<String, usize>,
+    /// How many portals there are.
+    pub portals_total: usize,
+    /// The refresh mode in force.
+    pub mode: String,
+    /// Whether the service does its job.
+    pub ready: bool,
+    /// Why not.
+    pub reasons: Vec<String>,
+    /// What else is worth a word.
+    pub remarks: Vec<String>,
+    /// What is open.
+    pub incidents: Vec<serde_json::Value>,
+    /// When the records were last read.
+    pub records_read: Option<Timestamp>,
+    /// The version of the service.
+    pub version: String,
+}
+
+/// The app in [`StatusBody`].
+#[derive(Debug, Serialize, Deserialize)]
+pub struct AppBody {
+    /// Its name.
+    pub name: String,
+    /// `ok`, `unproven`, `doubted` or `rejected`.
+    pub state: String,
+}
+
+/// A system outside in [`StatusBody`].
+#[derive(Debug, Serialize, Deserialize)]
+pub struct HealthBody {
+    /// Which.
+    pub kind: String,
+    /// Whether its last answer was of use.
+    pub ok: bool,
+    /// The word for what is wrong.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub trouble: Option<String>,
+}
+
+/// An incident in [`StatusBody`].
+#[must_use]
+pub fn incident(incident: &Incident) -> serde_json::Value {
+    serde_json::to_value(incident).unwrap_or_default()
+}
+
+/// A refresh mode as a word.
+#[must_use]
+pub const fn mode(mode: RefreshMode) -> &'static str {
+    match mode {
+        RefreshMode::Auto => "auto",
+        RefreshMode::Eager => "eager",
+        RefreshMode::Recent => "recent",
+        RefreshMode::OnDemand => "on_demand",
+    }
+}
+
+/// A state by its word.
+#[must_use]
+pub fn state(word: &str) -> Option<PortalState> {
+    PortalState::ALL.into_iter().find(|state| state.as_str() == word)
+}

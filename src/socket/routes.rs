@@ -1,0 +1,347 @@
+//! One function a request: ask the engine, put the answer into words. No rule lives here.
+
+use std::{sync::Arc, time::Duration};
+
+use axum::{
+    Extension, Router,
+    body::Body,
+    extract::{Path, Query, State, rejection::QueryRejection},
+    http::{HeaderMap, HeaderValue, StatusCode, header},
+    response::{IntoResponse, Response},
+    routing::{get, post},
+};
+use serde::{Deserialize, Serialize};
+use zeroize::Zeroizing;
+
+use super::protocol::{
+    self, AppBody, HealthBody, PortalBody, PortalsBody, Problem, StatusBody, TokenBody,
+};
+use crate::{
+    access::Caller,
+    engine::{
+        Denial, Handle,
+        view::{Health, PortalView},
+    },
+    portal::PortalId,
+};
+
+/// A page of portals, unless asked for less.
+const PAGE: usize = 1000;
+/// The longest `min_ttl` that makes sense, in seconds: a day.
+const LONGEST_TTL: u64 = 24 * 3600;
+
+/// Everything a local caller can ask.
+pub(super) fn socket(handle: Handle) -> Router {
+    Router::new()
+        .route("/v1/portals/{id}/token", get(token))
+        .route("/v1/portals/{id}", get(portal))
+        .route("/v1/portals", get(portals))
+        .route("/v1/status", get(status))
+        .route("/v1/reload", post(reload))
+        .route("/livez", get(livez_known))
+        .route("/readyz", get(readyz_known))
+        .route("/metrics", get(metrics_allowed))
+        .fallback(no_such_path)
+        .method_not_allowed_fallback(no_such_method)
+        .with_state(handle)
+}
+
+/// What the optional TCP listener tells anybody: health and metrics, never a token.
+pub(super) fn health(handle: Handle) -> Router {
+    Router::new()
+        .route("/livez", get(livez))
+        .route("/readyz", get(readyz))
+        .route("/metrics", get(metrics))
+        .fallback(no_such_path)
+        .method_not_allowed_fallback(no_such_method)
+        .with_state(handle)
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct TokenQuery {
+    min_ttl: Option<u64>,
+}
+
+async fn token(
+    State(handle): State<Handle>,
+    Extension(caller): Extension<Caller>,
+    Path(id): Path<String>,
+    query: Result<Query<TokenQuery>, QueryRejection>,
+    headers: HeaderMap,
+) -> Result<Response, Problem> {
+    let portal = portal_id(&id)?;
+    let Query(query) = query.map_err(|_| bad("min_ttl is a whole number of seconds"))?;
+    if query.min_ttl.is_some_and(|seconds| seconds > LONGEST_TTL) {
+        return Err(bad("min_ttl is at most a day"));
+    }
+    let min_ttl = query.min_ttl.map(Duration::from_secs);
+    let answer = handle.token(&caller, portal, min_ttl).await.map_err(|d| problem(&d))?;
+    let etag = format!("\"{}\"", answer.fingerprint);
+    let mut response = if matches(&headers, &etag) {
+        StatusCode::NOT_MODIFIED.into_response()
+    } else {
+        let body = TokenBody {
+            portal_id: portal,
+            // exposed: into the answer to a caller who may have it
+            access_token: answer.access_token.expose(),
+            token_type: "bearer",
+            expires_at: answer.expires_at,
+            expires_in: answer.expires_in.as_secs(),
+            scopes: answer.scopes.as_ref(),
+            short_lived: answer.short_lived,
+        };
+        json(StatusCode::OK, "application/json", &body)
+    };
+    let headers = response.headers_mut();
+    if let Ok(etag) = HeaderValue::from_str(&etag) {
+        headers.insert(header::ETAG, etag);
+    }
+    headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
+    Ok(response)
+}
+
+fn matches(headers: &HeaderMap, etag: &str) -> bool {
+    let given = headers.get_all(header::IF_NONE_MATCH).into_iter();
+    given.filter_map(|value| value.to_str().ok()).flat_map(|list| list.split(',')).any(|one| {
+        let one = one.trim();
+        one.strip_prefix("W/").unwrap_or(one) == etag
+    })
+}
+
+async fn portal(
+    State(handle): State<Handle>,
+    Extension(caller): Extension<Caller>,
+    Path(id): Path<String>,
+) -> Result<Response, Problem> {
+    let portal = portal_id(&id)?;
+    let view = handle.portal(&caller, portal).map_err(|d| problem(&d))?;
+    Ok(json(StatusCode::OK, "application/json", &portal_body(&handle, portal, &view)))
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct PortalsQuery {
+    state: Option<String>,
+    after: Option<u64>,
+    limit: Option<usize>,
+}
+
+async fn portals(
+    State(handle): State<Handle>,
+    Extension(caller): Extension<Caller>,
+    query: Result<Query<PortalsQuery>, QueryRejection>,
+) -> Result<Response, Problem> {
+    let Query(query) = query.map_err(|_| bad("the query takes state, after and limit"))?;
+    let state = query
+        .state
+        .map(|word| protocol::state(&word).ok_or_else(|| bad("there is no such state")))
+        .transpose()?;
+    let after = query
+        .after
+        .filter(|after| *after > 0)
+        .map(|number| PortalId::new(number).map_err(|e| bad(e.to_string())))
+        .transpose()?;
+    let limit = query.limit.unwrap_or(PAGE);
+    if !(1..=PAGE).contains(&limit) {
+        return Err(bad(format!("limit is from 1 to {PAGE}")));
+    }
+    let page = handle.portals(&caller, state, after, limit).map_err(|d| problem(&d))?;
+    let portals = page.portals.iter().map(|(id, view)| portal_body(&handle, *id, view)).collect();
+    Ok(json(StatusCode::OK, "application/json", &PortalsBody { portals, next: page.next }))
+}
+
+fn portal_body(handle: &Handle, portal: PortalId, view: &Arc<PortalView>) -> PortalBody {
+    let clock = handle.clock();
+    let wall = |at| Some(clock.wall_at(at));
+    let ended = view.portal.ended().is_some();
+    PortalBody {
+        portal_id: portal,
+        state: handle.state(view).as_str().to_owned(),
+        reason: view.portal.reason().map(str::to_owned),
+        expires_at: view.portal.token.and_then(|token| wall(token.expires)),
+        last_refresh: view.last_refresh,
+        next_refresh: view.portal.renew_at.filter(|_| !ended).and_then(wall),
+        scopes: view.scopes.clone(),
+    }
+}
+
+async fn status(
+    State(handle): State<Handle>,
+    Extension(caller): Extension<Caller>,
+) -> Result<Response, Problem> {
+    let overall = handle.overall(&caller).map_err(|d| problem(&d))?;
+    let (census, readiness) = (handle.census(), handle.readiness());
+    let system = |health: &Health| HealthBody {
+        kind: health.kind.to_owned(),
+        ok: health.ok,
+        trouble: health.trouble.map(str::to_owned),
+    };
+    let mut remarks = readiness.remarks;
+    remarks.extend(overall.strays.iter().map(|name| {
+        format!(
+            "the store has a record named {name:?} among the portals; a portal id is digits only"
+        )
+    }));
+    let body = StatusBody {
+        app: AppBody {
+            name: handle.app().as_str().to_owned(),
+            state: overall.app.as_str().to_owned(),
+        },
+        store: system(&overall.store),
+        hubspot: system(&overall.hubspot),
+        portals_total: census.iter().map(|(_, count)| count).sum(),
+        portals: census
+            .into_iter()
+            .filter(|(_, count)| *count > 0)
+            .map(|(state, count)| (state.as_str().to_owned(), count))
+            .collect(),
+        mode: protocol::mode(overall.mode).to_owned(),
+        ready: readiness.reasons.is_empty(),
+        reasons: readiness.reasons.iter().map(|word| (*word).to_owned()).collect(),
+        remarks,
+        incidents: overall.incidents.iter().map(protocol::incident).collect(),
+        records_read: overall.records_read,
+        version: env!("CARGO_PKG_VERSION").to_owned(),
+    };
+    Ok(json(StatusCode::OK, "application/json", &body))
+}
+
+async fn reload(
+    State(handle): State<Handle>,
+    Extension(caller): Extension<Caller>,
+) -> Result<Response, Problem> {
+    handle.reload(&caller).await.map_err(|d| problem(&d))?;
+    Ok(json(StatusCode::OK, "application/json", &serde_json::json!({ "reloaded": true })))
+}
+
+async fn livez_known(handle: State<Handle>, caller: Extension<Caller>) -> Response {
+    if handle.knows(&caller) {
+        livez(handle).await
+    } else {
+        problem(&Denial::Forbidden).into_response()
+    }
+}
+
+async fn readyz_known(
+    handle: State<Handle>,
+    caller: Extension<Caller>,
+    query: Query<Verbose>,
+) -> Response {
+    if handle.knows(&caller) {
+        readyz(handle, query).await
+    } else {
+        problem(&Denial::Forbidden).into_response()
+    }
+}
+
+async fn metrics_allowed(handle: State<Handle>, caller: Extension<Caller>) -> Response {
+    if handle.may_see_all(&caller) {
+        metrics(handle).await
+    } else {
+        problem(&Denial::Forbidden).into_response()
+    }
+}
+
+async fn livez(State(handle): State<Handle>) -> Response {
+    if handle.is_alive() {
+        (StatusCode::OK, "ok\n").into_response()
+    } else {
+        (StatusCode::SERVICE_UNAVAILABLE, "the engine has stopped\n").into_response()
+    }
+}
+
+#[derive(Deserialize)]
+struct Verbose {
+    verbose: Option<String>,
+}
+
+async fn readyz(State(handle): State<Handle>, Query(query): Query<Verbose>) -> Response {
+    let readiness = handle.readiness();
+    let ready = readiness.reasons.is_empty();
+    let mut text = if ready { "ready\n".to_owned() } else { "not ready\n".to_owned() };
+    for reason in &readiness.reasons {
+        text.push_str("- ");
+        text.push_str(reason);
+        text.push('\n');
+    }
+    if query.verbose.is_some() {
+        for remark in &readiness.remarks {
+            text.push_str("note: ");
+            text.push_str(remark);
+            text.push('\n');
+        }
+    }
+    let status = if ready { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
+    (status, text).into_response()
+}
+
+async fn metrics(State(handle): State<Handle>) -> Response {
+    let kind = "application/openmetrics-text; version=1.0.0; charset=utf-8";
+    ([(header::CONTENT_TYPE, kind)], handle.metrics()).into_response()
+}
+
+async fn no_such_path() -> Problem {
+    named(StatusCode::NOT_FOUND, "not_found", "there is no such path; see GET /v1/status")
+}
+
+async fn no_such_method() -> Problem {
+    named(StatusCode::METHOD_NOT_ALLOWED, "method_not_allowed", "this path takes another method")
+}
+
+fn portal_id(text: &str) -> Result<PortalId, Problem> {
+    text.parse().map_err(|error: crate::portal::NotAPortalId| bad(error.to_string()))
+}
+
+fn bad(detail: impl Into<String>) -> Problem {
+    problem(&Denial::BadRequest(detail.into()))
+}
+
+fn named(status: StatusCode, code: &str, detail: impl Into<String>) -> Problem {
+    Problem {
+        kind: format!("urn:grantkeeper:problem:{code}"),
+        title: status.canonical_reason().unwrap_or("problem").to_owned(),
+        status: status.as_u16(),
+        detail: detail.into(),
+        code: code.to_owned(),
+        retry_after: None,
+    }
+}
+
+fn problem(denial: &Denial) -> Problem {
+    let status = match denial {
+        Denial::Forbidden => StatusCode::FORBIDDEN,
+        Denial::UnknownPortal => StatusCode::NOT_FOUND,
+        Denial::BadRequest(_) => StatusCode::BAD_REQUEST,
+        Denial::Ended(_) => StatusCode::GONE,
+        Denial::AppRejected(_)
+        | Denial::NoTokenYet(_)
+        | Denial::HubspotUnreachable(_)
+        | Denial::StoreUnreachable(_) => StatusCode::SERVICE_UNAVAILABLE,
+    };
+    let seconds = |after: Duration| after.as_secs() + u64::from(after.subsec_nanos() > 0);
+    Problem {
+        retry_after: denial.retry_after().map(seconds),
+        ..named(status, denial.code(), denial.to_string())
+    }
+}
+
+impl IntoResponse for Problem {
+    fn into_response(self) -> Response {
+        let status = StatusCode::from_u16(self.status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
+        let mut response = json(status, "application/problem+json", &self);
+        if let Some(seconds) = self.retry_after {
+            response.headers_mut().insert(header::RETRY_AFTER, seconds.into());
+        }
+        response
+    }
+}
+
+fn json(status: StatusCode, kind: &'static str, body: &impl Serialize) -> Response {
+    // The text may hold a token: the copy made here is wiped, hyper's own is not ours to wipe.
+    let text = Zeroizing::new(serde_json::to_vec(body).unwrap_or_default());
+    let mut response = Response::new(Body::from(text.to_vec()));
+    *response.status_mut() = status;
+    response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static(kind));
+    response
+}
