@@ -5,8 +5,8 @@
 //! - Ground, words: [`secret`], [`portal`], [`time`].
 //! - First, rules, pure: [`lifecycle`], [`access`], [`incident`].
 //! - Second, the outside world, one system a file: [`store`], [`hubspot`], [`sink`].
-//! - Third, the running machine: [`engine`], [`socket`].
-//! - Roof, putting it together: [`sim`].
+//! - Third, the running machine: [`engine`], [`socket`], [`telemetry`].
+//! - Roof, putting it together: [`config`], [`daemon`], [`init`], [`rotation`], [`sim`], [`cli`].
 
 pub mod portal;
 pub mod secret;
@@ -22,5 +22,12 @@ pub mod store;
 
 pub mod engine;
 pub mod socket;
+pub mod telemetry;
+
+pub mod cli;
+pub mod config;
+pub mod daemon;
+pub mod init;
+pub mod rotation;
 
 pub mod sim;

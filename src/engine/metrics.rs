@@ -12,6 +12,8 @@ use prometheus_client::{
     registry::Registry,
 };
 
+use crate::incident::Kind;
+
 macro_rules! labels {
     ($(#[$doc:meta])* $name:ident { $($field:ident),+ }) => {
         $(#[$doc])*
@@ -123,11 +125,32 @@ impl Default for Metrics {
             registry: Registry::default(),
         };
         registry.register("build", "What is running", build);
-        Self { registry, ..metrics }
+        let metrics = Self { registry, ..metrics };
+        metrics.begin_at_zero();
+        metrics
     }
 }
 
 impl Metrics {
+    /// A counter that appears with its first event hides that event from `rate()`.
+    fn begin_at_zero(&self) {
+        for outcome in ["ok", "grant_refused", "app_refused", "rate_limited", "outage"] {
+            self.refreshes.get_or_create(&ByOutcome { outcome });
+        }
+        for outcome in ["active", "inactive", "app_refused"] {
+            self.introspections.get_or_create(&ByOutcome { outcome });
+        }
+        for result in ["ok", "forbidden", "unknown_portal", "grant_revoked", "no_token_yet"] {
+            self.token_requests.get_or_create(&ByResult { result });
+        }
+        for outcome in ["delivered", "failed"] {
+            self.alerts.get_or_create(&BySink { sink: "log".to_owned(), outcome });
+        }
+        for kind in Kind::ALL {
+            self.incidents_open.get_or_create(&ByKind { kind: kind.as_str() });
+        }
+    }
+
     /// The exposition text.
     #[must_use]
     pub fn render(&self) -> String {
@@ -145,6 +168,8 @@ mod tests {
     #[test]
     fn every_metric_of_the_contract_is_told_under_its_name() {
         let metrics = Metrics::default();
+        let labels = ByStoreCall { store: "vault", op: "read", outcome: "ok" };
+        metrics.store_requests.get_or_create(&labels).inc();
         metrics.portals.get_or_create(&ByState { state: "live" }).set(12);
         metrics.token_requests.get_or_create(&ByResult { result: "ok" }).inc();
         let text = metrics.render();
@@ -156,7 +181,7 @@ mod tests {
             "grantkeeper_refresh_duration_seconds_count",
             "grantkeeper_refresh_lag_seconds_count",
             "grantkeeper_soonest_expiry_seconds",
-            "# TYPE grantkeeper_store_requests counter",
+            "grantkeeper_store_requests_total{store=\"vault\",op=\"read\",outcome=\"ok\"} 1",
             "grantkeeper_hubspot_rate_limited_total 0",
             "# TYPE grantkeeper_introspections counter",
             "# TYPE grantkeeper_incidents_open gauge",

@@ -39,6 +39,8 @@ pub enum Command {
     Reload(oneshot::Sender<Result<(), StoreErrorKind>>),
     /// Go on with other settings.
     Configure(Box<Settings>),
+    /// Tell other sinks from now on.
+    Reroute(Alerting),
 }
 
 /// Commands that may wait; more than any socket has connections.
@@ -54,6 +56,8 @@ pub struct Engine {
     pub(super) view: Arc<View>,
     pub(super) metrics: Arc<Metrics>,
     pub(super) alerting: Alerting,
+    /// Sinks of earlier configurations, which may still hold something to deliver.
+    former_alerting: Vec<Alerting>,
     pub(super) book: Book,
     pub(super) pair: ClientPair,
     pub(super) app: App,
@@ -153,6 +157,7 @@ impl Engine {
             settings,
             metrics,
             alerting,
+            former_alerting: Vec::new(),
         };
         engine.take_records(loaded.portals, None);
         engine.publish_overall();
@@ -178,6 +183,9 @@ impl Engine {
                 Next::Woke => {}
                 Next::Stop => self.draining = true,
             }
+        }
+        for alerting in self.former_alerting {
+            alerting.finish().await;
         }
         self.alerting.finish().await;
         Ok(())
@@ -243,6 +251,10 @@ impl Engine {
                 self.reload.waiting.push(done);
                 self.reload.again = self.reload.running;
                 self.reload();
+            }
+            Command::Reroute(alerting) => {
+                let former = std::mem::replace(&mut self.alerting, alerting);
+                self.former_alerting.push(former);
             }
             Command::Configure(settings) => {
                 let now = self.world.clock.boot();

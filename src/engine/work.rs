@@ -9,6 +9,7 @@ use super::{
     portals::Stamps,
 };
 use crate::{
+    hubspot::prove,
     lifecycle::{ClientPair, Generation, Granted, Introspection, Refusal, RefusalClass},
     portal::PortalId,
     secret::RefreshToken,
@@ -111,21 +112,18 @@ impl World {
     /// Reads the app's record again and asks HubSpot whether the pair that stands there is good;
     /// where it differs from `current` and is refused, `current` is asked about as well, so that a
     /// wrong edit does not take a good pair's place.
-    pub(super) async fn probe(self, current: ClientPair, token: Option<RefreshToken>) -> Report {
+    pub(super) async fn probe(self, current: ClientPair, sample: Option<RefreshToken>) -> Report {
         let stored = load::load_app(&*self.store).await;
-        let token = token.or_else(|| RefreshToken::parse(PROBE).ok());
-        let Some(token) = token else {
-            let refusal =
-                Refusal { class: RefusalClass::Unknown, http: None, word: None, retry_after: None };
-            return Report::Probed { pair: stored, verdict: Err(refusal) };
-        };
         let candidate = stored.as_ref().unwrap_or(&current).clone();
-        let mut verdict = self.endpoint.introspect(&candidate, &token).await.map(drop);
+        let mut verdict = prove(&*self.endpoint, &candidate, sample.clone()).await;
         let mut pair = stored.map(|_| candidate.clone());
         let refused = verdict.as_ref().is_err_and(|r| r.class == RefusalClass::AppRefused);
         if refused && !candidate.client_secret.same_as(&current.client_secret) {
-            let second = self.endpoint.introspect(&current, &token).await.map(drop);
+            let second = prove(&*self.endpoint, &current, sample).await;
             if second.is_ok() {
+                tracing::warn!(
+                    "the app's record holds a client secret that HubSpot refuses; the one that works stays in use"
+                );
                 (pair, verdict) = (Ok(current), second);
             }
         }
@@ -138,10 +136,6 @@ impl World {
         Report::Reloaded { pair, portals, stamps }
     }
 }
-
-/// Introspected where there is no grant to ask about: HubSpot checks the client pair first and
-/// answers `active: false` for a token it does not know (study `hubspot.md` 2.1).
-const PROBE: &str = "grantkeeper-probe";
 
 /// Shares a permit pool among tasks of one kind.
 pub(super) async fn limited<T>(

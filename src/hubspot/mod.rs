@@ -7,7 +7,7 @@ use async_trait::async_trait;
 use jiff::SignedDuration;
 
 use crate::{
-    lifecycle::{ClientPair, Granted, Introspection, Refusal},
+    lifecycle::{ClientPair, Granted, Introspection, Refusal, RefusalClass},
     secret::RefreshToken,
 };
 
@@ -34,4 +34,29 @@ pub trait TokenEndpoint: fmt::Debug + Send + Sync + 'static {
 
     /// By how much this machine's wall clock is ahead of HubSpot's, if that is worth a word.
     fn clock_skew(&self) -> Option<SignedDuration>;
+}
+
+/// Introspected where there is no grant to ask about: HubSpot looks at the client pair first, and
+/// answers `active: false` for a token it does not know (study `hubspot.md` 2.1).
+const UNKNOWN_TOKEN: &str = "grantkeeper-probe";
+
+/// Asks whether HubSpot accepts `pair`, spending nothing: by introspecting `sample`, any stored
+/// grant, or a token nobody was ever given.
+///
+/// # Errors
+/// The pair is refused ([`RefusalClass::AppRefused`]), or HubSpot can't be asked.
+pub async fn prove(
+    endpoint: &dyn TokenEndpoint,
+    pair: &ClientPair,
+    sample: Option<RefreshToken>,
+) -> Result<(), Refusal> {
+    match sample.or_else(|| RefreshToken::parse(UNKNOWN_TOKEN).ok()) {
+        Some(token) => endpoint.introspect(pair, &token).await.map(drop),
+        None => Err(Refusal {
+            class: RefusalClass::Unknown,
+            http: None,
+            word: None,
+            retry_after: None,
+        }),
+    }
 }

@@ -1,0 +1,221 @@
+//! `grantkeeper check`.
+
+use std::{process::ExitCode, time::Duration};
+
+use clap::Args;
+use serde::Serialize;
+use tokio::{task::JoinSet, time::sleep};
+
+use super::{
+    Global,
+    exit::{Exit, Failure},
+    output::{Output, Tone, table, tone_of, toned},
+    setting,
+};
+use crate::{
+    config::Config,
+    daemon,
+    engine::{self, Loaded, World, load::StoredGrant},
+    hubspot::prove,
+    lifecycle::{ClientPair, Introspection, schedule::Pace},
+    portal::{PortalId, Scopes},
+};
+
+/// Check configuration, store, the app's client pair and every grant. Spends nothing, needs no
+/// service, changes nothing.
+#[derive(Debug, Args)]
+#[command(after_help = "\
+The exit code is the worst finding's: 0 all good, 4 a grant needs a person, 75 try again,
+77 the store refuses, 78 configuration or client pair invalid.")]
+pub(super) struct Check {
+    /// Look at the configuration file alone
+    #[arg(long)]
+    offline: bool,
+}
+
+/// One line of the result.
+#[derive(Debug, Serialize)]
+struct Finding {
+    subject: String,
+    result: &'static str,
+    detail: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    hint: Option<String>,
+    #[serde(skip)]
+    exit: Option<Exit>,
+}
+
+#[derive(Debug, Serialize)]
+struct Report {
+    good: bool,
+    findings: Vec<Finding>,
+}
+
+impl Check {
+    pub(super) async fn run(self, global: &Global, output: Output) -> Result<ExitCode, Failure> {
+        let config = setting::config(global)?;
+        let mut findings = vec![Finding::good(
+            "configuration",
+            setting::config_path(global).display().to_string(),
+        )];
+        findings.extend(config.warnings.iter().map(|warning| Finding::note("configuration", warning)));
+        if !self.offline {
+            examine(&config, &mut findings).await;
+        }
+        let worst = findings.iter().filter_map(|finding| finding.exit).max_by_key(rank);
+        let report = Report { good: worst.is_none(), findings };
+        output.answer(&report, show)?;
+        Ok(worst.map_or(ExitCode::SUCCESS, Into::into))
+    }
+}
+
+/// Which exit code counts most: what makes everything else moot comes first.
+fn rank(exit: &Exit) -> u8 {
+    match exit {
+        Exit::Invalid => 5,
+        Exit::Refused => 4,
+        Exit::TryAgain => 3,
+        Exit::NeedsPerson => 2,
+        _ => 1,
+    }
+}
+
+async fn examine(config: &Config, findings: &mut Vec<Finding>) {
+    let world = match daemon::open_world(config).await {
+        Ok(world) => world,
+        Err(error) => return findings.push(Finding::bad("set-up", error.into())),
+    };
+    if let Err(error) = world.store.check().await {
+        return findings.push(Finding::bad("store", error.into()));
+    }
+    findings.push(Finding::good("store", format!("{}: logged in", world.store.kind())));
+    let loaded = match engine::load(&*world.store).await {
+        Ok(loaded) => loaded,
+        Err(error) => return findings.push(Finding::bad("records", error.into())),
+    };
+    findings.push(Finding::good("records", format!("{} portals", loaded.portals.len())));
+    for stray in &loaded.strays {
+        let what = format!("a record named {stray:?} is ignored: a portal id is digits only");
+        findings.push(Finding::note("records", &what));
+    }
+    let sample = loaded.portals.iter().find_map(|(_, grant)| grant.as_ref().ok());
+    let sample = sample.map(|grant| grant.refresh_token.clone());
+    if let Err(refusal) = prove(&*world.endpoint, &loaded.pair, sample).await {
+        findings.push(Finding::bad("client pair", Failure::from(&refusal)));
+        return;
+    }
+    findings.push(Finding::good("client pair", "HubSpot accepts it".to_owned()));
+    if let Some(skew) = world.endpoint.clock_skew() {
+        let what = format!(
+            "this machine's clock is {} s {} HubSpot's; set it right (NTP): times in logs, alerts and answers are off, token life is not",
+            skew.as_secs().unsigned_abs(),
+            if skew.is_negative() { "behind" } else { "ahead of" },
+        );
+        findings.push(Finding::note("clock", &what));
+    }
+    findings.extend(grants(config, &world, loaded).await);
+}
+
+/// Every grant by introspection, paced as the service would be.
+async fn grants(config: &Config, world: &World, loaded: Loaded) -> Vec<Finding> {
+    let mut findings = Vec::new();
+    let mut pace = Pace::per_second(config.hubspot.max_refreshes_per_second);
+    let mut asking = JoinSet::new();
+    for (portal, grant) in loaded.portals {
+        match grant {
+            Err(error) => findings.push((portal, Finding::bad(&subject(portal), error.into()))),
+            Ok(grant) => {
+                while let Err(free) = pace.take(world.clock.boot()) {
+                    sleep(free.until(world.clock.boot()).max(Duration::from_millis(1))).await;
+                }
+                let required = config.app.required_scopes.clone();
+                asking.spawn(ask(world.clone(), loaded.pair.clone(), portal, grant, required));
+            }
+        }
+    }
+    findings.extend(asking.join_all().await);
+    findings.sort_by_key(|(portal, _)| *portal);
+    findings.into_iter().map(|(_, finding)| finding).collect()
+}
+
+async fn ask(
+    world: World,
+    pair: ClientPair,
+    portal: PortalId,
+    grant: StoredGrant,
+    required: Scopes,
+) -> (PortalId, Finding) {
+    let subject = subject(portal);
+    let needs = |detail: String, hint: &str| {
+        Finding::bad(&subject, Failure::new(Exit::NeedsPerson, "grant", detail, hint))
+    };
+    let told = world.endpoint.introspect(&pair, &grant.refresh_token).await;
+    let finding = match told {
+        Err(refusal) => Finding::bad(&subject, Failure::from(&refusal)),
+        Ok(Introspection::Inactive) => needs(
+            "revoked, or never good for this app".to_owned(),
+            "Ask the customer to connect the app again, then `grantkeeper enroll`.",
+        ),
+        Ok(Introspection::Active { portal: Some(other), .. }) if other != portal => needs(
+            format!("the stored token belongs to portal {other}"),
+            "Put each portal's token into its own record.",
+        ),
+        Ok(Introspection::Active { client_id: Some(id), .. }) if id != pair.client_id => needs(
+            "the stored token belongs to another app".to_owned(),
+            "Check which app's credentials stand in the store.",
+        ),
+        Ok(Introspection::Active { scopes: Some(scopes), .. })
+            if !scopes.missing(&required).is_empty() =>
+        {
+            needs(
+                format!("scopes missing: {}", scopes.missing(&required)),
+                "Have the customer connect again with the scopes the app requires today.",
+            )
+        }
+        Ok(Introspection::Active { .. }) => Finding::good(&subject, "good".to_owned()),
+    };
+    (portal, finding)
+}
+
+fn subject(portal: PortalId) -> String {
+    format!("portal {portal}")
+}
+
+impl Finding {
+    fn good(subject: &str, detail: String) -> Self {
+        Self { subject: subject.to_owned(), result: "ok", detail, hint: None, exit: None }
+    }
+
+    fn note(subject: &str, detail: &str) -> Self {
+        let detail = detail.to_owned();
+        Self { subject: subject.to_owned(), result: "note", detail, hint: None, exit: None }
+    }
+
+    fn bad(subject: &str, failure: Failure) -> Self {
+        let cause = failure.cause.map(|cause| format!(" ({cause})")).unwrap_or_default();
+        Self {
+            subject: subject.to_owned(),
+            result: "bad",
+            detail: failure.message + &cause,
+            hint: Some(failure.hint),
+            exit: Some(failure.exit),
+        }
+    }
+}
+
+fn show(report: &Report) -> String {
+    let mut text = table(
+        &["", "", ""],
+        report.findings.iter().map(|finding| {
+            let result = toned(finding.result, tone_of(finding.result));
+            vec![result, finding.subject.clone(), finding.detail.clone()]
+        }),
+    );
+    for finding in &report.findings {
+        if let Some(hint) = &finding.hint {
+            let label = toned("fix:", Tone::Good);
+            text.push_str(&format!("{label} {}: {hint}\n", finding.subject));
+        }
+    }
+    text.trim_start_matches('\n').to_owned()
+}

@@ -1,0 +1,354 @@
+//! Every failure as people meet it: what happened, why, what to do, and the exit code, which is
+//! decided here for each kind of failure and nowhere else (contract section 1).
+
+use std::{error::Error, process::ExitCode};
+
+use serde::Serialize;
+
+use crate::{
+    config::ConfigError,
+    daemon::StartError,
+    engine::Denial,
+    hubspot::NoTls,
+    lifecycle::{Refusal, RefusalClass},
+    rotation::RotationError,
+    socket::{ListenError, client::AskError},
+    store::{StoreError, StoreErrorKind},
+};
+
+/// Exit codes of the contract.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Exit {
+    /// Failed, for no better reason.
+    Failed = 1,
+    /// Wrong usage.
+    Usage = 2,
+    /// No such thing.
+    NotFound = 3,
+    /// A grant needs a person.
+    NeedsPerson = 4,
+    /// The service is not reachable.
+    NoService = 69,
+    /// Try again later.
+    TryAgain = 75,
+    /// Refused.
+    Refused = 77,
+    /// Configuration or credential invalid.
+    Invalid = 78,
+    /// `--wait` ran out.
+    WaitRanOut = 124,
+}
+
+impl From<Exit> for ExitCode {
+    fn from(exit: Exit) -> Self {
+        Self::from(exit as u8)
+    }
+}
+
+/// A failure in the words of the terminal.
+#[derive(Debug, Clone, Serialize)]
+pub struct Failure {
+    /// A stable word.
+    pub code: &'static str,
+    /// What happened.
+    pub message: String,
+    /// Why, if that is known.
+    pub cause: Option<String>,
+    /// What to do.
+    pub hint: String,
+    /// Whether the same may go through later by itself.
+    pub retryable: bool,
+    /// The exit code.
+    #[serde(skip)]
+    pub exit: Exit,
+}
+
+impl Failure {
+    /// A failure that trying again does not help.
+    pub fn new(
+        exit: Exit,
+        code: &'static str,
+        message: impl Into<String>,
+        hint: impl Into<String>,
+    ) -> Self {
+        Self {
+            code,
+            message: message.into(),
+            cause: None,
+            hint: hint.into(),
+            retryable: exit == Exit::TryAgain,
+            exit,
+        }
+    }
+
+    /// The same with a reason.
+    #[must_use]
+    pub fn because(mut self, cause: impl Into<String>) -> Self {
+        self.cause = Some(cause.into());
+        self
+    }
+}
+
+/// The errors beneath `error`, outermost first.
+#[must_use]
+pub fn causes(error: &dyn Error) -> Option<String> {
+    let mut told = Vec::new();
+    let mut beneath = error.source();
+    while let Some(cause) = beneath {
+        let words = cause.to_string();
+        // Many errors repeat what lies beneath them.
+        if !told.iter().any(|earlier: &String| earlier.contains(&words)) {
+            told.push(words);
+        }
+        beneath = cause.source();
+    }
+    (!told.is_empty()).then(|| told.join(": "))
+}
+
+impl From<StoreError> for Failure {
+    fn from(error: StoreError) -> Self {
+        let (exit, code) = match error.kind {
+            StoreErrorKind::Missing => (Exit::Invalid, "record_missing"),
+            StoreErrorKind::Conflict => (Exit::TryAgain, "record_changed"),
+            StoreErrorKind::Denied => (Exit::Refused, "store_denied"),
+            StoreErrorKind::Unreachable => (Exit::TryAgain, "store_unreachable"),
+            StoreErrorKind::Corrupt => (Exit::Invalid, "record_unusable"),
+            StoreErrorKind::Misconfigured => (Exit::Invalid, "store_misconfigured"),
+        };
+        let cause = causes(&error);
+        Self { cause, ..Self::new(exit, code, error.what.clone(), error.hint) }
+    }
+}
+
+impl From<&Refusal> for Failure {
+    fn from(refusal: &Refusal) -> Self {
+        let word = refusal.word.map(|word| format!("HubSpot says {word}"));
+        let http = refusal.http.map(|http| format!("HTTP {http}"));
+        let cause = word.or(http);
+        let failure = match refusal.class {
+            RefusalClass::AppRefused => Self::new(
+                Exit::Invalid,
+                "app_rejected",
+                "HubSpot refuses the app's client id and secret",
+                "Compare both with the app's Auth page at HubSpot; run `grantkeeper rotate client-secret` if the secret was changed there.",
+            ),
+            RefusalClass::GrantRefused
+            | RefusalClass::GrantMismatched
+            | RefusalClass::PortalUnavailable => Self::new(
+                Exit::NeedsPerson,
+                "grant_refused",
+                "HubSpot refuses this grant",
+                "Ask the customer to connect the app again, then store the new refresh token.",
+            ),
+            RefusalClass::ApiRetired | RefusalClass::NotUnderstood => Self::new(
+                Exit::Invalid,
+                "hubspot_version",
+                "HubSpot does not know this call",
+                "Set hubspot.api_version to a version HubSpot serves, and check hubspot.base_url.",
+            ),
+            RefusalClass::RateLimited => Self::new(
+                Exit::TryAgain,
+                "rate_limited",
+                "HubSpot asks to slow down",
+                "Try again in a while; lower hubspot.max_refreshes_per_second if it keeps happening.",
+            ),
+            RefusalClass::Migrating
+            | RefusalClass::Outage
+            | RefusalClass::Unreachable
+            | RefusalClass::AnswerLost
+            | RefusalClass::Unknown => Self::new(
+                Exit::TryAgain,
+                "hubspot_unreachable",
+                "HubSpot gave no useful answer",
+                "Check the network and hubspot.base_url, and see status.hubspot.com; then try again.",
+            ),
+        };
+        Self { cause, ..failure }
+    }
+}
+
+impl From<Denial> for Failure {
+    fn from(denial: Denial) -> Self {
+        let (exit, hint) = match denial {
+            Denial::Forbidden => (
+                Exit::Refused,
+                "Run it as the service's own user, or add an [[access]] entry for this one.",
+            ),
+            Denial::UnknownPortal => {
+                (Exit::NotFound, "`grantkeeper portal list` shows the portals there are.")
+            }
+            Denial::BadRequest(_) => (Exit::Usage, "See --help."),
+            Denial::Ended(_) => (
+                Exit::NeedsPerson,
+                "Ask the customer to connect the app again, then store the new refresh token.",
+            ),
+            Denial::AppRejected(_) => (
+                Exit::Invalid,
+                "Correct the client secret: `grantkeeper rotate client-secret`.",
+            ),
+            Denial::NoTokenYet(_) | Denial::HubspotUnreachable(_) | Denial::StoreUnreachable(_) => {
+                (Exit::TryAgain, "Try again in a while; `grantkeeper status` says what is wrong.")
+            }
+        };
+        Self::new(exit, denial.code(), denial.to_string(), hint)
+    }
+}
+
+impl From<AskError> for Failure {
+    fn from(error: AskError) -> Self {
+        let cause = causes(&error);
+        let failure = match &error {
+            AskError::Refused(problem) => {
+                let (exit, code, hint) = match problem.code.as_str() {
+                    "forbidden" => (
+                        Exit::Refused,
+                        "forbidden",
+                        "Run it as the service's own user, or add an [[access]] entry for this one.",
+                    ),
+                    "unknown_portal" => (
+                        Exit::NotFound,
+                        "unknown_portal",
+                        "`grantkeeper portal list` shows the portals there are.",
+                    ),
+                    "grant_revoked" => (
+                        Exit::NeedsPerson,
+                        "grant_revoked",
+                        "Ask the customer to connect the app again, then store the new refresh token.",
+                    ),
+                    "app_rejected" => (
+                        Exit::Invalid,
+                        "app_rejected",
+                        "Correct the client secret: `grantkeeper rotate client-secret`.",
+                    ),
+                    "bad_request" => (Exit::Usage, "bad_request", "See --help."),
+                    _ if problem.retry_after.is_some() => (
+                        Exit::TryAgain,
+                        "try_again",
+                        "Try again in a while; `grantkeeper status` says what is wrong.",
+                    ),
+                    _ => (Exit::Failed, "refused", "`grantkeeper status` says how the service is."),
+                };
+                Self::new(exit, code, problem.detail.clone(), hint)
+            }
+            AskError::Unreachable { .. } => Self::new(
+                Exit::NoService,
+                "service_unreachable",
+                error.to_string(),
+                "Start it with `grantkeeper run`, or name its socket with --socket or GRANTKEEPER_SOCKET.",
+            ),
+            AskError::BrokeOff(_) | AskError::TooSlow | AskError::NotUnderstood(_) => Self::new(
+                Exit::NoService,
+                "service_unreachable",
+                error.to_string(),
+                "See the service's log, and that service and command are of the same version.",
+            ),
+        };
+        Self { cause, ..failure }
+    }
+}
+
+impl From<ListenError> for Failure {
+    fn from(error: ListenError) -> Self {
+        let exit = match error {
+            ListenError::NotASocket(_) | ListenError::NoFolder(_) => Exit::Invalid,
+            ListenError::InUse(_) => Exit::Failed,
+            ListenError::Io { .. } => Exit::Refused,
+        };
+        let cause = causes(&error);
+        Self { cause, ..Self::new(exit, "socket", error.to_string(), error.hint()) }
+    }
+}
+
+impl From<NoTls> for Failure {
+    fn from(error: NoTls) -> Self {
+        let hint = "Install the ca-certificates package, or point SSL_CERT_FILE at a CA bundle.";
+        let cause = causes(&error);
+        Self { cause, ..Self::new(Exit::Invalid, "no_ca_bundle", error.to_string(), hint) }
+    }
+}
+
+impl From<ConfigError> for Failure {
+    fn from(error: ConfigError) -> Self {
+        Self::new(Exit::Invalid, "configuration", error.to_string(), error.hint())
+    }
+}
+
+impl From<StartError> for Failure {
+    fn from(error: StartError) -> Self {
+        match error {
+            StartError::Store(error) => error.into(),
+            StartError::NoTls(error) => error.into(),
+            StartError::Listen(error) => error.into(),
+            StartError::AppRefused(refusal) => Self::from(&refusal),
+            StartError::GrantsRefused(portals) => {
+                let names: Vec<_> = portals.iter().take(10).map(ToString::to_string).collect();
+                let count = portals.len();
+                Self::new(
+                    Exit::NeedsPerson,
+                    "grant_refused",
+                    format!("{count} grants are not good: {}", names.join(", ")),
+                    "See `grantkeeper check` for each, or set validate.on_start = \"require_app\".",
+                )
+            }
+            StartError::Health { address, source } => Self::new(
+                Exit::Failed,
+                "address_in_use",
+                format!("the [http] listener could not be bound to {address}"),
+                "Choose another address in [http], or stop what is listening there.",
+            )
+            .because(source.to_string()),
+            StartError::Alert { name, source } => Self::new(
+                Exit::Invalid,
+                "alert_sink",
+                format!("the alert sink {name:?} could not be set up"),
+                "Install the ca-certificates package, or point SSL_CERT_FILE at a CA bundle.",
+            )
+            .because(source.to_string()),
+            StartError::System(source) => Self::new(
+                Exit::Failed,
+                "system",
+                "the operating system refused what the service needs",
+                "See the cause; a limit on open files or processes is the usual one.",
+            )
+            .because(source.to_string()),
+            StartError::Panicked(source) => Self::new(
+                Exit::Failed,
+                "internal",
+                "the service stopped over an internal error; nothing stored is lost",
+                "Start it again, and report this with the log.",
+            )
+            .because(source.to_string()),
+        }
+    }
+}
+
+impl From<RotationError> for Failure {
+    fn from(error: RotationError) -> Self {
+        match error {
+            RotationError::Store(error) => error.into(),
+            RotationError::NotAsked(refusal) => Self::from(&refusal),
+            RotationError::SameSecret => Self::new(
+                Exit::Usage,
+                "same_secret",
+                "the new client secret is the one in use already",
+                "Nothing was changed. Copy the new secret from the app's Auth page at HubSpot.",
+            ),
+            RotationError::Refused(word) => Self::new(
+                Exit::Invalid,
+                "new_secret_refused",
+                "HubSpot refuses the new client secret; the one in use stays in use",
+                "Nothing was changed. Copy the new secret from the app's Auth page at HubSpot, whole, and try again.",
+            )
+            .because(word.map_or_else(
+                || "HubSpot gave no word for it".to_owned(),
+                |word| format!("HubSpot says {word}"),
+            )),
+            RotationError::ChangedMeanwhile => Self::new(
+                Exit::TryAgain,
+                "record_changed",
+                "somebody else changed the app's record meanwhile",
+                "Nothing of theirs was overwritten. Look at the record, then run this again.",
+            ),
+        }
+    }
+}

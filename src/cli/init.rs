@@ -1,0 +1,117 @@
+//! `grantkeeper init`.
+
+use std::{collections::BTreeSet, path::PathBuf, time::Duration};
+
+use clap::Args;
+
+use super::{
+    Global,
+    exit::{Exit, Failure, causes},
+    output::Output,
+    setting,
+};
+use crate::{
+    init::{self, InitError, Plan},
+    portal::PortalId,
+};
+
+/// Fetch tokens once, write them to files and end.
+///
+/// Everything is written, or nothing is: files are complete, 0600 and on disk when they appear.
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Example, for a pod's init container:
+  grantkeeper init --config /etc/grantkeeper/grantkeeper.toml --output-dir /tokens --wait 60s
+
+HubSpot's tokens live about 30 minutes: this suits jobs. For servers, run the service beside them.
+Exit codes: 3 no such portal, 4 a grant needs a person, 75 try again, 78 configuration or client
+pair invalid, 124 --wait ran out.")]
+pub(super) struct Init {
+    /// A folder for one file a portal, `<portal>.token`
+    #[arg(long, value_name = "DIR")]
+    output_dir: Option<PathBuf>,
+    /// A file of NAME=value lines: HUBSPOT_ACCESS_TOKEN_<portal>
+    #[arg(long, value_name = "FILE")]
+    env_file: Option<PathBuf>,
+    /// A JSON file with every token and when it expires
+    #[arg(long, value_name = "FILE")]
+    json: Option<PathBuf>,
+    /// Only this portal; may be repeated [default: all]
+    #[arg(long = "portal", value_name = "ID")]
+    portals: Vec<PortalId>,
+    /// Keep trying for this long what may pass by itself, such as `60s`
+    #[arg(long, value_name = "TIME", value_parser = super::duration)]
+    wait: Option<Duration>,
+}
+
+impl Init {
+    pub(super) async fn run(self, global: &Global, output: Output) -> Result<(), Failure> {
+        if self.output_dir.is_none() && self.env_file.is_none() && self.json.is_none() {
+            return Err(Failure::new(
+                Exit::Usage,
+                "no_output",
+                "nowhere to write to",
+                "Name at least one of --output-dir, --env-file and --json.",
+            ));
+        }
+        let config = setting::config(global)?;
+        let plan = Plan {
+            portals: self.portals.into_iter().collect::<BTreeSet<_>>(),
+            output_dir: self.output_dir,
+            env_file: self.env_file,
+            json_file: self.json,
+            wait: self.wait,
+        };
+        let tell = |error: &InitError, wait: Duration| {
+            let why = causes(error).map(|why| format!(": {why}")).unwrap_or_default();
+            output.remark(&format!("not yet: {error}{why}; trying again in {} s", wait.as_secs_f32()));
+        };
+        let report = init::init(&config, &plan, tell).await?;
+        output.answer(&report, |report| {
+            let files = report.files.iter().map(|file| file.display().to_string());
+            format!("{} tokens written to\n{}", report.portals.len(), files.collect::<Vec<_>>().join("\n"))
+        })
+    }
+}
+
+impl From<InitError> for Failure {
+    fn from(error: InitError) -> Self {
+        let message = error.to_string();
+        match error {
+            InitError::Start(error) => error.into(),
+            InitError::App(refusal) => Self::from(&refusal),
+            InitError::NoSuchPortal(_) => Self::new(
+                Exit::NotFound,
+                "unknown_portal",
+                message,
+                "Nothing was written. `grantkeeper check` lists the portals in the store.",
+            ),
+            InitError::NoPortals => Self::new(
+                Exit::NotFound,
+                "no_portals",
+                message,
+                "Nothing was written. Store a grant first: `grantkeeper enroll`.",
+            ),
+            InitError::Unusable(_, error) => {
+                Self { hint: error.hint, ..Self::new(Exit::Invalid, "record_unusable", message, "") }
+                    .because(error.what)
+            }
+            InitError::NoToken(_, denial) => {
+                let why = denial.to_string();
+                Self { message, ..Self::from(denial) }.because(why)
+            }
+            InitError::WaitRanOut(error) => {
+                let last = Self::from(*error);
+                let why = last.cause.map_or(last.message.clone(), |c| format!("{}: {c}", last.message));
+                Self::new(Exit::WaitRanOut, "wait_ran_out", message, last.hint).because(why)
+            }
+            InitError::Write { source, .. } => Self::new(
+                Exit::Failed,
+                "output",
+                message,
+                "See that the folder exists, may be written to and is not full.",
+            )
+            .because(source.to_string()),
+        }
+    }
+}

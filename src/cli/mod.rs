@@ -1,0 +1,242 @@
+//! The command line: parse, call, print. One command a file; no rule lives here.
+
+use std::{
+    fs,
+    io::{self, IsTerminal, Read},
+    path::{Path, PathBuf},
+    process::ExitCode,
+    time::Duration,
+};
+
+use clap::{Args, Parser, Subcommand};
+use zeroize::Zeroizing;
+
+use crate::{secret::MalformedSecret, telemetry};
+
+mod app;
+mod check;
+mod completions;
+mod demo;
+mod enroll;
+pub mod exit;
+mod init;
+pub mod output;
+mod portal;
+mod rotate;
+mod run;
+mod setting;
+mod sim;
+mod status;
+mod token;
+mod version;
+
+use exit::{Exit, Failure};
+use output::{Format, Output};
+
+/// Keeps a HubSpot app's OAuth credentials alive.
+#[derive(Debug, Parser)]
+#[command(name = "grantkeeper", version, arg_required_else_help = true, max_term_width = 100)]
+#[command(after_help = "\
+Exit codes: 0 done, 1 failed, 2 wrong usage, 3 no such thing, 4 a grant needs a person,
+69 service not reachable, 75 try again, 77 refused, 78 configuration or credential invalid,
+124 --wait ran out.
+
+First time here: `grantkeeper demo` shows it all with nothing installed.")]
+struct Cli {
+    #[command(flatten)]
+    global: Global,
+    #[command(subcommand)]
+    command: Command,
+}
+
+/// What every command takes.
+#[derive(Debug, Clone, Args)]
+struct Global {
+    /// The configuration file [default: /etc/grantkeeper/grantkeeper.toml]
+    #[arg(long, global = true, env = "GRANTKEEPER_CONFIG", value_name = "FILE")]
+    config: Option<PathBuf>,
+    /// The running service's socket [default: the configuration's, else
+    /// /run/grantkeeper/grantkeeper.sock]
+    #[arg(long, global = true, env = "GRANTKEEPER_SOCKET", value_name = "PATH")]
+    socket: Option<PathBuf>,
+    /// What answers look like
+    #[arg(short, long, global = true, value_enum, default_value_t, value_name = "FORMAT")]
+    output: Format,
+    /// Leave out remarks; answers and errors remain
+    #[arg(short, long, global = true)]
+    quiet: bool,
+    /// Log more (twice: everything)
+    #[arg(short, long, global = true, action = clap::ArgAction::Count)]
+    verbose: u8,
+    /// What to log, such as `info` or `grantkeeper=trace`
+    #[arg(long, global = true, env = "GRANTKEEPER_LOG", value_name = "FILTER", hide = true)]
+    log: Option<String>,
+    /// What log lines look like, always on standard error
+    #[arg(long, global = true, value_enum, default_value_t, value_name = "FORMAT")]
+    log_format: LogFormat,
+}
+
+#[derive(Debug, Clone, Copy, Default, clap::ValueEnum)]
+enum LogFormat {
+    /// For people.
+    #[default]
+    Text,
+    /// One JSON object a line.
+    Json,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Show the whole job with nothing installed, in under a minute
+    Demo(demo::Demo),
+    /// Run the service, in the foreground
+    Run,
+    /// Fetch tokens once, write them to files and end: for an init container
+    Init(init::Init),
+    /// Check configuration, store, client pair and every grant; spends nothing
+    Check(check::Check),
+    /// Run the HubSpot stand-in, for anybody's integration tests
+    Sim(sim::Sim),
+    /// Ask the running service how it is
+    Status(status::Status),
+    /// Print one access token
+    Token(token::Token),
+    /// Look at customer accounts
+    #[command(subcommand)]
+    Portal(portal::Portal),
+    /// Add a portal: store its refresh token
+    Enroll(enroll::Enroll),
+    /// Store the app's client id and secret, the first time
+    #[command(subcommand)]
+    App(app::App),
+    /// Replace a credential without an unserved request
+    #[command(subcommand)]
+    Rotate(rotate::Rotate),
+    /// Print a completion script for a shell
+    Completions(completions::Completions),
+    /// Print the version
+    Version,
+}
+
+/// Parses the command line, carries it out, and says how it ended.
+#[must_use]
+pub fn main() -> ExitCode {
+    let cli = match Cli::try_parse() {
+        Ok(cli) => cli,
+        Err(error) => {
+            let code = u8::try_from(error.exit_code()).unwrap_or(2);
+            // Nobody is left to be told that the terminal is gone.
+            error.print().ok();
+            return ExitCode::from(code);
+        }
+    };
+    let output = Output { format: cli.global.output, quiet: cli.global.quiet };
+    match carry_out(cli, output) {
+        Ok(code) => code,
+        Err(failure) => {
+            output.failure(&failure);
+            failure.exit.into()
+        }
+    }
+}
+
+fn carry_out(cli: Cli, output: Output) -> Result<ExitCode, Failure> {
+    let Cli { global, command } = cli;
+    start_log(&global, &command)?;
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build();
+    let runtime = runtime.map_err(|error| {
+        Failure::new(
+            Exit::Failed,
+            "system",
+            "the operating system gives no threads",
+            "Raise the limit on processes for this user.",
+        )
+        .because(error.to_string())
+    })?;
+    let done = |()| ExitCode::SUCCESS;
+    let ended = runtime.block_on(async {
+        match command {
+            Command::Demo(demo) => demo.run(output).await,
+            Command::Run => run::run(&global).await.map(done),
+            Command::Init(init) => init.run(&global, output).await.map(done),
+            Command::Check(check) => check.run(&global, output).await,
+            Command::Sim(sim) => sim.run(output).await.map(done),
+            Command::Status(status) => status.run(&global, output).await,
+            Command::Token(token) => token.run(&global, output).await.map(done),
+            Command::Portal(portal) => portal.run(&global, output).await.map(done),
+            Command::Enroll(enroll) => enroll.run(&global, output).await.map(done),
+            Command::App(app) => app.run(&global, output).await.map(done),
+            Command::Rotate(rotate) => rotate.run(&global, output).await.map(done),
+            Command::Completions(completions) => completions.run(output).map(done),
+            Command::Version => version::run(output).map(done),
+        }
+    });
+    // Blocking work of a command that failed need not be waited for.
+    runtime.shutdown_background();
+    ended
+}
+
+fn start_log(global: &Global, command: &Command) -> Result<(), Failure> {
+    // The service tells what it does; a command only what goes wrong.
+    let usual = match (global.verbose, command) {
+        (0, Command::Run) => "info",
+        (0, _) => "error",
+        (1, _) => "info,grantkeeper=debug",
+        (_, _) => "debug,grantkeeper=trace",
+    };
+    let filter = global.log.as_deref().unwrap_or(usual);
+    let format = match global.log_format {
+        LogFormat::Text => telemetry::Format::Text,
+        LogFormat::Json => telemetry::Format::Json,
+    };
+    telemetry::start(filter, format).map_err(|error| {
+        let cause = exit::causes(&error);
+        let hint = "Use a level such as `info`, or `grantkeeper=trace`, in GRANTKEEPER_LOG.";
+        Failure { cause, ..Failure::new(Exit::Usage, "log", error.to_string(), hint) }
+    })
+}
+
+/// A friendly duration such as `5m` or `1h 30m`.
+fn duration(text: &str) -> Result<Duration, String> {
+    let span: jiff::SignedDuration =
+        text.parse().map_err(|_| "a duration is written like 90s, 5m or 1h".to_owned())?;
+    Duration::try_from(span).map_err(|_| "a duration can't be negative".to_owned())
+}
+
+/// A secret from a file, from standard input (`-`), or from a hidden prompt.
+fn secret_text(file: Option<&Path>, prompt: &str) -> Result<Zeroizing<String>, Failure> {
+    let read = match file {
+        Some(path) if path == Path::new("-") => {
+            let mut text = Zeroizing::new(String::new());
+            io::stdin().read_to_string(&mut text).map(|_| text)
+        }
+        Some(path) => fs::read_to_string(path).map(Zeroizing::new),
+        None if io::stdin().is_terminal() => rpassword::prompt_password(prompt).map(Zeroizing::new),
+        None => {
+            return Err(Failure::new(
+                Exit::Usage,
+                "no_secret",
+                "there is no terminal to ask for the secret at",
+                "Name a file with --from-file (or `-` for standard input).",
+            ));
+        }
+    };
+    read.map_err(|error| {
+        Failure::new(
+            Exit::Usage,
+            "no_secret",
+            "the secret could not be read",
+            "Name a readable text file, or `-` for standard input.",
+        )
+        .because(error.to_string())
+    })
+}
+
+fn malformed(what: &str, why: MalformedSecret) -> Failure {
+    Failure::new(
+        Exit::Usage,
+        "malformed_secret",
+        format!("the {what} can't be used: {why}"),
+        "Nothing was changed. Copy it whole, without quotes or line breaks.",
+    )
+}

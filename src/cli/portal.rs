@@ -1,0 +1,89 @@
+//! `grantkeeper portal`.
+
+use clap::{Args, Subcommand};
+
+use super::{
+    Global,
+    exit::Failure,
+    output::{Output, table, tone_of, toned},
+    setting,
+};
+use crate::{
+    portal::PortalId,
+    socket::protocol::{PortalBody, PortalsBody},
+};
+
+/// Look at customer accounts, as the running service sees them.
+#[derive(Debug, Subcommand)]
+pub(super) enum Portal {
+    /// All of them, with their states
+    List(List),
+    /// One of them
+    Show(Show),
+}
+
+#[derive(Debug, Args)]
+pub(super) struct List {
+    /// Only those in this state, such as `revoked`
+    #[arg(long, value_name = "STATE")]
+    state: Option<String>,
+}
+
+#[derive(Debug, Args)]
+pub(super) struct Show {
+    /// The portal's id
+    portal: PortalId,
+}
+
+impl Portal {
+    pub(super) async fn run(self, global: &Global, output: Output) -> Result<(), Failure> {
+        let service = setting::service(global)?;
+        match self {
+            Self::List(list) => {
+                let state = list.state.map(|state| format!("&state={state}")).unwrap_or_default();
+                let mut all = PortalsBody { portals: Vec::new(), next: None };
+                loop {
+                    let after = all.next.map_or(0, PortalId::number);
+                    let page = format!("/v1/portals?after={after}{state}");
+                    let page: PortalsBody = service.get(&page).await?;
+                    all.portals.extend(page.portals);
+                    all.next = page.next;
+                    if all.next.is_none() {
+                        break;
+                    }
+                }
+                output.answer(&all, |all| rows(&all.portals))
+            }
+            Self::Show(show) => {
+                let target = format!("/v1/portals/{}", show.portal);
+                let portal: PortalBody = service.get(&target).await?;
+                output.answer(&portal, |portal| {
+                    let mut text = rows(std::slice::from_ref(portal));
+                    if let Some(scopes) = &portal.scopes {
+                        text.push_str(&format!("\nscopes: {scopes}\n"));
+                    }
+                    text
+                })
+            }
+        }
+    }
+}
+
+fn rows(portals: &[PortalBody]) -> String {
+    let time = |at: &Option<jiff::Timestamp>| {
+        at.map_or_else(|| "-".to_owned(), |at| at.strftime("%H:%M:%SZ").to_string())
+    };
+    table(
+        &["PORTAL", "STATE", "REASON", "EXPIRES", "LAST REFRESH", "NEXT REFRESH"],
+        portals.iter().map(|portal| {
+            vec![
+                portal.portal_id.to_string(),
+                toned(&portal.state, tone_of(&portal.state)),
+                portal.reason.clone().unwrap_or_else(|| "-".to_owned()),
+                time(&portal.expires_at),
+                time(&portal.last_refresh),
+                time(&portal.next_refresh),
+            ]
+        }),
+    )
+}

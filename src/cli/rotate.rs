@@ -1,0 +1,71 @@
+//! `grantkeeper rotate`.
+
+use std::path::PathBuf;
+
+use clap::{Args, Subcommand};
+use serde::Serialize;
+
+use super::{Global, exit::Failure, output::Output, setting};
+use crate::{
+    daemon,
+    rotation::{self, Step},
+    secret::ClientSecret,
+    socket::client::AskError,
+};
+
+/// Replace a credential without an unserved request.
+#[derive(Debug, Subcommand)]
+pub(super) enum Rotate {
+    /// The app's client secret, after it was changed on its Auth page at HubSpot
+    ClientSecret(Secret),
+}
+
+/// Stage the new client secret beside the old one, prove it at HubSpot, promote it.
+///
+/// A secret that HubSpot refuses changes nothing. A running service follows at once, without a
+/// restart. The old secret is kept as `previous_client_secret`, since it signs webhooks for a while.
+#[derive(Debug, Args)]
+#[command(after_help = "\
+The new secret is asked for at a hidden prompt, or read from --from-file; never taken as an argument.
+Exit codes: 75 HubSpot or the store can't be reached, 77 the store refuses, 78 HubSpot refuses the secret.")]
+pub(super) struct Secret {
+    /// Read the new secret from this file, or from standard input with `-`
+    #[arg(long, value_name = "FILE")]
+    from_file: Option<PathBuf>,
+}
+
+#[derive(Serialize)]
+struct Done {
+    rotated: bool,
+    service_follows: bool,
+}
+
+impl Rotate {
+    pub(super) async fn run(self, global: &Global, output: Output) -> Result<(), Failure> {
+        let Self::ClientSecret(secret) = self;
+        let config = setting::config(global)?;
+        let text = super::secret_text(secret.from_file.as_deref(), "New client secret: ")?;
+        let new = ClientSecret::parse(text.trim()).map_err(|why| super::malformed("client secret", why))?;
+        let world = daemon::open_world(&config).await?;
+        let tell = |step| {
+            output.remark(match step {
+                Step::Staged => "staged: the new secret stands beside the old one",
+                Step::Proven => "proven: HubSpot accepts it",
+                Step::Promoted => "promoted: it is the one in use; the old one is kept beside it",
+            });
+        };
+        rotation::rotate(&world.store, &world.endpoint, &new, tell).await?;
+        let follows = setting::service(global)?.post::<serde_json::Value>("/v1/reload").await;
+        match &follows {
+            Ok(_) => output.remark("followed: the running service uses it"),
+            Err(AskError::Unreachable { .. }) => {
+                output.remark("no service is running here; any that is will follow by itself");
+            }
+            Err(error) => output.remark(&format!(
+                "the running service was not told ({error}); it follows by itself at its next refresh"
+            )),
+        }
+        let done = Done { rotated: true, service_follows: follows.is_ok() };
+        output.answer(&done, |_| "the client secret is rotated".to_owned())
+    }
+}

@@ -1,0 +1,34 @@
+//! Which configuration and which socket a command means.
+
+use std::path::PathBuf;
+
+use super::{Global, exit::Failure};
+use crate::{
+    config::{self, Config},
+    socket::Client,
+};
+
+/// The configuration as named, or the default one.
+pub(super) fn config(global: &Global) -> Result<Config, Failure> {
+    let path = config_path(global);
+    Ok(Config::load(&path, &config::environment)?)
+}
+
+/// Where the configuration is.
+pub(super) fn config_path(global: &Global) -> PathBuf {
+    global.config.clone().unwrap_or_else(|| PathBuf::from(config::DEFAULT_PATH))
+}
+
+/// The running service: by `--socket`, else by the configuration, else where it usually is.
+pub(super) fn service(global: &Global) -> Result<Client, Failure> {
+    if let Some(path) = &global.socket {
+        return Ok(Client::new(path));
+    }
+    // A configuration that was named must be good; the default one need not exist for those who
+    // only use the socket.
+    if global.config.is_some() {
+        return Ok(Client::new(config(global)?.socket.path));
+    }
+    let usual = Config::load(&config_path(global), &config::environment);
+    Ok(Client::new(usual.map_or_else(|_| PathBuf::from(config::DEFAULT_SOCKET), |c| c.socket.path)))
+}

@@ -1,0 +1,54 @@
+//! `grantkeeper token`.
+
+use std::time::Duration;
+
+use clap::Args;
+use serde::Deserialize;
+
+use super::{
+    Global,
+    exit::{Exit, Failure},
+    output::{Output, is_watched},
+    setting,
+};
+use crate::{portal::PortalId, secret::AccessToken};
+
+/// Print one access token, and nothing else, on standard output.
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Example:
+  curl -H \"Authorization: Bearer $(grantkeeper token 4711)\" https://api.hubapi.com/account-info/2026-03/details")]
+pub(super) struct Token {
+    /// The portal's id
+    portal: PortalId,
+    /// With at least this much life, such as `5m`
+    #[arg(long, value_name = "TIME", value_parser = super::duration)]
+    min_ttl: Option<Duration>,
+    /// Print it even where somebody may look at the terminal
+    #[arg(long)]
+    reveal: bool,
+}
+
+#[derive(Deserialize)]
+struct Answer {
+    access_token: AccessToken,
+}
+
+impl Token {
+    pub(super) async fn run(self, global: &Global, output: Output) -> Result<(), Failure> {
+        if is_watched() && !self.reveal {
+            return Err(Failure::new(
+                Exit::Usage,
+                "would_reveal",
+                "standard output is a terminal, and a token is a password",
+                "Pipe it to where it is needed, or say --reveal.",
+            ));
+        }
+        let service = setting::service(global)?;
+        let ttl = self.min_ttl.map(|ttl| format!("?min_ttl={}", ttl.as_secs()));
+        let target = format!("/v1/portals/{}/token{}", self.portal, ttl.unwrap_or_default());
+        let answer: Answer = service.get(&target).await?;
+        // exposed: to standard output, which is what was asked for
+        output.line(answer.access_token.expose())
+    }
+}

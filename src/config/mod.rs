@@ -1,0 +1,240 @@
+//! The configuration: as written → as meant, every mistake at once. The only room that knows TOML,
+//! and, with the command line, the only one that reads the environment.
+
+use std::{
+    fs,
+    io::{self, Read},
+    net::SocketAddr,
+    path::{Path, PathBuf},
+};
+
+use toml::de::DeTable;
+
+mod access;
+mod alert;
+mod aws;
+mod error;
+mod file;
+mod place;
+mod reader;
+mod service;
+#[cfg(test)]
+mod tests;
+mod vault;
+
+pub use alert::Alert;
+pub use error::ConfigError;
+pub use reader::Mistake;
+
+use reader::{Findings, Section};
+
+use crate::{
+    access::Rule,
+    hubspot,
+    lifecycle::{RefreshPolicy, ValidatePolicy},
+    portal::{AppName, Scopes},
+    socket,
+    store::{aws as store_aws, file as store_file, vault as store_vault},
+};
+
+/// Where the configuration is unless named.
+pub const DEFAULT_PATH: &str = "/etc/grantkeeper/grantkeeper.toml";
+/// Where the socket is unless configured.
+pub const DEFAULT_SOCKET: &str = "/run/grantkeeper/grantkeeper.sock";
+/// No configuration is longer.
+const LARGEST: u64 = 1024 * 1024;
+
+/// How environment variables are looked up.
+pub type Environment<'e> = &'e dyn Fn(&str) -> Option<String>;
+
+/// The process's own environment.
+#[must_use]
+#[expect(clippy::disallowed_methods, reason = "the one place that reads the environment")]
+pub fn environment(name: &str) -> Option<String> {
+    std::env::var(name).ok()
+}
+
+/// Everything an operator said, as plain valid values.
+#[derive(Debug, Clone)]
+pub struct Config {
+    /// Whose grants.
+    pub app: App,
+    /// Where credentials are kept.
+    pub store: StoreSettings,
+    /// Where HubSpot is.
+    pub hubspot: hubspot::Settings,
+    /// When to renew.
+    pub refresh: RefreshPolicy,
+    /// When to validate.
+    pub validate: ValidatePolicy,
+    /// Where local callers come in.
+    pub socket: socket::Settings,
+    /// Who may do what.
+    pub access: Vec<Rule>,
+    /// Who is told.
+    pub alerts: Vec<Alert>,
+    /// Where health and metrics are told over TCP, if anywhere.
+    pub http: Option<SocketAddr>,
+    /// Where the service may keep state of its own.
+    pub state_dir: Option<PathBuf>,
+    /// What is allowed and worth a word.
+    pub warnings: Vec<String>,
+}
+
+/// `[app]`.
+#[derive(Debug, Clone)]
+pub struct App {
+    /// What the app is called.
+    pub name: AppName,
+    /// Scopes every grant must have.
+    pub required_scopes: Scopes,
+}
+
+/// `[store]`.
+#[derive(Debug, Clone)]
+pub enum StoreSettings {
+    /// HashiCorp Vault or OpenBao.
+    Vault(store_vault::Settings),
+    /// AWS Secrets Manager.
+    Aws(store_aws::Settings),
+    /// The embedded store.
+    File(store_file::Settings),
+}
+
+impl Config {
+    /// Reads the file at `path`.
+    ///
+    /// # Errors
+    /// It can't be read, or has mistakes: all of them are named.
+    pub fn load(path: &Path, env: Environment<'_>) -> Result<Self, ConfigError> {
+        let unreadable = |source| ConfigError::Unreadable { path: path.to_owned(), source };
+        let mut text = String::new();
+        let file = fs::File::open(path).map_err(unreadable)?;
+        file.take(LARGEST + 1).read_to_string(&mut text).map_err(unreadable)?;
+        if text.len() as u64 > LARGEST {
+            let what = "it is larger than a mebibyte";
+            return Err(unreadable(io::Error::new(io::ErrorKind::InvalidData, what)));
+        }
+        Self::parse(&text, path, env)
+    }
+
+    /// Reads `text`, which stands at `origin`.
+    ///
+    /// # Errors
+    /// It has mistakes: all of them are named.
+    pub fn parse(text: &str, origin: &Path, env: Environment<'_>) -> Result<Self, ConfigError> {
+        let mut findings = Findings::new(text);
+        let (tree, errors) = DeTable::parse_recoverable(text);
+        for error in &errors {
+            let at = error.span().unwrap_or(0..0);
+            findings.mistake(&at, "", error.message().replace('\n', ", "), "this is not TOML yet");
+        }
+        let config = errors.is_empty().then(|| {
+            let root = Section::root(tree.get_ref(), tree.span());
+            read(root, env, &mut findings)
+        });
+        match config.flatten() {
+            Some(config) if findings.mistakes.is_empty() => {
+                Ok(Self { warnings: findings.warnings, ..config })
+            }
+            _ => {
+                findings.mistakes.sort();
+                findings.mistakes.dedup();
+                Err(ConfigError::Mistakes { path: origin.to_owned(), mistakes: findings.mistakes })
+            }
+        }
+    }
+
+    /// The sections that differ in `next` and are only read at start.
+    #[must_use]
+    pub fn needs_restart(&self, next: &Self) -> Vec<&'static str> {
+        let differ = |a: &dyn std::fmt::Debug, b: &dyn std::fmt::Debug| {
+            format!("{a:?}") != format!("{b:?}")
+        };
+        let same_hubspot = |c: &Self| (c.hubspot.base_url.clone(), c.hubspot.api_version);
+        let sections = [
+            ("[app] name", self.app.name != next.app.name),
+            ("[store]", differ(&self.store, &next.store)),
+            ("[hubspot] base_url, api_version", same_hubspot(self) != same_hubspot(next)),
+            ("[socket]", self.socket != next.socket),
+            ("[http]", self.http != next.http),
+        ];
+        sections.into_iter().filter(|(_, changed)| *changed).map(|(name, _)| name).collect()
+    }
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum StoreKind {
+    Vault,
+    Aws,
+    File,
+}
+
+fn read(mut root: Section<'_, '_>, env: Environment<'_>, findings: &mut Findings<'_>) -> Option<Config> {
+    let state_dir = root.path("state_dir", findings).map(|found| found.value);
+    root.path("state_key_file", findings);
+    let app = service::app(root.section("app", findings), findings);
+    let prefix = format!("grantkeeper/{}", app.as_ref().map_or("app", |app| app.name.as_str()));
+    let store = store(root.section("store", findings), &prefix, env, findings);
+    let hubspot = service::hubspot(root.section("hubspot", findings), findings);
+    let refresh = service::refresh(root.section("refresh", findings), findings);
+    let validate = service::validate(root.section("validate", findings), findings);
+    let socket = service::socket(root.section("socket", findings), findings);
+    let access = access::read(root.sections("access", findings), findings);
+    let alerts = alert::read(root.sections("alert", findings), findings);
+    let http = service::http(root.section("http", findings), findings);
+    let audit = root.section("audit", findings);
+    if audit.is_there() {
+        let hint = "take [audit] out: starting without the log you asked for would be worse than not starting";
+        audit.wrong(findings, "", "is not to be had in this version", hint);
+    }
+    findings.warn(
+        "this version keeps no journal: a refresh token that HubSpot has replaced and that the store has not taken yet is lost if the process is killed in between",
+    );
+    root.finish(findings);
+    Some(Config {
+        app: app?,
+        store: store?,
+        hubspot: hubspot?,
+        refresh,
+        validate,
+        socket: socket?,
+        access,
+        alerts,
+        http,
+        state_dir,
+        warnings: Vec::new(),
+    })
+}
+
+fn store(
+    mut section: Section<'_, '_>,
+    prefix: &str,
+    env: Environment<'_>,
+    findings: &mut Findings<'_>,
+) -> Option<StoreSettings> {
+    let kinds = [("vault", StoreKind::Vault), ("aws", StoreKind::Aws), ("file", StoreKind::File)];
+    let kind = section.one_of("kind", &kinds, findings);
+    if kind.is_none() {
+        section.wrong(findings, "kind", "names no store", "write kind = \"vault\", \"aws\" or \"file\"");
+    }
+    let kind = kind.map(|found| found.value);
+    let vault = section.section("vault", findings);
+    let aws = section.section("aws", findings);
+    let file = section.section("file", findings);
+    for (own, name, there) in [
+        (StoreKind::Vault, "vault", vault.is_there()),
+        (StoreKind::Aws, "aws", aws.is_there()),
+        (StoreKind::File, "file", file.is_there()),
+    ] {
+        if there && kind.is_some_and(|kind| kind != own) {
+            findings.warn(format!("[store.{name}] is not used: store.kind says otherwise"));
+        }
+    }
+    section.finish(findings);
+    Some(match kind? {
+        StoreKind::Vault => StoreSettings::Vault(vault::read(vault, prefix, env, findings)?),
+        StoreKind::Aws => StoreSettings::Aws(aws::read(aws, prefix, findings)?),
+        StoreKind::File => StoreSettings::File(file::read(file, findings)?),
+    })
+}

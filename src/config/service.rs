@@ -1,0 +1,151 @@
+//! The sections about the service itself: app, HubSpot, refreshing, validating, listening.
+
+use std::{net::SocketAddr, path::PathBuf, time::Duration};
+
+use super::{
+    App, DEFAULT_SOCKET, access,
+    place::{self, Purpose},
+    reader::{Findings, Section},
+};
+use crate::{
+    hubspot::{self, ApiVersion},
+    lifecycle::{OnStart, RefreshMode, RefreshPolicy, ValidatePolicy},
+    portal::{AppName, Scopes},
+    socket,
+};
+
+const SECOND: Duration = Duration::from_secs(1);
+const DAY: Duration = Duration::from_secs(24 * 3600);
+
+pub(super) fn app(mut section: Section<'_, '_>, findings: &mut Findings<'_>) -> Option<App> {
+    let name = section.text("name", findings);
+    if name.is_none() {
+        section.wrong(findings, "name", "is missing", "call the app something, such as \"acme-sync\"");
+    }
+    let name = name.and_then(|found| match AppName::parse(found.value.clone()) {
+        Ok(name) => Some(name),
+        Err(error) => {
+            found.wrong(findings, "is not an app name", error.to_string());
+            None
+        }
+    });
+    let scopes = section.texts("required_scopes", findings).unwrap_or_default();
+    section.finish(findings);
+    let required_scopes: Scopes = scopes.into_iter().map(|found| found.value).collect();
+    Some(App { name: name?, required_scopes })
+}
+
+pub(super) fn hubspot(
+    mut section: Section<'_, '_>,
+    findings: &mut Findings<'_>,
+) -> Option<hubspot::Settings> {
+    let usual = hubspot::Settings::default();
+    let base_url = match section.text("base_url", findings) {
+        Some(found) => place::base(&found, Purpose::HubSpot, findings),
+        None => Some(usual.base_url),
+    };
+    let versions = ApiVersion::ALL.map(|version| (version.as_str(), version));
+    let api_version = section.one_of("api_version", &versions, findings);
+    let api_version = api_version.map_or(usual.api_version, |found| found.value);
+    if api_version == ApiVersion::V1 {
+        findings.warn("hubspot.api_version = \"v1\" stops working on 2027-02-16; stored refresh tokens work with \"2026-03\" as they are");
+    }
+    let rate = section.number("max_refreshes_per_second", 0.01, 10_000.0, findings);
+    section.finish(findings);
+    Some(hubspot::Settings {
+        base_url: base_url?,
+        api_version,
+        max_refreshes_per_second: rate.unwrap_or(usual.max_refreshes_per_second),
+    })
+}
+
+pub(super) fn refresh(mut section: Section<'_, '_>, findings: &mut Findings<'_>) -> RefreshPolicy {
+    let usual = RefreshPolicy::default();
+    let modes = [
+        ("auto", RefreshMode::Auto),
+        ("eager", RefreshMode::Eager),
+        ("recent", RefreshMode::Recent),
+        ("on_demand", RefreshMode::OnDemand),
+    ];
+    let mode = section.one_of("mode", &modes, findings);
+    let policy = RefreshPolicy {
+        mode: mode.map_or(usual.mode, |found| found.value),
+        recent_window: section
+            .duration("recent_window", SECOND, 366 * DAY, findings)
+            .unwrap_or(usual.recent_window),
+        at: section.number("at", 0.1, 0.95, findings).unwrap_or(usual.at),
+        min_ttl: section.duration("min_ttl", Duration::ZERO, DAY, findings).unwrap_or(usual.min_ttl),
+    };
+    section.finish(findings);
+    policy
+}
+
+pub(super) fn validate(mut section: Section<'_, '_>, findings: &mut Findings<'_>) -> ValidatePolicy {
+    let usual = ValidatePolicy::default();
+    let choices = [
+        ("require_app", OnStart::RequireApp),
+        ("require_all", OnStart::RequireAll),
+        ("warn", OnStart::Warn),
+    ];
+    let on_start = section.one_of("on_start", &choices, findings);
+    let policy = ValidatePolicy {
+        every: section.duration("every", SECOND, 31 * DAY, findings).unwrap_or(usual.every),
+        on_start: on_start.map_or(usual.on_start, |found| found.value),
+    };
+    section.finish(findings);
+    policy
+}
+
+pub(super) fn socket(
+    mut section: Section<'_, '_>,
+    findings: &mut Findings<'_>,
+) -> Option<socket::Settings> {
+    let path = section.path("path", findings).map(|found| found.value);
+    let mode = section.text("mode", findings);
+    let mode = match mode {
+        None => Some(0o660),
+        Some(found) => match u32::from_str_radix(&found.value, 8) {
+            Ok(mode) if mode & !0o777 == 0 && mode & 0o600 == 0o600 && mode & 0o117 == 0 => {
+                Some(mode)
+            }
+            Ok(mode) if mode & 0o007 != 0 => {
+                let hint = "write \"0660\" and give the socket a group, or \"0600\"";
+                found.wrong(findings, "would let everybody on this machine open the socket", hint);
+                None
+            }
+            _ => {
+                found.wrong(findings, "is not a mode for a socket", "write \"0660\" or \"0600\"");
+                None
+            }
+        },
+    };
+    let group = section.text("group", findings);
+    let group = match group {
+        None => Some(None),
+        Some(found) => access::group_id(&found, findings).map(Some),
+    };
+    section.finish(findings);
+    Some(socket::Settings {
+        path: path.unwrap_or_else(|| PathBuf::from(DEFAULT_SOCKET)),
+        mode: mode?,
+        group: group?,
+    })
+}
+
+pub(super) fn http(
+    mut section: Section<'_, '_>,
+    findings: &mut Findings<'_>,
+) -> Option<SocketAddr> {
+    if !section.is_there() {
+        return None;
+    }
+    let listen = section.address("listen", findings);
+    if listen.is_none() {
+        section.wrong(findings, "listen", "is missing", "write listen = \"127.0.0.1:9464\"");
+    }
+    if listen.is_some_and(|address| !address.ip().is_loopback()) {
+        findings.warn("http.listen is not a loopback address: health and metrics are open to the network (never a token)");
+    }
+    section.finish(findings);
+    listen
+}

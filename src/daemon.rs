@@ -1,0 +1,407 @@
+//! The service, put together: load, prove, bind, run, follow signals, stop in order. Knows every
+//! room and decides nothing that a rule could decide.
+
+use std::{
+    future::pending,
+    io,
+    net::SocketAddr,
+    sync::Arc,
+    time::Duration,
+};
+
+use sd_notify::NotifyState;
+use tokio::{
+    net::TcpListener,
+    signal::unix::{Signal, SignalKind, signal},
+    sync::oneshot,
+    task::JoinSet,
+    time::timeout,
+};
+use tokio_util::sync::CancellationToken;
+
+use crate::{
+    access::Rules,
+    config::{Config, StoreSettings},
+    engine::{
+        self, Alerting, Command, Engine, Handle, Loaded, Metrics, Panicked, Route, World,
+    },
+    hubspot::{HubSpot, NoTls, prove},
+    incident::Severity,
+    lifecycle::{Introspection, OnStart, Refusal, RefusalClass},
+    portal::PortalId,
+    sink::{Log, Webhook},
+    socket::{ListenError, Socket, serve_health, serve_socket},
+    store::{CredentialStore, StoreError, aws::AwsStore, file::FileStore, vault::VaultStore},
+    time::{Clock, SystemClock},
+};
+
+/// From the signal to the end (contract section 7).
+const FAREWELL: Duration = Duration::from_secs(20);
+
+/// Why the service could not start, or stopped.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    /// The store.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    /// No CA certificates.
+    #[error(transparent)]
+    NoTls(#[from] NoTls),
+    /// HubSpot refuses the client pair.
+    #[error("HubSpot refuses the app's client id and secret")]
+    AppRefused(Refusal),
+    /// Grants are not good, and all were required to be.
+    #[error("{} grants are not good", .0.len())]
+    GrantsRefused(Vec<PortalId>),
+    /// The socket.
+    #[error(transparent)]
+    Listen(#[from] ListenError),
+    /// The health listener.
+    #[error("the [http] listener could not be bound to {address}")]
+    Health {
+        /// Where.
+        address: SocketAddr,
+        /// Why.
+        source: io::Error,
+    },
+    /// An alert sink.
+    #[error("the alert sink {name} could not be set up")]
+    Alert {
+        /// Which.
+        name: String,
+        /// Why.
+        source: reqwest::Error,
+    },
+    /// Signals or the runtime.
+    #[error("the operating system refused what the service needs")]
+    System(#[from] io::Error),
+    /// A defect.
+    #[error(transparent)]
+    Panicked(#[from] Panicked),
+}
+
+/// Connects to the configured store. Says nothing to it yet.
+///
+/// # Errors
+/// Settings that can't work: no CA bundle, no key.
+pub async fn open_store(settings: &StoreSettings) -> Result<Arc<dyn CredentialStore>, StoreError> {
+    let clock: Arc<dyn Clock> = Arc::new(SystemClock);
+    Ok(match settings {
+        StoreSettings::Vault(vault) => Arc::new(VaultStore::connect(vault.clone(), clock)?),
+        StoreSettings::Aws(aws) => Arc::new(AwsStore::connect(aws.clone()).await?),
+        StoreSettings::File(file) => Arc::new(FileStore::open(file.clone()).await?),
+    })
+}
+
+/// The outside world as configured.
+///
+/// # Errors
+/// See [`open_store`]; or no CA bundle for HubSpot.
+pub async fn open_world(config: &Config) -> Result<World, StartError> {
+    let clock: Arc<dyn Clock> = Arc::new(SystemClock);
+    let store = open_store(&config.store).await?;
+    let endpoint = Arc::new(HubSpot::new(config.hubspot.clone(), Arc::clone(&clock))?);
+    Ok(World { store, endpoint, clock })
+}
+
+/// The engine's settings as configured.
+#[must_use]
+pub fn engine_settings(config: &Config) -> engine::Settings {
+    engine::Settings {
+        app: config.app.name.clone(),
+        required_scopes: config.app.required_scopes.clone(),
+        refresh: config.refresh,
+        validate: config.validate,
+        max_requests_per_second: config.hubspot.max_refreshes_per_second,
+    }
+}
+
+/// Runs the service until it is told to stop. `reread` reads the configuration again at SIGHUP.
+///
+/// # Errors
+/// See [`StartError`].
+pub async fn run(
+    config: Config,
+    reread: impl Fn() -> Result<Config, String>,
+) -> Result<(), StartError> {
+    let mut signals = Signals::listen()?;
+    let world = open_world(&config).await?;
+    let loaded = engine::load(&*world.store).await?;
+    greet(&config, &world, &loaded);
+    validate(&config, &world, &loaded).await?;
+
+    let socket = Socket::bind(&config.socket)?;
+    let health = bind_health(&config).await?;
+    let metrics = Arc::new(Metrics::default());
+    let stop_alerts = CancellationToken::new();
+    let alerting = alerting(&config, &world.clock, &metrics, &stop_alerts)?;
+    let settings = engine_settings(&config);
+    let clock = Arc::clone(&world.clock);
+    let (engine, running) =
+        Engine::new(world, settings.clone(), loaded, alerting, Arc::clone(&metrics));
+    let handle = Handle::new(&running, rules(&config), &settings, Arc::clone(&metrics), clock);
+
+    let (stop_serving, stop_engine) = (CancellationToken::new(), CancellationToken::new());
+    let mut serving = JoinSet::new();
+    serving.spawn(serve_socket(socket, handle.clone(), stop_serving.clone()));
+    if let Some(listener) = health {
+        serving.spawn(serve_health(listener, handle.clone(), stop_serving.clone()));
+    }
+    let mut engine_task = JoinSet::new();
+    engine_task.spawn(engine.run(stop_engine.clone()));
+    tracing::info!(socket = %config.socket.path.display(), "serving");
+    notify(&[NotifyState::Ready]);
+
+    let mut current = config;
+    loop {
+        tokio::select! {
+            ended = engine_task.join_next() => return ended_early(ended),
+            signal = signals.next() => match signal {
+                Received::Reload => {
+                    let renew = Renew { handle: &handle, commands: &running.commands, metrics: &metrics, stop_alerts: &stop_alerts };
+                    current = renew.reload(current, &reread).await;
+                }
+                Received::Stop => break,
+            }
+        }
+    }
+
+    notify(&[NotifyState::Stopping]);
+    tracing::info!("stopping: finishing answers, refreshes in flight and what they bring");
+    stop_serving.cancel();
+    let farewell = async {
+        while serving.join_next().await.is_some() {}
+        stop_alerts.cancel();
+        stop_engine.cancel();
+        engine_task.join_next().await
+    };
+    tokio::select! {
+        ended = timeout(FAREWELL, farewell) => match ended {
+            Ok(ended) => ended_early(ended),
+            Err(_) => {
+                tracing::error!("not everything was finished within {} s", FAREWELL.as_secs());
+                Ok(())
+            }
+        },
+        _ = signals.stop_again() => {
+            tracing::warn!("told twice to stop: stopping at once");
+            Ok(())
+        }
+    }
+}
+
+fn ended_early(
+    ended: Option<Result<Result<(), Panicked>, tokio::task::JoinError>>,
+) -> Result<(), StartError> {
+    match ended {
+        None | Some(Ok(Ok(()))) => Ok(()),
+        Some(Ok(Err(panicked))) => Err(panicked.into()),
+        Some(Err(error)) => Err(StartError::Panicked(Panicked(error))),
+    }
+}
+
+fn greet(config: &Config, world: &World, loaded: &Loaded) {
+    for warning in &config.warnings {
+        tracing::warn!("{warning}");
+    }
+    for stray in &loaded.strays {
+        tracing::warn!(name = %stray, "a record among the portals is not named by a portal id and is ignored");
+    }
+    tracing::info!(
+        app = %config.app.name,
+        store = world.store.kind(),
+        hubspot = %config.hubspot.api_version,
+        portals = loaded.portals.len(),
+        "records loaded"
+    );
+}
+
+/// What must be proven before anybody is served (contract section 2, `validate.on_start`).
+async fn validate(config: &Config, world: &World, loaded: &Loaded) -> Result<(), StartError> {
+    let good = |(id, grant): &(PortalId, Result<_, _>)| {
+        let grant: &engine::load::StoredGrant = grant.as_ref().ok()?;
+        Some((*id, grant.refresh_token.clone()))
+    };
+    let sample = loaded.portals.iter().find_map(good).map(|(_, token)| token);
+    match prove(&*world.endpoint, &loaded.pair, sample).await {
+        Ok(()) => tracing::info!("HubSpot accepts the app's client id and secret"),
+        Err(refusal) if refusal.class == RefusalClass::AppRefused => {
+            if config.validate.on_start != OnStart::Warn {
+                return Err(StartError::AppRefused(refusal));
+            }
+            tracing::error!("HubSpot refuses the app's client id and secret; starting all the same");
+        }
+        Err(refusal) => tracing::warn!(
+            trouble = refusal.class.as_str(),
+            "HubSpot could not be asked about the app's client id and secret; starting all the same, it is asked again"
+        ),
+    }
+    if let Some(skew) = world.endpoint.clock_skew() {
+        tracing::warn!(
+            seconds = skew.as_secs(),
+            "this machine's clock and HubSpot's differ; token life is counted on another clock and is not harmed, but times in logs, alerts and answers are off"
+        );
+    }
+    if config.validate.on_start == OnStart::RequireAll {
+        let bad = bad_grants(world, loaded).await;
+        if !bad.is_empty() {
+            return Err(StartError::GrantsRefused(bad));
+        }
+    }
+    Ok(())
+}
+
+async fn bad_grants(world: &World, loaded: &Loaded) -> Vec<PortalId> {
+    let mut bad = Vec::new();
+    for (portal, grant) in &loaded.portals {
+        let Ok(grant) = grant else {
+            bad.push(*portal);
+            continue;
+        };
+        let told = world.endpoint.introspect(&loaded.pair, &grant.refresh_token).await;
+        if matches!(told, Ok(Introspection::Inactive)) {
+            bad.push(*portal);
+        }
+    }
+    bad
+}
+
+async fn bind_health(config: &Config) -> Result<Option<TcpListener>, StartError> {
+    let Some(address) = config.http else { return Ok(None) };
+    let bound = TcpListener::bind(address).await;
+    bound.map(Some).map_err(|source| StartError::Health { address, source })
+}
+
+fn rules(config: &Config) -> Rules {
+    Rules::new(rustix::process::geteuid().as_raw(), config.access.clone())
+}
+
+fn alerting(
+    config: &Config,
+    clock: &Arc<dyn Clock>,
+    metrics: &Arc<Metrics>,
+    stop: &CancellationToken,
+) -> Result<Alerting, StartError> {
+    let log = Route { sink: Arc::new(Log), min_severity: Severity::Info };
+    let mut routes = vec![log];
+    for alert in &config.alerts {
+        let webhook = Webhook::new(alert.webhook.clone(), Arc::clone(clock)).map_err(|source| {
+            StartError::Alert { name: alert.webhook.name.clone(), source }
+        })?;
+        routes.push(Route { sink: Arc::new(webhook), min_severity: alert.min_severity });
+    }
+    Ok(Alerting::start(routes, metrics, stop))
+}
+
+/// What a reload renews.
+struct Renew<'a> {
+    handle: &'a Handle,
+    commands: &'a tokio::sync::mpsc::Sender<Command>,
+    metrics: &'a Arc<Metrics>,
+    stop_alerts: &'a CancellationToken,
+}
+
+impl Renew<'_> {
+    /// Reads the configuration and every record again. A bad file keeps the old one running (I14).
+    async fn reload(
+        &self,
+        current: Config,
+        reread: &impl Fn() -> Result<Config, String>,
+    ) -> Config {
+        let since = rustix::time::clock_gettime(rustix::time::ClockId::Monotonic);
+        notify(&[
+            NotifyState::Reloading,
+            NotifyState::MonotonicUsec(
+                i128::from(since.tv_sec) * 1_000_000 + i128::from(since.tv_nsec) / 1_000,
+            ),
+        ]);
+        let next = match reread() {
+            Ok(next) => self.adopt(&current, next).await.unwrap_or(current),
+            Err(mistakes) => {
+                tracing::error!("the new configuration is refused and the old one goes on:\n{mistakes}");
+                self.handle.note_refused_reload(
+                    "the last reload was refused: the configuration has mistakes, see the log".to_owned(),
+                );
+                current
+            }
+        };
+        let (done, heard) = oneshot::channel();
+        if self.commands.send(Command::Reload(done)).await.is_ok() {
+            match heard.await {
+                Ok(Ok(())) => tracing::info!("records read again"),
+                Ok(Err(kind)) => {
+                    tracing::warn!(trouble = kind.as_str(), "records could not be read again");
+                }
+                Err(_) => {}
+            }
+        }
+        notify(&[NotifyState::Ready]);
+        next
+    }
+
+    async fn adopt(&self, current: &Config, next: Config) -> Option<Config> {
+        for part in current.needs_restart(&next) {
+            tracing::warn!(section = part, "changed; this takes effect at the next start");
+        }
+        let clock: Arc<dyn Clock> = Arc::new(SystemClock);
+        match alerting(&next, &clock, self.metrics, self.stop_alerts) {
+            Ok(alerting) => {
+                // The engine only stops listening when the process ends.
+                self.commands.send(Command::Reroute(alerting)).await.ok();
+            }
+            Err(error) => {
+                tracing::error!(%error, "the new configuration is refused and the old one goes on");
+                self.handle.note_refused_reload(error.to_string());
+                return None;
+            }
+        }
+        self.handle.configure(rules(&next), engine_settings(&next)).await;
+        tracing::info!("configuration read again");
+        Some(next)
+    }
+}
+
+enum Received {
+    Reload,
+    Stop,
+}
+
+struct Signals {
+    hangup: Signal,
+    terminate: Signal,
+    interrupt: Signal,
+}
+
+impl Signals {
+    fn listen() -> io::Result<Self> {
+        Ok(Self {
+            hangup: signal(SignalKind::hangup())?,
+            terminate: signal(SignalKind::terminate())?,
+            interrupt: signal(SignalKind::interrupt())?,
+        })
+    }
+
+    async fn next(&mut self) -> Received {
+        tokio::select! {
+            Some(()) = self.hangup.recv() => Received::Reload,
+            Some(()) = self.terminate.recv() => Received::Stop,
+            Some(()) = self.interrupt.recv() => Received::Stop,
+            else => pending().await,
+        }
+    }
+
+    async fn stop_again(&mut self) {
+        tokio::select! {
+            Some(()) = self.terminate.recv() => {}
+            Some(()) = self.interrupt.recv() => {}
+            else => pending().await,
+        }
+    }
+}
+
+/// Tells systemd, where there is one.
+fn notify(states: &[NotifyState<'_>]) {
+    if let Err(error) = sd_notify::notify(states) {
+        tracing::debug!(%error, "systemd could not be told");
+    }
+}

@@ -1,0 +1,115 @@
+//! Rotating the app's client secret: stage the new one beside the old, prove it, promote it by
+//! check-and-set, keep the old one for a while. Every step leaves a store that works.
+
+use std::sync::Arc;
+
+use crate::{
+    hubspot::{TokenEndpoint, prove},
+    lifecycle::{ClientPair, Refusal, RefusalClass},
+    secret::{ClientSecret, RefreshToken},
+    store::{
+        AppRecord, CredentialStore, Expected, Key, Stored, StoreError, StoreErrorKind, Version,
+        record::corrupt,
+    },
+};
+
+/// Why a rotation did not happen. The secret in use is still in use.
+#[derive(Debug, thiserror::Error)]
+pub enum RotationError {
+    /// The store.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    /// HubSpot could not be asked, so nothing is proven.
+    #[error("HubSpot could not be asked about the new client secret")]
+    NotAsked(Refusal),
+    /// The new secret is the old one.
+    #[error("the new client secret is the one in use already")]
+    SameSecret,
+    /// HubSpot refuses the new secret.
+    #[error("HubSpot refuses the new client secret")]
+    Refused(Option<&'static str>),
+    /// Somebody else wrote the app's record in between.
+    #[error("somebody else changed the app's record meanwhile")]
+    ChangedMeanwhile,
+}
+
+/// A step that was taken, for the person who watches.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Step {
+    /// The new secret stands beside the old one.
+    Staged,
+    /// HubSpot accepts it.
+    Proven,
+    /// It is the one in use; the old one is kept beside it.
+    Promoted,
+}
+
+/// Rotates to `new`, telling each step.
+///
+/// Safe to run again after a crash at any point: a secret that is staged already is proven and
+/// promoted, one that is promoted already is [`RotationError::SameSecret`].
+///
+/// # Errors
+/// See [`RotationError`]; after a refusal the staged secret has been taken away again.
+pub async fn rotate(
+    store: &Arc<dyn CredentialStore>,
+    endpoint: &Arc<dyn TokenEndpoint>,
+    new: &ClientSecret,
+    mut tell: impl FnMut(Step),
+) -> Result<(), RotationError> {
+    let (stored, app) = read(store).await?;
+    if app.client_secret.same_as(new) {
+        return Err(RotationError::SameSecret);
+    }
+    let staged = stored.record.with_next_secret(Some(new));
+    let version = write(store, &staged, stored.version).await?;
+    tell(Step::Staged);
+
+    let pair = ClientPair { client_id: app.client_id.clone(), client_secret: new.clone() };
+    if let Err(refusal) = prove(&**endpoint, &pair, any_grant(store).await).await {
+        if refusal.class != RefusalClass::AppRefused {
+            return Err(RotationError::NotAsked(refusal));
+        }
+        write(store, &staged.with_next_secret(None), version).await?;
+        return Err(RotationError::Refused(refusal.word));
+    }
+    tell(Step::Proven);
+
+    let promoted = staged
+        .with_client(&app.client_id, new)
+        .with_next_secret(None)
+        .with_previous_secret(Some(&app.client_secret));
+    write(store, &promoted, version).await?;
+    tell(Step::Promoted);
+    Ok(())
+}
+
+async fn read(store: &Arc<dyn CredentialStore>) -> Result<(Stored, AppRecord), StoreError> {
+    let stored = store.read(Key::App).await?;
+    let app = stored.record.app().map_err(|fault| corrupt(Key::App, &fault))?;
+    Ok((stored, app))
+}
+
+async fn write(
+    store: &Arc<dyn CredentialStore>,
+    record: &crate::store::Record,
+    version: Version,
+) -> Result<Version, RotationError> {
+    let written = store.write(Key::App, record, &Expected::At(version)).await;
+    written.map_err(|error| match error.kind {
+        StoreErrorKind::Conflict => RotationError::ChangedMeanwhile,
+        _ => RotationError::Store(error),
+    })
+}
+
+/// A stored grant to introspect with the new pair: nothing is spent (study `hubspot.md` 3.5).
+async fn any_grant(store: &Arc<dyn CredentialStore>) -> Option<RefreshToken> {
+    let portals = store.list().await.ok()?.portals;
+    for portal in portals.into_iter().take(5) {
+        let stored = store.read(Key::Portal(portal)).await;
+        if let Some(grant) = stored.ok().and_then(|stored| stored.record.portal().ok()) {
+            return Some(grant.refresh_token);
+        }
+    }
+    None
+}
