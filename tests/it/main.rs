@@ -5,4 +5,5 @@
     reason = "a test that can't go on fails, loudly"
 )]
 
+mod store_vault;
 mod support;
