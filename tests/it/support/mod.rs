@@ -1,9 +1,11 @@
 //! What tests need to start the real thing: one file a program. A server is started on loopback with
 //! random credentials, and stopped by its own process id, however the test ends.
 
+pub(crate) mod moto;
 pub(crate) mod openbao;
 pub(crate) mod program;
 
+pub(crate) use moto::moto;
 pub(crate) use openbao::openbao;
 
 /// A folder of the test's own, gone when dropped.

@@ -111,7 +111,8 @@ pub(crate) fn free_port_pair() -> u16 {
     let mut seed = [0; 2];
     aws_lc_rs::rand::fill(&mut seed).unwrap();
     let seed = 12_000 + u16::from_be_bytes(seed) % 8_000 * 2;
-    drop(NEXT.compare_exchange(0, seed, Ordering::SeqCst, Ordering::SeqCst));
+    // Only the first caller's seed counts.
+    NEXT.compare_exchange(0, seed, Ordering::SeqCst, Ordering::SeqCst).ok();
     for _ in 0..1_000 {
         let port = NEXT.fetch_add(2, Ordering::SeqCst);
         let free = |port| TcpListener::bind(("127.0.0.1", port)).is_ok();
