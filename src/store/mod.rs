@@ -1,9 +1,10 @@
 //! Where the credentials live: the [`CredentialStore`] seam and what every store has in common.
 //! One system a file. Knows records, versions and keys; nothing of refreshing or of HubSpot.
 
-use std::{error::Error, fmt};
+use std::{collections::HashSet, error::Error, fmt, future::Future};
 
 use async_trait::async_trait;
+use tokio::task::JoinSet;
 
 use crate::portal::PortalId;
 
@@ -177,4 +178,64 @@ impl StoreError {
     pub const fn is_transient(&self) -> bool {
         matches!(self.kind, StoreErrorKind::Unreachable | StoreErrorKind::Conflict)
     }
+}
+
+/// A write that came too late.
+fn conflict(key: Key) -> StoreError {
+    StoreError::new(
+        StoreErrorKind::Conflict,
+        format!("`{key}` was left as it is: somebody else changed the record since it was read"),
+        "Read it again and decide anew.",
+    )
+}
+
+/// Sorts the names found beside one another below `portals/`.
+fn sort_names(names: impl IntoIterator<Item = String>) -> Listing {
+    let mut listing = Listing::default();
+    for name in names {
+        match name.parse() {
+            Ok(portal) => listing.portals.push(portal),
+            Err(_) => listing.strays.push(name),
+        }
+    }
+    listing.portals.sort_unstable();
+    listing.strays.sort_unstable();
+    listing
+}
+
+/// Reads each of `portals` with `read`, at most `in_flight` of them at a time.
+async fn read_each<F, R>(
+    portals: &[PortalId],
+    in_flight: usize,
+    read: F,
+) -> Vec<(PortalId, Result<Stored, StoreError>)>
+where
+    F: Fn(PortalId) -> R,
+    R: Future<Output = Result<Stored, StoreError>> + Send + 'static,
+{
+    let mut waiting = portals.iter().copied();
+    let mut running = JoinSet::new();
+    let mut outcomes = Vec::with_capacity(portals.len());
+    loop {
+        while running.len() < in_flight {
+            let Some(portal) = waiting.next() else { break };
+            let reading = read(portal);
+            running.spawn(async move { (portal, reading.await) });
+        }
+        match running.join_next().await {
+            Some(Ok(outcome)) => outcomes.push(outcome),
+            // A read that panicked takes only its own portal with it; that one is told below.
+            Some(Err(_)) => {}
+            None => break,
+        }
+    }
+    if outcomes.len() < portals.len() {
+        let told: HashSet<PortalId> = outcomes.iter().map(|(portal, _)| *portal).collect();
+        outcomes.extend(portals.iter().filter(|portal| !told.contains(portal)).map(|portal| {
+            let what = format!("reading `{}` was broken off", Key::Portal(*portal));
+            let hint = "Try again; if it stays so, report it as a defect.";
+            (*portal, Err(StoreError::new(StoreErrorKind::Unreachable, what, hint)))
+        }));
+    }
+    outcomes
 }

@@ -5,4 +5,7 @@
     reason = "a test that can't go on fails, loudly"
 )]
 
+mod store_beds;
+mod store_contract;
+mod store_vault;
 mod support;

@@ -1,0 +1,201 @@
+//! The HTTP client that vaultrs is made to use, and the credential files read on the way in. Knows
+//! addresses, certificates and files; nothing of records or leases.
+
+use std::{io, mem, path::Path, time::Duration};
+
+use reqwest::{Certificate, Url, header::HeaderValue, redirect};
+use rustify::clients::reqwest::Client as EndpointClient;
+use vaultrs::{
+    api::EndpointMiddleware,
+    client::{VaultClient, VaultClientSettings},
+};
+use zeroize::{Zeroize, Zeroizing};
+
+use super::Settings;
+use crate::{
+    secret::{MalformedSecret, StoreCredential},
+    store::{StoreError, StoreErrorKind},
+};
+
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(3);
+const TOTAL_TIMEOUT: Duration = Duration::from_secs(8);
+/// A CA bundle of every public root is a quarter of this; a credential a thousandth.
+const FILE_LIMIT: u64 = 1 << 20;
+
+/// One connection pool to one server, and the way to speak through it with any token.
+#[derive(Debug)]
+pub(super) struct Connection {
+    pub(super) http: reqwest::Client,
+    pub(super) address: Url,
+    namespace: Option<String>,
+}
+
+impl Connection {
+    pub(super) fn new(settings: &Settings) -> Result<Self, StoreError> {
+        let address = parse_address(&settings.address)?;
+        if let Some(namespace) = &settings.namespace
+            && (namespace.is_empty() || HeaderValue::from_str(namespace).is_err())
+        {
+            return Err(misconfigured(
+                "the Vault namespace can't be sent in a header",
+                "Write the namespace as plain text, such as `team-a`.",
+            ));
+        }
+        let mut builder = reqwest::Client::builder()
+            .connect_timeout(CONNECT_TIMEOUT)
+            .timeout(TOTAL_TIMEOUT)
+            // A redirect to another host would carry the Vault token there.
+            .redirect(redirect::Policy::none())
+            .retry(reqwest::retry::never());
+        if address.scheme() == "http" {
+            // Without this the builder wants system roots that nobody will use.
+            builder = builder.tls_certs_only(Vec::<Certificate>::new());
+        } else if let Some(file) = &settings.ca_file {
+            builder = builder.tls_certs_only(read_certificates(file)?);
+        }
+        let http = builder.build().map_err(|_| {
+            misconfigured(
+                "the TLS client can't be set up: this machine has no usable CA certificates",
+                "Install the package `ca-certificates`, or set `store.vault.ca_file`.",
+            )
+        })?;
+        Ok(Self { http, address, namespace: settings.namespace.clone() })
+    }
+
+    /// The vaultrs client that sends `token`, or none. Built by hand: vaultrs' own builder reads a
+    /// dozen variables of the environment, one of which turns certificate checks off.
+    pub(super) fn speak(&self, token: Option<&StoreCredential>) -> Speaker {
+        // exposed: into the header of each request to the Vault server
+        let token = || token.map_or_else(String::new, |token| token.expose().to_owned());
+        Speaker(VaultClient {
+            http: EndpointClient::new(self.address.as_str(), self.http.clone()),
+            middle: EndpointMiddleware {
+                token: token(),
+                version: String::from("v1"),
+                wrap: None,
+                namespace: self.namespace.clone(),
+            },
+            settings: VaultClientSettings {
+                address: self.address.clone(),
+                ca_certs: Vec::new(),
+                identity: None,
+                timeout: Some(TOTAL_TIMEOUT),
+                token: String::new(),
+                verify: true,
+                version: 1,
+                wrapping: false,
+                namespace: self.namespace.clone(),
+                proxy: None,
+            },
+        })
+    }
+}
+
+/// A vaultrs client whose copy of the token is wiped with it.
+pub(super) struct Speaker(pub(super) VaultClient);
+
+impl Drop for Speaker {
+    fn drop(&mut self) {
+        self.0.middle.token.zeroize();
+        self.0.settings.token.zeroize();
+    }
+}
+
+fn parse_address(text: &str) -> Result<Url, StoreError> {
+    let hint = "Write it like `https://vault.internal:8200`.";
+    let refuse = |what: &str| Err(misconfigured(what, hint));
+    let Ok(address) = Url::parse(text) else { return refuse("the Vault address is not a URL") };
+    if !matches!(address.scheme(), "http" | "https") || address.host_str().is_none() {
+        return refuse("the Vault address is not an http or https URL with a host");
+    }
+    if !address.username().is_empty() || address.password().is_some() {
+        return refuse("the Vault address holds a user name or password");
+    }
+    if address.path() != "/" || address.query().is_some() || address.fragment().is_some() {
+        return refuse("the Vault address has a path behind host and port");
+    }
+    Ok(address)
+}
+
+fn read_certificates(file: &Path) -> Result<Vec<Certificate>, StoreError> {
+    let shown = file.display();
+    let hint = "Let `store.vault.ca_file` name a PEM file with the CA of the Vault server.";
+    let text = std::fs::read(file).map_err(|cause| {
+        misconfigured(format!("the CA file {shown} can't be read"), hint).because(cause)
+    })?;
+    match Certificate::from_pem_bundle(&text) {
+        Ok(certificates) if !certificates.is_empty() => Ok(certificates),
+        Ok(_) | Err(_) => {
+            Err(misconfigured(format!("the CA file {shown} holds no PEM certificate"), hint))
+        }
+    }
+}
+
+/// What stands in a credential file, without the line break that editors leave at its end.
+pub(super) async fn read_credential(
+    file: &Path,
+    what: &str,
+) -> Result<StoreCredential, StoreError> {
+    let shown = file.display();
+    let unreadable = |cause: io::Error| {
+        let kind = match cause.kind() {
+            io::ErrorKind::PermissionDenied => StoreErrorKind::Denied,
+            _ => StoreErrorKind::Misconfigured,
+        };
+        let what = format!("the {what} file {shown} can't be read");
+        let hint = "See that the file is there and that the service's user may read it.";
+        StoreError::new(kind, what, hint).because(cause)
+    };
+    let size = tokio::fs::metadata(file).await.map_err(unreadable)?.len();
+    if size > FILE_LIMIT {
+        return Err(unreadable(io::ErrorKind::FileTooLarge.into()));
+    }
+    let bytes = Zeroizing::new(tokio::fs::read(file).await.map_err(unreadable)?);
+    let parsed = std::str::from_utf8(&bytes)
+        .map_err(|_| MalformedSecret::Unprintable)
+        .and_then(|text| StoreCredential::parse(text.trim_end_matches(['\n', '\r'])));
+    parsed.map_err(|why| {
+        misconfigured(
+            format!("the {what} file {shown} can't be used"),
+            "Let the file hold the bare text alone, on one line.",
+        )
+        .because(why)
+    })
+}
+
+/// Takes a token out of a login's answer.
+pub(super) fn take_token(text: &mut String) -> Result<StoreCredential, StoreError> {
+    StoreCredential::parse(mem::take(text)).map_err(|why| {
+        let what = "the Vault server's answer to the login holds no usable token";
+        misconfigured(what, "See that the address is that of a Vault server.").because(why)
+    })
+}
+
+pub(super) fn misconfigured(what: impl Into<String>, hint: &str) -> StoreError {
+    StoreError::new(StoreErrorKind::Misconfigured, what, hint)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_address_is_scheme_host_and_port_and_nothing_else() {
+        for good in ["http://127.0.0.1:8200", "https://vault.internal:8200/", "https://[::1]:1"] {
+            assert!(parse_address(good).is_ok(), "{good}");
+        }
+        for bad in [
+            "",
+            "vault.internal:8200",
+            "ftp://vault",
+            "https://user:pass@vault",
+            "https://vault/v1",
+            "https://vault/?x=1",
+            "unix:///run/vault.sock",
+        ] {
+            let error = parse_address(bad).unwrap_err();
+            assert_eq!(error.kind, StoreErrorKind::Misconfigured, "{bad}");
+            assert!(!error.what.contains("pass@"), "{error}");
+        }
+    }
+}
