@@ -13,10 +13,10 @@ use axum::{
 use serde::{Deserialize, de::DeserializeOwned};
 use serde_json::{Value, json};
 
-use super::{Sim, answer::Answer, fault::FaultId, http::plain, report::PortalReport};
+use super::{Sim, answer::Answer, deliver::plain, fault::FaultId, report::PortalReport};
 use crate::{
     portal::{PortalId, Scopes},
-    secret::ClientSecret,
+    secret::{ClientSecret, RefreshToken},
 };
 
 /// The most list items in one answer.
@@ -154,7 +154,7 @@ async fn act(State(sim): State<Sim>, Path((id, act)): Path<(String, String)>) ->
             "rotate" => {
                 let token = sim.rotate(id);
                 // exposed: to whoever asked a stand-in for a new token
-                let token = token.as_ref().map(|token| token.expose());
+                let token = token.as_ref().map(RefreshToken::expose);
                 return Ok(Answer::json(200, &json!({"portal": id, "refresh_token": token})));
             }
             _ => {

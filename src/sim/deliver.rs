@@ -64,12 +64,13 @@ async fn hang(ticket: Ticket) -> Response<Body> {
     pending().await
 }
 
+/// An answer that no fault touches and no ledger notes.
+pub(super) fn plain(answer: &Answer) -> Response<Body> {
+    respond(answer, None, None)
+}
+
 /// `answer` as a response under `effect`.
-pub(super) fn respond(
-    answer: &Answer,
-    effect: Option<Effect>,
-    ticket: Option<Ticket>,
-) -> Response<Body> {
+fn respond(answer: &Answer, effect: Option<Effect>, ticket: Option<Ticket>) -> Response<Body> {
     let (bytes, content_type) = match answer.body() {
         Some((bytes, content_type)) => (Bytes::from(bytes), Some(content_type)),
         None => (Bytes::new(), None),

@@ -50,20 +50,13 @@ impl Mint {
 
     /// A version 4 UUID in lower case.
     pub(super) fn uuid(&mut self) -> String {
-        let block = self.block();
         let mut bytes = [0_u8; 16];
-        bytes.copy_from_slice(&block[..16]);
+        bytes.copy_from_slice(&self.block()[..16]);
         bytes[6] = (bytes[6] & 0x0f) | 0x40;
         bytes[8] = (bytes[8] & 0x3f) | 0x80;
-        let hex = |range: &[u8]| range.iter().map(|b| format!("{b:02x}")).collect::<String>();
-        format!(
-            "{}-{}-{}-{}-{}",
-            hex(&bytes[..4]),
-            hex(&bytes[4..6]),
-            hex(&bytes[6..8]),
-            hex(&bytes[8..10]),
-            hex(&bytes[10..])
-        )
+        let hex = format!("{:032x}", u128::from_be_bytes(bytes));
+        let parts = [&hex[..8], &hex[8..12], &hex[12..16], &hex[16..20], &hex[20..]];
+        parts.join("-")
     }
 
     /// A credential made of `prefix` and a UUID.

@@ -19,12 +19,13 @@ use tokio_util::sync::CancellationToken;
 pub use self::{
     api::{Endpoint, Version},
     fault::{Effect, Fault, FaultId, HttpFault, SetFault},
+    journal::{Action, Event},
     ledger::{Delivery, Presentation},
     refusal::Refusal,
     report::{PortalReport, Report},
     scenario::{AppScenario, FleetScenario, Mistake, PortalScenario, Scenario, ScenarioError},
     settings::{BadHubHttp, Gone, Indicator, RateLimit, Settings, Uninstalled},
-    state::{Action, Event, Standing},
+    state::Standing,
 };
 use self::{
     fault::Faults,
@@ -38,12 +39,15 @@ use crate::{
     time::Clock,
 };
 
+mod account;
 mod answer;
 mod api;
+mod consent;
 mod control;
 mod deliver;
 mod fault;
 mod http;
+mod journal;
 mod ledger;
 mod mint;
 mod oauth;
@@ -66,6 +70,8 @@ pub struct Sim {
 /// Everything that changes, under one lock.
 #[derive(Debug)]
 struct World {
+    /// How often everything was set back; what began before is not noted after.
+    epoch: u64,
     scenario: Scenario,
     state: State,
     settings: Settings,
@@ -78,12 +84,13 @@ struct World {
 }
 
 impl World {
-    fn new(scenario: Scenario, now: Now) -> Self {
+    fn new(scenario: Scenario, epoch: u64, now: Now) -> Self {
         let mut faults = Faults::new(scenario.seed);
         for fault in &scenario.faults {
             faults.set(fault.clone());
         }
         Self {
+            epoch,
             state: State::new(&scenario, now),
             settings: scenario.settings.clone(),
             scenario,
@@ -106,7 +113,7 @@ impl Sim {
     #[must_use]
     pub fn new(scenario: Scenario, clock: Arc<dyn Clock>) -> Self {
         let now = Now { boot: clock.boot(), wall: clock.wall() };
-        Self { world: Arc::new(Mutex::new(World::new(scenario, now))), clock }
+        Self { world: Arc::new(Mutex::new(World::new(scenario, 0, now))), clock }
     }
 
     /// Opens a port for it; port 0 lets the system choose.
@@ -158,7 +165,7 @@ impl Sim {
     pub fn rotate_client_secret(&self, grace: Duration) -> ClientSecret {
         let now = self.now();
         let mut world = self.world();
-        let new = world.state.mint.credential("", |text| ClientSecret::parse(text));
+        let new = world.state.mint.credential("", ClientSecret::parse);
         world.state.set_secret(new.clone(), grace, now);
         new
     }
@@ -286,7 +293,7 @@ impl Sim {
     pub fn reset(&self) {
         let now = self.now();
         let mut world = self.world();
-        *world = World::new(world.scenario.clone(), now);
+        *world = World::new(world.scenario.clone(), world.epoch + 1, now);
     }
 
     // Ground truth.
@@ -298,12 +305,11 @@ impl Sim {
         self.world().ledger.after(after, portal).cloned().collect()
     }
 
-    /// Installations and uninstallations after journal offset `after`.
+    /// Installations and uninstallations after journal offset `after`; those of the last three days.
     #[must_use]
     pub fn events(&self, after: u64) -> Vec<Event> {
-        let world = self.world();
-        let start = world.state.events.partition_point(|event| event.offset <= after);
-        world.state.events[start..].to_vec()
+        let now = self.now();
+        self.world().state.journal.after(after, now.wall).copied().collect()
     }
 
     /// All that is to be told, without tokens.

@@ -36,13 +36,10 @@ pub(super) async fn serve(listener: TcpListener, router: Router, stop: Cancellat
     let hang_up = CancellationToken::new();
     let places = Arc::new(Semaphore::new(MOST_CONNECTIONS));
     while let Some(stream) = next(&listener, &places, &stop).await {
-        let (stream, place) = match stream {
-            Ok(accepted) => accepted,
+        let Ok((stream, place)) = stream else {
             // Out of file descriptors, or the client went away: the next one may do better.
-            Err(_) => {
-                sleep(Duration::from_millis(20)).await;
-                continue;
-            }
+            sleep(Duration::from_millis(20)).await;
+            continue;
         };
         let line = Line::default();
         // A second handle, because hyper owns the first one when the connection is to be reset.

@@ -4,6 +4,7 @@
 use std::{collections::BTreeMap, time::Duration};
 
 use serde::{Deserialize, Serialize};
+use serde_json::Value;
 
 use super::{api::Version, refusal::Refusal};
 
@@ -68,13 +69,14 @@ impl Settings {
     ///
     /// # Errors
     /// A member that is unknown or can't have that value.
-    pub fn with(&self, changes: &serde_json::Value) -> Result<Self, serde_json::Error> {
-        let mut merged = serde_json::to_value(self)?;
-        if let (Some(merged), Some(changes)) = (merged.as_object_mut(), changes.as_object()) {
-            merged.extend(changes.clone());
-            return serde_json::from_value(serde_json::Value::Object(std::mem::take(merged)));
-        }
-        serde_json::from_value(changes.clone())
+    pub fn with(&self, changes: &Value) -> Result<Self, serde_json::Error> {
+        let (Value::Object(mut members), Value::Object(changes)) =
+            (serde_json::to_value(self)?, changes)
+        else {
+            return Err(serde::de::Error::custom("settings are changed by a JSON object"));
+        };
+        members.extend(changes.clone());
+        serde_json::from_value(Value::Object(members))
     }
 
     pub(super) fn access_life(&self) -> Duration {

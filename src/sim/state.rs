@@ -10,6 +10,7 @@ use aws_lc_rs::digest;
 use serde::Serialize;
 
 use super::{
+    journal::{Action, Journal},
     mint::Mint,
     refusal::Refusal,
     scenario::{PortalScenario, Scenario},
@@ -95,29 +96,6 @@ pub(super) struct Code {
     pub(super) expires: BootTime,
 }
 
-/// Something that happened to an installation, as HubSpot's journal tells it.
-#[derive(Debug, Clone, Copy, Serialize)]
-pub struct Event {
-    /// Its place in the journal, from 1.
-    pub offset: u64,
-    /// What happened.
-    pub action: Action,
-    /// Where.
-    pub portal: PortalId,
-    /// When.
-    pub occurred_at: jiff::Timestamp,
-}
-
-/// What happened to an installation.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
-#[serde(rename_all = "SCREAMING_SNAKE_CASE")]
-pub enum Action {
-    /// The app was installed.
-    AppInstall,
-    /// The app was taken out, or the portal with it.
-    AppUninstall,
-}
-
 /// What time it is, on both clocks.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Now {
@@ -149,7 +127,7 @@ pub(super) struct State {
     access: HashMap<Key, Access>,
     sweep_at: usize,
     codes: HashMap<Key, Code>,
-    pub(super) events: Vec<Event>,
+    pub(super) journal: Journal,
     next_portal: u64,
     pub(super) mint: Mint,
 }
@@ -158,11 +136,9 @@ impl State {
     pub(super) fn new(scenario: &Scenario, now: Now) -> Self {
         let mut mint = Mint::new(scenario.seed, "tokens");
         let app = scenario.app.clone();
-        let client_id =
-            app.client_id.unwrap_or_else(|| mint.credential("", |text| ClientId::parse(text)));
-        let client_secret = app
-            .client_secret
-            .unwrap_or_else(|| mint.credential("", |text| ClientSecret::parse(text)));
+        let client_id = app.client_id.unwrap_or_else(|| mint.credential("", ClientId::parse));
+        let client_secret =
+            app.client_secret.unwrap_or_else(|| mint.credential("", ClientSecret::parse));
         let mut state = Self {
             client_id,
             client_secret,
@@ -174,7 +150,7 @@ impl State {
             access: HashMap::new(),
             sweep_at: 1024,
             codes: HashMap::new(),
-            events: Vec::new(),
+            journal: Journal::default(),
             next_portal: FIRST_PORTAL,
             mint,
         };
@@ -242,7 +218,7 @@ impl State {
         portal.scopes = scopes;
         if portal.standing != Standing::Installed {
             portal.standing = Standing::Installed;
-            self.tell(Action::AppInstall, id, now);
+            self.journal.tell(Action::AppInstall, id, now.wall);
         }
     }
 
@@ -260,7 +236,7 @@ impl State {
         portal.standing = standing;
         self.revoke_all(id);
         if was_installed {
-            self.tell(Action::AppUninstall, id, now);
+            self.journal.tell(Action::AppUninstall, id, now.wall);
         }
     }
 
@@ -275,11 +251,6 @@ impl State {
         }
     }
 
-    fn tell(&mut self, action: Action, portal: PortalId, now: Now) {
-        let offset = self.events.last().map_or(1, |last| last.offset + 1);
-        self.events.push(Event { offset, action, portal, occurred_at: now.wall });
-    }
-
     // Refresh tokens.
 
     /// A new refresh token for the portal: `known`, or one drawn at random.
@@ -288,8 +259,7 @@ impl State {
         id: PortalId,
         known: Option<RefreshToken>,
     ) -> RefreshToken {
-        let token =
-            known.unwrap_or_else(|| self.mint.credential("na1-", |text| RefreshToken::parse(text)));
+        let token = known.unwrap_or_else(|| self.mint.credential("na1-", RefreshToken::parse));
         let Some(portal) = self.portals.get_mut(&id) else { return token };
         portal.generation += 1;
         portal.tokens.push_back(token.clone());

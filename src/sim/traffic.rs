@@ -109,6 +109,11 @@ impl Sim {
         Outcome { answer, effect, ticket }
     }
 
+    /// The answer where nothing is.
+    pub(super) fn nothing_here(&self) -> Answer {
+        Answer::gone(404, &mut self.world().state.mint)
+    }
+
     fn open(
         &self,
         world: &mut World,
@@ -116,7 +121,8 @@ impl Sim {
         portal: Option<PortalId>,
         now: Now,
     ) -> Ticket {
-        let mut ticket = Ticket { sim: self.clone(), seq: None, portal: None, open: true };
+        let epoch = world.epoch;
+        let mut ticket = Ticket { sim: self.clone(), epoch, seq: None, portal: None, open: true };
         let Subject::Refresh(token) = call.subject else { return ticket };
         let mut concurrent = 0;
         if call.endpoint == Endpoint::Token
@@ -176,6 +182,7 @@ impl World {
 /// A request under way. Closed when its answer has been delivered, or dropped when that failed.
 pub(super) struct Ticket {
     sim: Sim,
+    epoch: u64,
     seq: Option<u64>,
     /// The portal whose refresh is in flight.
     portal: Option<PortalId>,
@@ -192,6 +199,9 @@ impl Ticket {
             return;
         }
         let mut world = self.sim.world();
+        if world.epoch != self.epoch {
+            return;
+        }
         if let Some(portal) = self.portal.and_then(|id| world.state.portals.get_mut(&id)) {
             portal.in_flight = portal.in_flight.saturating_sub(1);
         }
