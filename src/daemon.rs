@@ -1,13 +1,7 @@
 //! The service, put together: load, prove, bind, run, follow signals, stop in order. Knows every
 //! room and decides nothing that a rule could decide.
 
-use std::{
-    future::pending,
-    io,
-    net::SocketAddr,
-    sync::Arc,
-    time::Duration,
-};
+use std::{future::pending, io, net::SocketAddr, sync::Arc, time::Duration};
 
 use sd_notify::NotifyState;
 use tokio::{
@@ -22,9 +16,7 @@ use tokio_util::sync::CancellationToken;
 use crate::{
     access::Rules,
     config::{Config, StoreSettings},
-    engine::{
-        self, Alerting, Command, Engine, Handle, Loaded, Metrics, Panicked, Route, World,
-    },
+    engine::{self, Alerting, Command, Engine, Handle, Loaded, Metrics, Panicked, Route, World},
     hubspot::{HubSpot, NoTls, prove},
     incident::Severity,
     lifecycle::{Introspection, OnStart, Refusal, RefusalClass},
@@ -89,7 +81,7 @@ pub async fn open_store(settings: &StoreSettings) -> Result<Arc<dyn CredentialSt
     Ok(match settings {
         StoreSettings::Vault(vault) => Arc::new(VaultStore::connect(vault.clone(), clock)?),
         StoreSettings::Aws(aws) => Arc::new(AwsStore::connect(aws.clone()).await?),
-        StoreSettings::File(file) => Arc::new(FileStore::open(file.clone()).await?),
+        StoreSettings::File(file) => Arc::new(FileStore::open(file.clone())?),
     })
 }
 
@@ -229,7 +221,9 @@ async fn validate(config: &Config, world: &World, loaded: &Loaded) -> Result<(),
             if config.validate.on_start != OnStart::Warn {
                 return Err(StartError::AppRefused(refusal));
             }
-            tracing::error!("HubSpot refuses the app's client id and secret; starting all the same");
+            tracing::error!(
+                "HubSpot refuses the app's client id and secret; starting all the same"
+            );
         }
         Err(refusal) => tracing::warn!(
             trouble = refusal.class.as_str(),
@@ -285,9 +279,8 @@ fn alerting(
     let log = Route { sink: Arc::new(Log), min_severity: Severity::Info };
     let mut routes = vec![log];
     for alert in &config.alerts {
-        let webhook = Webhook::new(alert.webhook.clone(), Arc::clone(clock)).map_err(|source| {
-            StartError::Alert { name: alert.webhook.name.clone(), source }
-        })?;
+        let webhook = Webhook::new(alert.webhook.clone(), Arc::clone(clock))
+            .map_err(|source| StartError::Alert { name: alert.webhook.name.clone(), source })?;
         routes.push(Route { sink: Arc::new(webhook), min_severity: alert.min_severity });
     }
     Ok(Alerting::start(routes, metrics, stop))
@@ -318,9 +311,12 @@ impl Renew<'_> {
         let next = match reread() {
             Ok(next) => self.adopt(&current, next).await.unwrap_or(current),
             Err(mistakes) => {
-                tracing::error!("the new configuration is refused and the old one goes on:\n{mistakes}");
+                tracing::error!(
+                    "the new configuration is refused and the old one goes on:\n{mistakes}"
+                );
                 self.handle.note_refused_reload(
-                    "the last reload was refused: the configuration has mistakes, see the log".to_owned(),
+                    "the last reload was refused: the configuration has mistakes, see the log"
+                        .to_owned(),
                 );
                 current
             }

@@ -144,9 +144,9 @@ pub async fn init(
 /// One look at the store and at the client pair.
 async fn load(world: &World, plan: &Plan) -> Result<Loaded, InitError> {
     let mut loaded = engine::load(&*world.store).await.map_err(StartError::Store)?;
-    if let Some(missing) = plan.portals.iter().find(|wanted| {
-        !loaded.portals.iter().any(|(id, _)| id == *wanted)
-    }) {
+    if let Some(missing) =
+        plan.portals.iter().find(|wanted| !loaded.portals.iter().any(|(id, _)| id == *wanted))
+    {
         return Err(InitError::NoSuchPortal(*missing));
     }
     if !plan.portals.is_empty() {
@@ -209,13 +209,8 @@ impl Fetcher {
         let metrics = Arc::new(Metrics::default());
         let rules = Rules::new(rustix::process::geteuid().as_raw(), Vec::new());
         let clock = Arc::clone(&world.clock);
-        let (engine, running) = Engine::new(
-            world,
-            settings.clone(),
-            loaded,
-            Alerting::default(),
-            Arc::clone(&metrics),
-        );
+        let (engine, running) =
+            Engine::new(world, settings.clone(), loaded, Alerting::default(), Arc::clone(&metrics));
         let handle = Handle::new(&running, rules, &settings, metrics, clock);
         let stop = CancellationToken::new();
         let mut tasks = JoinSet::new();
@@ -224,11 +219,7 @@ impl Fetcher {
     }
 
     /// A token for each of `wanted` that has none in `answers` yet.
-    async fn fetch(
-        &self,
-        wanted: &[PortalId],
-        answers: &mut Vec<Answer>,
-    ) -> Result<(), InitError> {
+    async fn fetch(&self, wanted: &[PortalId], answers: &mut Vec<Answer>) -> Result<(), InitError> {
         let caller = Caller::this_process();
         for portal in wanted {
             if answers.iter().any(|answer| answer.portal == *portal) {

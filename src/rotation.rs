@@ -8,7 +8,7 @@ use crate::{
     lifecycle::{ClientPair, Refusal, RefusalClass},
     secret::{ClientSecret, RefreshToken},
     store::{
-        AppRecord, CredentialStore, Expected, Key, Stored, StoreError, StoreErrorKind, Version,
+        AppRecord, CredentialStore, Expected, Key, StoreError, StoreErrorKind, Stored, Version,
         record::corrupt,
     },
 };

@@ -84,7 +84,10 @@ mod tests {
         for asked in ["trace", "vaultrs=trace,rustify=trace", "info,hyper=trace"] {
             let filter = fenced(asked).unwrap().to_string();
             assert!(filter.contains("vaultrs=off") && filter.contains("hyper=warn"), "{filter}");
-            assert!(!filter.contains("vaultrs=trace") && !filter.contains("hyper=trace"), "{filter}");
+            assert!(
+                !filter.contains("vaultrs=trace") && !filter.contains("hyper=trace"),
+                "{filter}"
+            );
         }
     }
 

@@ -67,7 +67,12 @@ impl App {
         let client_secret = ClientSecret::parse(text.trim())
             .map_err(|why| super::malformed("client secret", why))?;
         let client_id = ClientId::parse(set.client_id.trim()).map_err(|error| {
-            Failure::new(Exit::Usage, "client_id", error.to_string(), "Copy it from the app's Auth page.")
+            Failure::new(
+                Exit::Usage,
+                "client_id",
+                error.to_string(),
+                "Copy it from the app's Auth page.",
+            )
         })?;
         let pair = ClientPair { client_id, client_secret };
         let hubspot = HubSpot::new(config.hubspot.clone(), std::sync::Arc::new(SystemClock))?;
@@ -88,6 +93,8 @@ impl App {
         }
         let record = Record::default().with_client(&pair.client_id, &pair.client_secret);
         store.write(Key::App, &record, &Expected::Absent).await?;
-        output.answer(&Done { stored: true }, |_| "HubSpot accepts the app's credentials; they are stored".to_owned())
+        output.answer(&Done { stored: true }, |_| {
+            "HubSpot accepts the app's credentials; they are stored".to_owned()
+        })
     }
 }

@@ -58,7 +58,8 @@ impl Check {
             "configuration",
             setting::config_path(global).display().to_string(),
         )];
-        findings.extend(config.warnings.iter().map(|warning| Finding::note("configuration", warning)));
+        findings
+            .extend(config.warnings.iter().map(|warning| Finding::note("configuration", warning)));
         if !self.offline {
             examine(&config, &mut findings).await;
         }

@@ -7,7 +7,9 @@ use super::{Cli, exit::Failure, output::Output};
 
 /// Print a completion script for a shell.
 #[derive(Debug, Args)]
-#[command(after_help = "Example:\n  grantkeeper completions bash > /etc/bash_completion.d/grantkeeper")]
+#[command(
+    after_help = "Example:\n  grantkeeper completions bash > /etc/bash_completion.d/grantkeeper"
+)]
 pub(super) struct Completions {
     /// Which shell
     shell: Shell,

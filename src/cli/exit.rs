@@ -182,10 +182,9 @@ impl From<Denial> for Failure {
                 Exit::NeedsPerson,
                 "Ask the customer to connect the app again, then store the new refresh token.",
             ),
-            Denial::AppRejected(_) => (
-                Exit::Invalid,
-                "Correct the client secret: `grantkeeper rotate client-secret`.",
-            ),
+            Denial::AppRejected(_) => {
+                (Exit::Invalid, "Correct the client secret: `grantkeeper rotate client-secret`.")
+            }
             Denial::NoTokenYet(_) | Denial::HubspotUnreachable(_) | Denial::StoreUnreachable(_) => {
                 (Exit::TryAgain, "Try again in a while; `grantkeeper status` says what is wrong.")
             }

@@ -64,12 +64,19 @@ impl Init {
         };
         let tell = |error: &InitError, wait: Duration| {
             let why = causes(error).map(|why| format!(": {why}")).unwrap_or_default();
-            output.remark(&format!("not yet: {error}{why}; trying again in {} s", wait.as_secs_f32()));
+            output.remark(&format!(
+                "not yet: {error}{why}; trying again in {} s",
+                wait.as_secs_f32()
+            ));
         };
         let report = init::init(&config, &plan, tell).await?;
         output.answer(&report, |report| {
             let files = report.files.iter().map(|file| file.display().to_string());
-            format!("{} tokens written to\n{}", report.portals.len(), files.collect::<Vec<_>>().join("\n"))
+            format!(
+                "{} tokens written to\n{}",
+                report.portals.len(),
+                files.collect::<Vec<_>>().join("\n")
+            )
         })
     }
 }
@@ -92,17 +99,19 @@ impl From<InitError> for Failure {
                 message,
                 "Nothing was written. Store a grant first: `grantkeeper enroll`.",
             ),
-            InitError::Unusable(_, error) => {
-                Self { hint: error.hint, ..Self::new(Exit::Invalid, "record_unusable", message, "") }
-                    .because(error.what)
+            InitError::Unusable(_, error) => Self {
+                hint: error.hint,
+                ..Self::new(Exit::Invalid, "record_unusable", message, "")
             }
+            .because(error.what),
             InitError::NoToken(_, denial) => {
                 let why = denial.to_string();
                 Self { message, ..Self::from(denial) }.because(why)
             }
             InitError::WaitRanOut(error) => {
                 let last = Self::from(*error);
-                let why = last.cause.map_or(last.message.clone(), |c| format!("{}: {c}", last.message));
+                let why =
+                    last.cause.map_or(last.message.clone(), |c| format!("{}: {c}", last.message));
                 Self::new(Exit::WaitRanOut, "wait_ran_out", message, last.hint).because(why)
             }
             InitError::Write { source, .. } => Self::new(

@@ -45,7 +45,8 @@ impl Rotate {
         let Self::ClientSecret(secret) = self;
         let config = setting::config(global)?;
         let text = super::secret_text(secret.from_file.as_deref(), "New client secret: ")?;
-        let new = ClientSecret::parse(text.trim()).map_err(|why| super::malformed("client secret", why))?;
+        let new = ClientSecret::parse(text.trim())
+            .map_err(|why| super::malformed("client secret", why))?;
         let world = daemon::open_world(&config).await?;
         let tell = |step| {
             output.remark(match step {

@@ -18,7 +18,12 @@ fn rule(mut section: Section<'_, '_>, findings: &mut Findings<'_>) -> Option<Rul
     let who = who(&mut section, findings);
     let portals = section.texts("portals", findings);
     if portals.is_none() {
-        section.wrong(findings, "portals", "is missing", "write portals = [\"*\"], or a list of ids");
+        section.wrong(
+            findings,
+            "portals",
+            "is missing",
+            "write portals = [\"*\"], or a list of ids",
+        );
     }
     let portals = portals.and_then(|texts| portal_set(&texts, findings));
     let allow = section.texts("allow", findings);
@@ -50,7 +55,10 @@ fn who(section: &mut Section<'_, '_>, findings: &mut Findings<'_>) -> Option<Who
         (None, None, None, Some(gid)) => {
             let gid = number(gid)?;
             let known = Group::from_gid(gid.into()).ok().flatten();
-            Some(Who::Group { gid, members: known.map(|group| members(&group)).unwrap_or_default() })
+            Some(Who::Group {
+                gid,
+                members: known.map(|group| members(&group)).unwrap_or_default(),
+            })
         }
         _ => {
             let hint = "name exactly one of user, uid, group and gid";
@@ -107,7 +115,11 @@ fn portal_set(texts: &[Found<String>], findings: &mut Findings<'_>) -> Option<Po
             }
             Ok(_) => {}
             Err(error) => {
-                found.wrong(findings, "is not a portal id", format!("{error}; or [\"*\"] alone for all"));
+                found.wrong(
+                    findings,
+                    "is not a portal id",
+                    format!("{error}; or [\"*\"] alone for all"),
+                );
                 good = false;
             }
         }

@@ -29,7 +29,12 @@ fn alert(
 ) -> Option<Alert> {
     let name = section.text("name", findings);
     match &name {
-        None => section.wrong(findings, "name", "is missing", "call the receiver something, such as \"ops\""),
+        None => section.wrong(
+            findings,
+            "name",
+            "is missing",
+            "call the receiver something, such as \"ops\"",
+        ),
         Some(found) if found.value == "log" || !names.insert(found.value.clone()) => {
             found.wrong(findings, "is the name of another receiver", "choose another one");
         }
@@ -49,7 +54,9 @@ fn alert(
             kind.wrong(findings, "is not to be had in this version", "use kind = \"webhook\"");
         }
         Some(_) => {}
-        None => section.wrong(findings, "kind", "names no kind of receiver", "write kind = \"webhook\""),
+        None => {
+            section.wrong(findings, "kind", "names no kind of receiver", "write kind = \"webhook\"")
+        }
     }
     let url = section.text("url", findings);
     let url_file = section.path("url_file", findings);

@@ -32,7 +32,9 @@ impl ConfigError {
                 "Write one (docs/configuration.md has an example), or name yours with --config."
             }
             Self::Unreadable { .. } => "See that this user may read it.",
-            Self::Mistakes { .. } => "Correct the lines named; docs/configuration.md explains every key.",
+            Self::Mistakes { .. } => {
+                "Correct the lines named; docs/configuration.md explains every key."
+            }
         }
     }
 }

@@ -148,9 +148,8 @@ impl Config {
     /// The sections that differ in `next` and are only read at start.
     #[must_use]
     pub fn needs_restart(&self, next: &Self) -> Vec<&'static str> {
-        let differ = |a: &dyn std::fmt::Debug, b: &dyn std::fmt::Debug| {
-            format!("{a:?}") != format!("{b:?}")
-        };
+        let differ =
+            |a: &dyn std::fmt::Debug, b: &dyn std::fmt::Debug| format!("{a:?}") != format!("{b:?}");
         let same_hubspot = |c: &Self| (c.hubspot.base_url.clone(), c.hubspot.api_version);
         let sections = [
             ("[app] name", self.app.name != next.app.name),
@@ -170,7 +169,11 @@ enum StoreKind {
     File,
 }
 
-fn read(mut root: Section<'_, '_>, env: Environment<'_>, findings: &mut Findings<'_>) -> Option<Config> {
+fn read(
+    mut root: Section<'_, '_>,
+    env: Environment<'_>,
+    findings: &mut Findings<'_>,
+) -> Option<Config> {
     let state_dir = root.path("state_dir", findings).map(|found| found.value);
     root.path("state_key_file", findings);
     let app = service::app(root.section("app", findings), findings);
@@ -216,7 +219,12 @@ fn store(
     let kinds = [("vault", StoreKind::Vault), ("aws", StoreKind::Aws), ("file", StoreKind::File)];
     let kind = section.one_of("kind", &kinds, findings);
     if kind.is_none() {
-        section.wrong(findings, "kind", "names no store", "write kind = \"vault\", \"aws\" or \"file\"");
+        section.wrong(
+            findings,
+            "kind",
+            "names no store",
+            "write kind = \"vault\", \"aws\" or \"file\"",
+        );
     }
     let kind = kind.map(|found| found.value);
     let vault = section.section("vault", findings);

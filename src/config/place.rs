@@ -26,7 +26,9 @@ pub(super) fn url(text: &str, purpose: Purpose) -> Result<String, &'static str> 
     let bare = url.path() == "/" && url.query().is_none() && url.fragment().is_none();
     match purpose {
         _ if bare => Ok(text.trim().trim_end_matches('/').to_owned()),
-        Purpose::Store | Purpose::HubSpot => Err("has a path; only scheme, host and port belong here"),
+        Purpose::Store | Purpose::HubSpot => {
+            Err("has a path; only scheme, host and port belong here")
+        }
     }
 }
 

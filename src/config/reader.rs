@@ -303,7 +303,11 @@ impl<'s, 't> Section<'s, 't> {
                 return None;
             }
             _ => {
-                found.wrong(findings, "is not a duration", "write it like \"90s\", \"5m\" or \"1h\"");
+                found.wrong(
+                    findings,
+                    "is not a duration",
+                    "write it like \"90s\", \"5m\" or \"1h\"",
+                );
                 return None;
             }
         };
@@ -388,7 +392,9 @@ impl<'s, 't> Section<'s, 't> {
 fn unknown(word: &str, asked: &[&'static str]) -> (&'static str, String) {
     let file_key = format!("{word}_file");
     if asked.iter().any(|key| *key == file_key) {
-        let hint = format!("put it into a file that only the service can read, and name that file in {file_key}");
+        let hint = format!(
+            "put it into a file that only the service can read, and name that file in {file_key}"
+        );
         return ("would be a secret in the configuration", hint);
     }
     let secretive = ["secret", "token", "password", "passwd", "secret_id", "key", "credential"];

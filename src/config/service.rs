@@ -20,7 +20,12 @@ const DAY: Duration = Duration::from_secs(24 * 3600);
 pub(super) fn app(mut section: Section<'_, '_>, findings: &mut Findings<'_>) -> Option<App> {
     let name = section.text("name", findings);
     if name.is_none() {
-        section.wrong(findings, "name", "is missing", "call the app something, such as \"acme-sync\"");
+        section.wrong(
+            findings,
+            "name",
+            "is missing",
+            "call the app something, such as \"acme-sync\"",
+        );
     }
     let name = name.and_then(|found| match AppName::parse(found.value.clone()) {
         Ok(name) => Some(name),
@@ -74,13 +79,18 @@ pub(super) fn refresh(mut section: Section<'_, '_>, findings: &mut Findings<'_>)
             .duration("recent_window", SECOND, 366 * DAY, findings)
             .unwrap_or(usual.recent_window),
         at: section.number("at", 0.1, 0.95, findings).unwrap_or(usual.at),
-        min_ttl: section.duration("min_ttl", Duration::ZERO, DAY, findings).unwrap_or(usual.min_ttl),
+        min_ttl: section
+            .duration("min_ttl", Duration::ZERO, DAY, findings)
+            .unwrap_or(usual.min_ttl),
     };
     section.finish(findings);
     policy
 }
 
-pub(super) fn validate(mut section: Section<'_, '_>, findings: &mut Findings<'_>) -> ValidatePolicy {
+pub(super) fn validate(
+    mut section: Section<'_, '_>,
+    findings: &mut Findings<'_>,
+) -> ValidatePolicy {
     let usual = ValidatePolicy::default();
     let choices = [
         ("require_app", OnStart::RequireApp),

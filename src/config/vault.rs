@@ -20,10 +20,9 @@ pub(super) fn read(
         .text("address", findings)
         .map(|found| place::base(&found, Purpose::Store, findings))
         .unwrap_or_else(|| address_from(&section, env, findings));
-    let mount = section.text("mount", findings).map_or_else(
-        || Some("secret".to_owned()),
-        |found| place::path_below(&found, findings),
-    );
+    let mount = section
+        .text("mount", findings)
+        .map_or_else(|| Some("secret".to_owned()), |found| place::path_below(&found, findings));
     let prefix = section.text("prefix", findings).map_or_else(
         || Some(default_prefix.to_owned()),
         |found| place::path_below(&found, findings),
@@ -37,11 +36,20 @@ pub(super) fn read(
     } else {
         token_from(&section, env, findings)
     };
-    if env("VAULT_SKIP_VERIFY").is_some_and(|value| !["", "0", "f", "false"].contains(&value.as_str())) {
+    if env("VAULT_SKIP_VERIFY")
+        .is_some_and(|value| !["", "0", "f", "false"].contains(&value.as_str()))
+    {
         findings.warn("VAULT_SKIP_VERIFY is ignored: certificates are always checked; name your CA in store.vault.ca_file");
     }
     section.finish(findings);
-    Some(Settings { address: address?, mount: mount?, prefix: prefix?, namespace, ca_file, auth: auth? })
+    Some(Settings {
+        address: address?,
+        mount: mount?,
+        prefix: prefix?,
+        namespace,
+        ca_file,
+        auth: auth?,
+    })
 }
 
 fn address_from(
@@ -49,9 +57,9 @@ fn address_from(
     env: Environment<'_>,
     findings: &mut Findings<'_>,
 ) -> Option<String> {
-    let given = ["VAULT_ADDR", "BAO_ADDR"].into_iter().find_map(|name| {
-        env(name).filter(|text| !text.is_empty()).map(|text| (name, text))
-    });
+    let given = ["VAULT_ADDR", "BAO_ADDR"]
+        .into_iter()
+        .find_map(|name| env(name).filter(|text| !text.is_empty()).map(|text| (name, text)));
     let Some((name, text)) = given else {
         let hint = "write address = \"https://…:8200\", or set VAULT_ADDR";
         section.wrong(findings, "address", "is missing", hint);
@@ -103,14 +111,24 @@ fn read_auth(mut section: Section<'_, '_>, findings: &mut Findings<'_>) -> Optio
         ("cert", Method::NotYet),
     ];
     let Some(method) = section.one_of("method", &methods, findings) else {
-        section.wrong(findings, "method", "names no way to log in", "write method = \"approle\" or \"token\"");
+        section.wrong(
+            findings,
+            "method",
+            "names no way to log in",
+            "write method = \"approle\" or \"token\"",
+        );
         return None;
     };
     let auth = match method.value {
         Method::Token => {
             let file = section.path("token_file", findings);
             if file.is_none() {
-                section.wrong(findings, "token_file", "is missing", "name the file the token is in");
+                section.wrong(
+                    findings,
+                    "token_file",
+                    "is missing",
+                    "name the file the token is in",
+                );
             }
             file.map(|file| Auth::TokenFile(file.value))
         }
@@ -121,11 +139,21 @@ fn read_auth(mut section: Section<'_, '_>, findings: &mut Findings<'_>) -> Optio
             );
             let role_id = section.text("role_id", findings);
             if role_id.is_none() {
-                section.wrong(findings, "role_id", "is missing", "write the role's id; it is no secret");
+                section.wrong(
+                    findings,
+                    "role_id",
+                    "is missing",
+                    "write the role's id; it is no secret",
+                );
             }
             let file = section.path("secret_id_file", findings);
             if file.is_none() {
-                section.wrong(findings, "secret_id_file", "is missing", "name the file the secret id is in");
+                section.wrong(
+                    findings,
+                    "secret_id_file",
+                    "is missing",
+                    "name the file the secret id is in",
+                );
             }
             if let Some(wrapped) = section.flag("wrapped", findings).filter(|flag| flag.value) {
                 let hint = "put the secret id itself into the file, and write wrapped = false";
@@ -138,7 +166,11 @@ fn read_auth(mut section: Section<'_, '_>, findings: &mut Findings<'_>) -> Optio
             })
         }
         Method::NotYet => {
-            method.wrong(findings, "is not to be had in this version", "use \"approle\" or \"token\"");
+            method.wrong(
+                findings,
+                "is not to be had in this version",
+                "use \"approle\" or \"token\"",
+            );
             return None;
         }
     };

@@ -97,7 +97,7 @@ pub struct Running {
 /// A piece of work panicked: what it was about is unknown, so nobody may go on.
 #[derive(Debug, thiserror::Error)]
 #[error("a task of the engine panicked")]
-pub struct Panicked(#[source] JoinError);
+pub struct Panicked(#[source] pub JoinError);
 
 enum Next {
     Command(Command),

@@ -52,11 +52,8 @@ pub async fn prove(
 ) -> Result<(), Refusal> {
     match sample.or_else(|| RefreshToken::parse(UNKNOWN_TOKEN).ok()) {
         Some(token) => endpoint.introspect(pair, &token).await.map(drop),
-        None => Err(Refusal {
-            class: RefusalClass::Unknown,
-            http: None,
-            word: None,
-            retry_after: None,
-        }),
+        None => {
+            Err(Refusal { class: RefusalClass::Unknown, http: None, word: None, retry_after: None })
+        }
     }
 }

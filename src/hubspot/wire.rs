@@ -43,6 +43,8 @@ pub mod error {
     pub const ACCESS_DENIED: &str = "access_denied";
     /// The grant type is not known.
     pub const UNSUPPORTED_GRANT_TYPE: &str = "unsupported_grant_type";
+    /// A scope is missing or can't be had.
+    pub const INVALID_SCOPE: &str = "invalid_scope";
 }
 
 /// Values of `token_type_hint` and `token_use`.
@@ -51,6 +53,36 @@ pub mod token_use {
     pub const ACCESS_TOKEN: &str = "access_token";
     /// A refresh token.
     pub const REFRESH_TOKEN: &str = "refresh_token";
+    /// A token of the app itself.
+    pub const CLIENT_CREDENTIALS: &str = "client_credentials";
+}
+
+/// Values of `category` in an error body of an API call (study `hubspot.md` 3.2).
+pub mod category {
+    /// The access token is past its expiry.
+    pub const EXPIRED_AUTHENTICATION: &str = "EXPIRED_AUTHENTICATION";
+    /// The access token is missing, malformed or unknown.
+    pub const INVALID_AUTHENTICATION: &str = "INVALID_AUTHENTICATION";
+    /// The grant lacks a scope that the call needs.
+    pub const MISSING_SCOPES: &str = "MISSING_SCOPES";
+}
+
+/// Values of `policyName` in the body of a 429 (study `hubspot.md` 4.3).
+pub mod policy {
+    /// So many a second; the token endpoint's.
+    pub const SECONDLY: &str = "SECONDLY";
+    /// So many in any ten seconds, for each portal.
+    pub const TEN_SECONDLY_ROLLING: &str = "TEN_SECONDLY_ROLLING";
+}
+
+/// Values of `grant_type` (study `hubspot.md` 1.2).
+pub mod grant_type {
+    /// A code for tokens, once.
+    pub const AUTHORIZATION_CODE: &str = "authorization_code";
+    /// A refresh token for an access token.
+    pub const REFRESH_TOKEN: &str = "refresh_token";
+    /// The client pair for an app-level token.
+    pub const CLIENT_CREDENTIALS: &str = "client_credentials";
 }
 
 /// HubSpot's answer while an account moves between data centres (study `hubspot.md` 3.2).

@@ -5,6 +5,9 @@
     reason = "a test that can't go on fails, loudly"
 )]
 
+mod sim;
+mod sim_clients;
+mod sim_faults;
 mod store_beds;
 mod store_contract;
 mod store_vault;

@@ -4,6 +4,8 @@
 pub(crate) mod moto;
 pub(crate) mod openbao;
 pub(crate) mod program;
+pub(crate) mod sim;
+pub(crate) mod sim_client;
 
 pub(crate) use moto::moto;
 pub(crate) use openbao::openbao;
