@@ -168,14 +168,14 @@ pub async fn run(
         engine_task.join_next().await
     };
     tokio::select! {
-        ended = timeout(FAREWELL, farewell) => match ended {
-            Ok(ended) => ended_early(ended),
-            Err(_) => {
+        ended = timeout(FAREWELL, farewell) => ended.map_or_else(
+            |_| {
                 tracing::error!("not everything was finished within {} s", FAREWELL.as_secs());
                 Ok(())
-            }
-        },
-        _ = signals.stop_again() => {
+            },
+            ended_early,
+        ),
+        () = signals.stop_again() => {
             tracing::warn!("told twice to stop: stopping at once");
             Ok(())
         }

@@ -292,7 +292,7 @@ fn env_text(answers: &[Answer]) -> Zeroizing<String> {
         text.push('\n');
     }
     for answer in answers {
-        text.push_str(&format!("HUBSPOT_ACCESS_TOKEN_{}=", answer.portal));
+        *text += &format!("HUBSPOT_ACCESS_TOKEN_{}=", answer.portal);
         // exposed: into the file the operator asked for, 0600
         text.push_str(answer.access_token.expose());
         text.push('\n');

@@ -63,7 +63,7 @@ impl Check {
         if !self.offline {
             examine(&config, &mut findings).await;
         }
-        let worst = findings.iter().filter_map(|finding| finding.exit).max_by_key(rank);
+        let worst = findings.iter().filter_map(|finding| finding.exit).max_by_key(|exit| rank(*exit));
         let report = Report { good: worst.is_none(), findings };
         output.answer(&report, show)?;
         Ok(worst.map_or(ExitCode::SUCCESS, Into::into))
@@ -71,7 +71,7 @@ impl Check {
 }
 
 /// Which exit code counts most: what makes everything else moot comes first.
-fn rank(exit: &Exit) -> u8 {
+fn rank(exit: Exit) -> u8 {
     match exit {
         Exit::Invalid => 5,
         Exit::Refused => 4,
@@ -215,7 +215,7 @@ fn show(report: &Report) -> String {
     for finding in &report.findings {
         if let Some(hint) = &finding.hint {
             let label = toned("fix:", Tone::Good);
-            text.push_str(&format!("{label} {}: {hint}\n", finding.subject));
+            text += &format!("{label} {}: {hint}\n", finding.subject);
         }
     }
     text.trim_start_matches('\n').to_owned()

@@ -60,7 +60,7 @@ impl Portal {
                 output.answer(&portal, |portal| {
                     let mut text = rows(std::slice::from_ref(portal));
                     if let Some(scopes) = &portal.scopes {
-                        text.push_str(&format!("\nscopes: {scopes}\n"));
+                        text += &format!("\nscopes: {scopes}\n");
                     }
                     text
                 })

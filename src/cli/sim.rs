@@ -1,6 +1,10 @@
 //! `grantkeeper sim`.
 
-use std::{fs, path::PathBuf, sync::Arc};
+use std::{
+    fs,
+    path::{Path, PathBuf},
+    sync::Arc,
+};
 
 use clap::Args;
 use serde::Serialize;
@@ -46,7 +50,7 @@ struct Started {
 
 impl Sim {
     pub(super) async fn run(self, output: Output) -> Result<(), Failure> {
-        let scenario = self.scenario.map(scenario).transpose()?.unwrap_or_default();
+        let scenario = self.scenario.as_deref().map(scenario).transpose()?.unwrap_or_default();
         let sim = sim::Sim::new(scenario, Arc::new(SystemClock));
         let (listener, address) = sim::Sim::bind(&self.listen).await.map_err(|error| {
             Failure::new(
@@ -84,9 +88,9 @@ impl Sim {
     }
 }
 
-fn scenario(path: PathBuf) -> Result<Scenario, Failure> {
+fn scenario(path: &Path) -> Result<Scenario, Failure> {
     let hint = "docs/simulator.md describes every key.";
-    let text = fs::read_to_string(&path).map_err(|error| {
+    let text = fs::read_to_string(path).map_err(|error| {
         let what = format!("the scenario {} can't be read", path.display());
         Failure::new(Exit::Invalid, "scenario", what, hint).because(error.to_string())
     })?;

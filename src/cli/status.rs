@@ -94,18 +94,18 @@ fn show(status: &StatusBody) -> String {
         .trim_start_matches('\n'),
     );
     for remark in &status.remarks {
-        text.push_str(&format!("\n{} {remark}", toned("note:", Tone::Fair)));
+        text += &format!("\n{} {remark}", toned("note:", Tone::Fair));
     }
     for incident in &status.incidents {
         let word = |member: &str| incident[member].as_str().unwrap_or_default().to_owned();
-        text.push_str(&format!(
+        text += &format!(
             "\n{} since {}\n  {}\n  {} {}\n",
             toned(&format!("{} {}", word("severity"), word("kind")), Tone::Bad),
             word("since"),
             word("summary"),
             toned("to do:", Tone::Good),
             word("action"),
-        ));
+        );
     }
     text
 }

@@ -240,7 +240,20 @@ fn store(
         }
     }
     section.finish(findings);
-    Some(match kind? {
+    let Some(kind) = kind else {
+        // Which one is meant is not known; what is wrong in any of them is.
+        if vault.is_there() {
+            vault::read(vault, prefix, env, findings);
+        }
+        if aws.is_there() {
+            aws::read(aws, prefix, findings);
+        }
+        if file.is_there() {
+            file::read(file, findings);
+        }
+        return None;
+    };
+    Some(match kind {
         StoreKind::Vault => StoreSettings::Vault(vault::read(vault, prefix, env, findings)?),
         StoreKind::Aws => StoreSettings::Aws(aws::read(aws, prefix, findings)?),
         StoreKind::File => StoreSettings::File(file::read(file, findings)?),

@@ -138,16 +138,12 @@ impl<'s, 't> Section<'s, 't> {
         let nothing =
             Section { path: path.clone(), at: self.at.clone(), table: None, asked: Vec::new() };
         let Some(found) = self.value(key) else { return nothing };
-        match found.value {
-            DeValue::Table(table) => {
-                Section { path, at: found.at, table: Some(table), asked: Vec::new() }
-            }
-            _ => {
-                let hint = format!("write a section [{path}] or an inline table {{ … }}");
-                found.wrong(findings, "is not a table", hint);
-                nothing
-            }
+        if let DeValue::Table(table) = found.value {
+            return Section { path, at: found.at, table: Some(table), asked: Vec::new() };
         }
+        let hint = format!("write a section [{path}] or an inline table {{ … }}");
+        found.wrong(findings, "is not a table", hint);
+        nothing
     }
 
     /// Every table of the array of tables under `key`.
@@ -209,7 +205,7 @@ impl<'s, 't> Section<'s, 't> {
             return None;
         };
         let mut texts = Vec::new();
-        for item in array.iter() {
+        for item in array {
             match item.get_ref() {
                 DeValue::String(text) => texts.push(Found {
                     value: text.to_string(),
@@ -254,14 +250,12 @@ impl<'s, 't> Section<'s, 't> {
             DeValue::Integer(number) => u64::from_str_radix(number.as_str(), number.radix()).ok(),
             _ => None,
         };
-        match number.filter(|number| (least..=most).contains(number)) {
-            Some(number) => Some(found.with(number)),
-            None => {
-                let what = format!("is not a whole number from {least} to {most}");
-                found.wrong(findings, what, "write digits only, without quotes");
-                None
-            }
+        let good = number.filter(|number| (least..=most).contains(number));
+        if good.is_none() {
+            let what = format!("is not a whole number from {least} to {most}");
+            found.wrong(findings, what, "write digits only, without quotes");
         }
+        good.map(|number| found.with(number))
     }
 
     /// A number from `least` to `most`.

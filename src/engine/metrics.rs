@@ -135,19 +135,19 @@ impl Metrics {
     /// A counter that appears with its first event hides that event from `rate()`.
     fn begin_at_zero(&self) {
         for outcome in ["ok", "grant_refused", "app_refused", "rate_limited", "outage"] {
-            self.refreshes.get_or_create(&ByOutcome { outcome });
+            self.refreshes.get_or_create(&ByOutcome { outcome }).inc_by(0);
         }
         for outcome in ["active", "inactive", "app_refused"] {
-            self.introspections.get_or_create(&ByOutcome { outcome });
+            self.introspections.get_or_create(&ByOutcome { outcome }).inc_by(0);
         }
         for result in ["ok", "forbidden", "unknown_portal", "grant_revoked", "no_token_yet"] {
-            self.token_requests.get_or_create(&ByResult { result });
+            self.token_requests.get_or_create(&ByResult { result }).inc_by(0);
         }
         for outcome in ["delivered", "failed"] {
-            self.alerts.get_or_create(&BySink { sink: "log".to_owned(), outcome });
+            self.alerts.get_or_create(&BySink { sink: "log".to_owned(), outcome }).inc_by(0);
         }
         for kind in Kind::ALL {
-            self.incidents_open.get_or_create(&ByKind { kind: kind.as_str() });
+            self.incidents_open.get_or_create(&ByKind { kind: kind.as_str() }).set(0);
         }
     }
 
