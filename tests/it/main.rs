@@ -5,7 +5,9 @@
     reason = "a test that can't go on fails, loudly"
 )]
 
+mod store_aws;
 mod store_beds;
 mod store_contract;
+mod store_file;
 mod store_vault;
 mod support;

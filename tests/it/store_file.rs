@@ -110,8 +110,7 @@ async fn another_key_is_told_apart_from_a_damaged_value() {
     let (dir, other) = (temp_dir(), temp_dir());
     furnished(&dir).await;
     furnished(&other).await;
-    let settings =
-        Settings { key_file: file_settings(&other).key_file, ..file_settings(&dir) };
+    let settings = Settings { key_file: file_settings(&other).key_file, ..file_settings(&dir) };
     let store = FileStore::open(settings).unwrap();
     for error in [
         store.check().await.unwrap_err(),
