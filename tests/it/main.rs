@@ -10,4 +10,5 @@ mod store_beds;
 mod store_contract;
 mod store_file;
 mod store_vault;
+mod store_vault_network;
 mod support;
