@@ -11,10 +11,10 @@ use std::{
     time::Duration,
 };
 
-/// Starts the program, tells its id, and ends it when the pipe to the test process closes: on drop,
-/// and also when the test process is killed.
-const WATCHER: &str =
-    r#""$@" </dev/null >"$LOG" 2>&1 & pid=$!; echo $pid; read -r _; kill -9 $pid"#;
+/// Starts the program, tells its id, and when the pipe to the test process closes (on drop, and also
+/// when the test process is killed) ends it and clears its folder away.
+const WATCHER: &str = r#""$@" </dev/null >"$LOG" 2>&1 &
+pid=$!; echo $pid; read -r _; kill -9 $pid; wait $pid; rm -rf -- "$DIR""#;
 
 /// A running server.
 pub(crate) struct Program {
@@ -35,6 +35,7 @@ impl Program {
             .env_clear()
             .env("PATH", "/usr/local/bin:/usr/bin:/bin")
             .env("HOME", dir)
+            .env("DIR", dir)
             .env("LOG", &log)
             .envs(env.iter().copied())
             .current_dir(dir)
