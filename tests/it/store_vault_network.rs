@@ -58,7 +58,7 @@ async fn a_server_that_hangs_is_given_up_after_a_time_out() {
     let bao = OpenBao::start().await;
     let store = connect(bao.settings("secret"));
     store.check().await.unwrap();
-    bao.program.freeze();
+    bao.program.freeze().await;
     let error = store.read(SEVEN()).await.unwrap_err();
     assert_told(&error, StoreErrorKind::Unreachable, "did not answer in time", "firewall");
 }

@@ -66,14 +66,23 @@ impl Program {
 
     /// Whether it has not ended yet.
     pub(crate) fn is_alive(&self) -> bool {
-        let stat = fs::read_to_string(format!("/proc/{}/stat", self.pid)).unwrap_or_default();
-        stat.rsplit(')').next().is_some_and(|rest| !rest.is_empty() && !rest.starts_with(" Z"))
+        let process = PathBuf::from(format!("/proc/{}", self.pid));
+        state_of(&process).is_some_and(|state| state != 'Z')
     }
 
-    /// Stops it in its tracks, sockets open: what a hang looks like from outside.
-    pub(crate) fn freeze(&self) {
+    /// Stops it in its tracks, sockets open: what a hang looks like from outside. Returns once each
+    /// of its threads stands still.
+    pub(crate) async fn freeze(&self) {
         let pid = rustix::process::Pid::from_raw(i32::try_from(self.pid).unwrap()).unwrap();
         rustix::process::kill_process(pid, rustix::process::Signal::STOP).unwrap();
+        for _ in 0..200 {
+            let mut threads = fs::read_dir(format!("/proc/{}/task", self.pid)).unwrap().flatten();
+            if threads.all(|thread| state_of(&thread.path()) == Some('T')) {
+                return;
+            }
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+        panic!("the server does not stand still");
     }
 
     fn owns(&self, port: u16) -> bool {
@@ -103,6 +112,12 @@ impl Drop for Program {
         drop(self.pipe.take());
         drop(self.watcher.wait());
     }
+}
+
+/// The letter by which the kernel names the state of a process or thread.
+fn state_of(process: &Path) -> Option<char> {
+    let stat = fs::read_to_string(process.join("stat")).ok()?;
+    stat.rsplit(')').next()?.trim_start().chars().next()
 }
 
 /// A free port on loopback whose neighbour is free as well: OpenBao takes both.
