@@ -63,7 +63,8 @@ impl Check {
         if !self.offline {
             examine(&config, &mut findings).await;
         }
-        let worst = findings.iter().filter_map(|finding| finding.exit).max_by_key(|exit| rank(*exit));
+        let worst =
+            findings.iter().filter_map(|finding| finding.exit).max_by_key(|exit| rank(*exit));
         let report = Report { good: worst.is_none(), findings };
         output.answer(&report, show)?;
         Ok(worst.map_or(ExitCode::SUCCESS, Into::into))

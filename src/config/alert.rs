@@ -55,7 +55,12 @@ fn alert(
         }
         Some(_) => {}
         None => {
-            section.wrong(findings, "kind", "names no kind of receiver", "write kind = \"webhook\"");
+            section.wrong(
+                findings,
+                "kind",
+                "names no kind of receiver",
+                "write kind = \"webhook\"",
+            );
         }
     }
     let url = section.text("url", findings);

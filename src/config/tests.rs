@@ -150,6 +150,7 @@ fn the_environment_fills_in_for_vault_and_nothing_else() {
 }
 
 #[test]
+#[expect(clippy::too_many_lines, reason = "a table")]
 fn each_mistake_is_named_with_its_place_and_a_way_out() {
     // (what replaces MINIMAL's sections or is added to it, line, column, key, part of what is said)
     let with = |extra: &str| format!("{MINIMAL}{extra}\n");

@@ -8,7 +8,10 @@
 mod sim;
 mod sim_clients;
 mod sim_faults;
+mod store_aws;
 mod store_beds;
 mod store_contract;
+mod store_file;
 mod store_vault;
+mod store_vault_network;
 mod support;

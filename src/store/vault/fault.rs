@@ -39,6 +39,7 @@ pub(super) enum Reason {
     CheckAndSet,
     NoRoute,
     NoNamespace,
+    Upgrading,
     Other,
 }
 
@@ -51,6 +52,8 @@ impl Reason {
             Self::NoRoute
         } else if said("namespace not found") {
             Self::NoNamespace
+        } else if said("Upgrading from non-versioned") {
+            Self::Upgrading
         } else {
             Self::Other
         }
@@ -234,6 +237,11 @@ impl Asked<'_> {
                 "Correct `store.vault.namespace`, or create the namespace.".to_owned(),
             ),
             (_, Reason::NoRoute) => return self.no_mount(),
+            (_, Reason::Upgrading) => (
+                StoreErrorKind::Unreachable,
+                format!("the mount `{mount}` is just being upgraded to KV version 2"),
+                "It passes by itself in a moment.".to_owned(),
+            ),
             (404, Reason::Other) => (
                 StoreErrorKind::Missing,
                 "there is no such record".to_owned(),
@@ -326,6 +334,7 @@ mod tests {
             (503, "Vault is sealed", "unreachable"),
             (500, "internal error", "unreachable"),
             (307, "", "unreachable"),
+            (400, "Upgrading from non-versioned to versioned data.", "unreachable"),
             (400, "invalid request", "misconfigured"),
         ] {
             let body = serde_json::json!({ "errors": [words] }).to_string();

@@ -152,6 +152,8 @@ impl Login {
     pub(super) async fn maintain(&self, stop: CancellationToken) {
         let mut failures = 0_u32;
         loop {
+            // Made before looking, so that no change in between is missed.
+            let changed = self.changed.notified();
             let due = self.current.load().as_ref().and_then(|session| session.lease).map(|l| l.due);
             let pause = match due {
                 _ if failures > 0 => SHORTEST_WAIT * (1 << failures.min(5)),
@@ -160,7 +162,7 @@ impl Login {
             };
             tokio::select! {
                 () = stop.cancelled() => return,
-                () = self.changed.notified() => continue,
+                () = changed => continue,
                 () = tokio::time::sleep(pause.min(LONGEST_WAIT)) => {}
             }
             if due.is_none() {

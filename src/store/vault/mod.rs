@@ -194,6 +194,7 @@ impl Inner {
             url.set_path(&format!("v1/sys/internal/ui/mounts/{mount}"));
             let mut request = http.http.get(url).header("X-Vault-Request", "true");
             if !middle.token.is_empty() {
+                // exposed: into the header of a request to the Vault server
                 request = request.header("X-Vault-Token", &middle.token);
             }
             if let Some(namespace) = &middle.namespace {

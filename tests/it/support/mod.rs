@@ -15,11 +15,12 @@ pub(crate) fn temp_dir() -> tempfile::TempDir {
     tempfile::Builder::new().prefix("grantkeeper-test-").tempdir().unwrap()
 }
 
-/// `bytes` random bytes as hexadecimal digits.
+/// `bytes` random bytes, at most 16, as hexadecimal digits.
 pub(crate) fn random_hex(bytes: usize) -> String {
-    let mut random = vec![0; bytes];
+    let mut random = [0; 16];
     aws_lc_rs::rand::fill(&mut random).unwrap();
-    random.iter().map(|byte| format!("{byte:02x}")).collect()
+    let digits = format!("{:032x}", u128::from_be_bytes(random));
+    digits[..bytes * 2].to_owned()
 }
 
 /// A record from JSON text.

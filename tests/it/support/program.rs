@@ -11,10 +11,10 @@ use std::{
     time::Duration,
 };
 
-/// Starts the program, tells its id, and ends it when the pipe to the test process closes: on drop,
-/// and also when the test process is killed.
-const WATCHER: &str =
-    r#""$@" </dev/null >"$LOG" 2>&1 & pid=$!; echo $pid; read -r _; kill -9 $pid"#;
+/// Starts the program, tells its id, and when the pipe to the test process closes (on drop, and also
+/// when the test process is killed) ends it and clears its folder away.
+const WATCHER: &str = r#""$@" </dev/null >"$LOG" 2>&1 &
+pid=$!; echo $pid; read -r _; kill -9 $pid; wait $pid; rm -rf -- "$DIR""#;
 
 /// A running server.
 pub(crate) struct Program {
@@ -35,6 +35,7 @@ impl Program {
             .env_clear()
             .env("PATH", "/usr/local/bin:/usr/bin:/bin")
             .env("HOME", dir)
+            .env("DIR", dir)
             .env("LOG", &log)
             .envs(env.iter().copied())
             .current_dir(dir)
@@ -65,14 +66,23 @@ impl Program {
 
     /// Whether it has not ended yet.
     pub(crate) fn is_alive(&self) -> bool {
-        let stat = fs::read_to_string(format!("/proc/{}/stat", self.pid)).unwrap_or_default();
-        stat.rsplit(')').next().is_some_and(|rest| !rest.is_empty() && !rest.starts_with(" Z"))
+        let process = PathBuf::from(format!("/proc/{}", self.pid));
+        state_of(&process).is_some_and(|state| state != 'Z')
     }
 
-    /// Stops it in its tracks, sockets open: what a hang looks like from outside.
-    pub(crate) fn freeze(&self) {
+    /// Stops it in its tracks, sockets open: what a hang looks like from outside. Returns once each
+    /// of its threads stands still.
+    pub(crate) async fn freeze(&self) {
         let pid = rustix::process::Pid::from_raw(i32::try_from(self.pid).unwrap()).unwrap();
         rustix::process::kill_process(pid, rustix::process::Signal::STOP).unwrap();
+        for _ in 0..200 {
+            let mut threads = fs::read_dir(format!("/proc/{}/task", self.pid)).unwrap().flatten();
+            if threads.all(|thread| state_of(&thread.path()) == Some('T')) {
+                return;
+            }
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+        panic!("the server does not stand still");
     }
 
     fn owns(&self, port: u16) -> bool {
@@ -102,6 +112,12 @@ impl Drop for Program {
         drop(self.pipe.take());
         drop(self.watcher.wait());
     }
+}
+
+/// The letter by which the kernel names the state of a process or thread.
+fn state_of(process: &Path) -> Option<char> {
+    let stat = fs::read_to_string(process.join("stat")).ok()?;
+    stat.rsplit(')').next()?.trim_start().chars().next()
 }
 
 /// A free port on loopback whose neighbour is free as well: OpenBao takes both.

@@ -1,0 +1,206 @@
+//! What only AWS can do to us: IAM, throttling, recovery windows, stages, and no credentials at all.
+
+use std::sync::{
+    Arc,
+    atomic::{AtomicUsize, Ordering},
+};
+
+use aws_config::{BehaviorVersion, Region, SdkConfig};
+use axum::{
+    Router,
+    http::{HeaderMap, StatusCode, header::CONTENT_TYPE},
+};
+use grantkeeper::store::{
+    CredentialStore, Expected, Key, StoreError, StoreErrorKind,
+    aws::{AwsStore, Settings},
+};
+use serde_json::json;
+use tokio::task::JoinSet;
+
+use crate::{
+    store_beds,
+    store_contract::Beneath,
+    support::{moto::sdk_config, portal, record},
+};
+
+const SEVEN: fn() -> Key = || Key::Portal(portal(7));
+
+fn assert_told(error: &StoreError, kind: StoreErrorKind, what: &str, hint: &str) {
+    assert_eq!(error.kind, kind, "{error:?}");
+    assert!(error.what.contains(what), "{error:?}");
+    assert!(error.hint.contains(hint), "{error:?}");
+    assert!(!format!("{error:?}").contains("CANARY"), "{error:?}");
+}
+
+/// An endpoint that refuses everything with one code: moto knows neither IAM nor throttling.
+struct Refusing {
+    settings: Settings,
+    asked: Arc<AtomicUsize>,
+    _server: JoinSet<()>,
+}
+
+async fn refusing(status: u16, code: &str) -> Refusing {
+    let body = json!({"__type": code, "message": "CANARY"}).to_string();
+    let asked = Arc::new(AtomicUsize::new(0));
+    let counted = Arc::clone(&asked);
+    let app = Router::new().fallback(move |headers: HeaderMap| {
+        let body = body.clone();
+        counted.fetch_add(1, Ordering::SeqCst);
+        assert!(headers.contains_key("x-amz-target"));
+        async move {
+            let kind = [(CONTENT_TYPE, "application/x-amz-json-1.1")];
+            (StatusCode::from_u16(status).unwrap(), kind, body)
+        }
+    });
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let settings = Settings {
+        region: Some("eu-west-1".to_owned()),
+        prefix: "gk/app".to_owned(),
+        endpoint_url: Some(format!("http://{}", listener.local_addr().unwrap())),
+    };
+    let mut server = JoinSet::new();
+    server.spawn(async move { axum::serve(listener, app).await.unwrap() });
+    Refusing { settings, asked, _server: server }
+}
+
+fn connect(settings: Settings) -> AwsStore {
+    AwsStore::with_sdk_config(settings, &sdk_config()).unwrap()
+}
+
+#[tokio::test]
+async fn every_refusal_is_sorted_by_its_code_and_told_without_its_text() {
+    use StoreErrorKind::{Denied, Missing, Unreachable};
+    for (status, code, kind, what, hint) in [
+        (
+            400,
+            "AccessDeniedException",
+            Denied,
+            "IAM",
+            "secretsmanager:GetSecretValue` on `gk/app/portals/7",
+        ),
+        (400, "UnrecognizedClientException", Denied, "credentials", "Renew"),
+        (400, "ExpiredTokenException", Denied, "credentials", "Renew"),
+        (400, "DecryptionFailure", Denied, "KMS", "kms:Decrypt"),
+        (400, "InvalidRequestException", Missing, "scheduled for deletion", "restore-secret"),
+        (400, "ResourceNotFoundException", Missing, "no such secret", "enrol"),
+        (404, "ResourceNotFoundException", Missing, "no such secret", "enrol"),
+        (400, "ThrottlingException", Unreachable, "throttles", "by itself"),
+        (500, "InternalServiceError", Unreachable, "trouble of its own", "by itself"),
+    ] {
+        let refusing = refusing(status, code).await;
+        let error = connect(refusing.settings).read(SEVEN()).await.unwrap_err();
+        assert_told(&error, kind, what, hint);
+        assert!(error.what.starts_with("reading `portals/7` failed"), "{error}");
+        let asked = refusing.asked.load(Ordering::SeqCst);
+        assert!((1..=3).contains(&asked), "{code}: asked {asked} times");
+    }
+}
+
+#[tokio::test]
+async fn a_denied_write_names_the_action_that_is_missing() {
+    let refusing = refusing(400, "AccessDeniedException").await;
+    let store = connect(refusing.settings);
+    let grant = record(&json!({"refresh_token": "CANARY-grant"}));
+    let error = store.write(SEVEN(), &grant, &Expected::Absent).await.unwrap_err();
+    assert_told(&error, StoreErrorKind::Denied, "writing", "secretsmanager:CreateSecret");
+    let error = store.list().await.unwrap_err();
+    assert_told(&error, StoreErrorKind::Denied, "listing", "secretsmanager:ListSecrets");
+}
+
+#[tokio::test]
+async fn without_credentials_the_ways_to_give_them_are_told() {
+    let bed = store_beds::aws().await;
+    let endpoint_url = Some(crate::support::moto().await.endpoint.clone());
+    let settings = Settings { region: None, prefix: bed.prefix.clone(), endpoint_url };
+    let bare = SdkConfig::builder()
+        .behavior_version(BehaviorVersion::latest())
+        .region(Region::new("eu-west-1"))
+        .build();
+    let store = AwsStore::with_sdk_config(settings, &bare).unwrap();
+    let error = store.check().await.unwrap_err();
+    assert_told(&error, StoreErrorKind::Denied, "no AWS credentials", "AWS_ACCESS_KEY_ID");
+}
+
+#[tokio::test]
+async fn without_a_region_or_with_an_impossible_prefix_nothing_is_tried() {
+    let settings =
+        |prefix: &str| Settings { region: None, prefix: prefix.to_owned(), endpoint_url: None };
+    let bare = SdkConfig::builder().behavior_version(BehaviorVersion::latest()).build();
+    let error = AwsStore::with_sdk_config(settings("gk"), &bare).unwrap_err();
+    assert_told(&error, StoreErrorKind::Misconfigured, "region", "store.aws.region");
+    let error = AwsStore::with_sdk_config(settings("gk//x y"), &sdk_config()).unwrap_err();
+    assert_told(&error, StoreErrorKind::Misconfigured, "store.aws.prefix", "letters");
+}
+
+#[tokio::test]
+async fn nobody_at_the_endpoint_is_unreachable() {
+    let port = crate::support::program::free_port_pair();
+    let settings = Settings {
+        region: None,
+        prefix: "gk".to_owned(),
+        endpoint_url: Some(format!("http://127.0.0.1:{port}")),
+    };
+    let error = connect(settings).check().await.unwrap_err();
+    assert_told(&error, StoreErrorKind::Unreachable, "no connection", "endpoint_url");
+}
+
+#[tokio::test]
+async fn a_lost_race_leaves_no_pending_value_behind() {
+    let bed = store_beds::aws().await;
+    let store = bed.store();
+    let grant = |text: &str| record(&json!({"refresh_token": text}));
+    let first = store.write(SEVEN(), &grant("t0"), &Expected::Absent).await.unwrap();
+    let mut writers = JoinSet::new();
+    for writer in 0..4 {
+        let (store, expected) = (Arc::clone(&store), Expected::At(first.clone()));
+        writers.spawn(async move {
+            let grant = record(&json!({"refresh_token": format!("w{writer}")}));
+            store.write(SEVEN(), &grant, &expected).await.is_ok()
+        });
+    }
+    let won = writers.join_all().await.into_iter().filter(|won| *won).count();
+    assert_eq!(won, 1);
+    let current = store.read(SEVEN()).await.unwrap().version.to_string();
+    let name = format!("{}/portals/7", bed.prefix);
+    let described = bed.client.describe_secret().secret_id(name).send().await.unwrap();
+    for (version, stages) in described.version_ids_to_stages().unwrap() {
+        let pending = stages.iter().any(|stage| stage == "AWSPENDING");
+        assert!(!pending || *version == current, "{version}: {stages:?}");
+    }
+}
+
+#[tokio::test]
+async fn a_removed_secret_can_be_restored_by_its_owner() {
+    let bed = store_beds::aws().await;
+    let store = bed.store();
+    let grant = record(&json!({"refresh_token": "t0"}));
+    let version = store.write(SEVEN(), &grant, &Expected::Absent).await.unwrap();
+    store.remove(SEVEN(), &version).await.unwrap();
+    assert_eq!(store.read(SEVEN()).await.unwrap_err().kind, StoreErrorKind::Missing);
+    let name = format!("{}/portals/7", bed.prefix);
+    bed.client.restore_secret().secret_id(name).send().await.unwrap();
+    assert_eq!(store.read(SEVEN()).await.unwrap().version, version);
+}
+
+#[tokio::test]
+async fn another_app_s_portals_with_a_longer_prefix_are_not_listed() {
+    let bed = store_beds::aws().await;
+    bed.stray("7").await;
+    let longer = format!("x{}/portals/8", bed.prefix);
+    let inside = format!("{}/portals-old/9", bed.prefix);
+    for name in [longer, inside] {
+        bed.client.create_secret().name(name).secret_string("{}").send().await.unwrap();
+    }
+    let listing = bed.store().list().await.unwrap();
+    assert_eq!(listing.portals, [portal(7)]);
+    assert!(listing.strays.is_empty(), "{listing:?}");
+}
+
+#[tokio::test]
+async fn more_portals_than_one_page_holds_are_all_listed() {
+    let bed = store_beds::aws().await;
+    for number in 1..=130 {
+        bed.stray(&number.to_string()).await;
+    }
+    assert_eq!(bed.store().list().await.unwrap().portals.len(), 130);
+}
