@@ -22,7 +22,7 @@ pub use self::{
     journal::{Action, Event},
     ledger::{Delivery, Presentation},
     refusal::Refusal,
-    report::{PortalReport, Report},
+    report::{PortalReport, Report, TokenReport},
     scenario::{AppScenario, FleetScenario, Mistake, PortalScenario, Scenario, ScenarioError},
     settings::{BadHubHttp, Gone, Indicator, RateLimit, Settings, Uninstalled},
     state::Standing,
@@ -59,6 +59,10 @@ mod settings;
 mod state;
 mod traffic;
 mod window;
+
+/// Where it listens unless told otherwise: on loopback, because it shows its made-up secrets to
+/// whoever asks.
+pub const DEFAULT_LISTEN: &str = "127.0.0.1:8484";
 
 /// A running stand-in. Cheap to clone: all clones are the same one.
 #[derive(Clone)]
@@ -182,7 +186,8 @@ impl Sim {
         let now = self.now();
         let mut world = self.world();
         let id = portal.unwrap_or_else(|| world.state.free_portal());
-        world.state.install(id, scopes.unwrap_or_else(state::default_scopes), now);
+        let scopes = Arc::new(scopes.unwrap_or_else(state::default_scopes));
+        world.state.install(id, scopes, now);
         (id, world.state.issue_refresh(id, None))
     }
 
@@ -208,13 +213,15 @@ impl Sim {
         self.world().state.remove(portal, Standing::Deleted, now);
     }
 
-    /// Replaces the portal's newest refresh token, as a refresh with rotation would.
+    /// Replaces the portal's newest refresh token, as a refresh with rotation would. None if that
+    /// one is not good.
     pub fn rotate(&self, portal: PortalId) -> Option<RefreshToken> {
         let now = self.now();
         let mut world = self.world();
         let grace = world.settings.grace();
         let newest = world.state.portals.get(&portal)?.tokens.back()?.clone();
         // exposed: into the table of our own tokens
+        world.state.good(newest.expose(), &world.settings, now).ok()?;
         world.state.rotate(newest.expose(), grace, now)
     }
 
