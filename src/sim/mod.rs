@@ -24,6 +24,7 @@ pub use self::{
     refusal::Refusal,
     report::{PortalReport, Report, TokenReport},
     scenario::{AppScenario, FleetScenario, Mistake, PortalScenario, Scenario, ScenarioError},
+    serve::InProcess,
     settings::{BadHubHttp, Gone, Indicator, RateLimit, Settings, Uninstalled},
     state::Standing,
 };
@@ -133,6 +134,12 @@ impl Sim {
     /// Answers requests on `listener` until `stop`, then ends within a second or so.
     pub async fn serve(self, listener: TcpListener, stop: CancellationToken) {
         serve::serve(listener, http::router(self), stop).await;
+    }
+
+    /// A way to ask it without a connection, for tests in simulated time.
+    #[must_use]
+    pub fn in_process(&self) -> InProcess {
+        InProcess::new(http::router(self.clone()))
     }
 
     fn world(&self) -> MutexGuard<'_, World> {

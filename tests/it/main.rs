@@ -8,4 +8,6 @@
 mod sim;
 mod sim_clients;
 mod sim_faults;
+mod sim_manual;
+mod sim_time;
 mod support;
