@@ -16,7 +16,7 @@ use serde_json::{Value, json};
 use super::{Sim, answer::Answer, deliver::plain, fault::FaultId, report::PortalReport};
 use crate::{
     portal::{PortalId, Scopes},
-    secret::{ClientSecret, RefreshToken},
+    secret::ClientSecret,
 };
 
 /// The most list items in one answer.
@@ -152,10 +152,13 @@ async fn act(State(sim): State<Sim>, Path((id, act)): Path<(String, String)>) ->
                 ));
             }
             "rotate" => {
-                let token = sim.rotate(id);
+                let token = sim.rotate(id).ok_or_else(|| {
+                    let why = "its newest refresh token is not good, so there is none to replace";
+                    Answer::json(409, &json!({"error": why}))
+                })?;
                 // exposed: to whoever asked a stand-in for a new token
-                let token = token.as_ref().map(RefreshToken::expose);
-                return Ok(Answer::json(200, &json!({"portal": id, "refresh_token": token})));
+                let body = json!({"portal": id, "refresh_token": token.expose()});
+                return Ok(Answer::json(200, &body));
             }
             _ => {
                 return Err(mistake(

@@ -1,13 +1,18 @@
 //! Faults on order: what goes wrong, for which endpoint and portal, how often and how likely.
 //! Chooses which one applies to a request; knows no HTTP and does not carry it out.
 
-use serde::{Deserialize, Serialize};
+use std::fmt;
+
+use serde::{
+    Deserialize, Deserializer, Serialize,
+    de::{self, MapAccess, Visitor, value::MapAccessDeserializer},
+};
 
 use super::{api::Endpoint, mint::Mint, refusal::Refusal};
 use crate::portal::PortalId;
 
 /// What goes wrong. `before` means that the request was not carried out, `after` that it was.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Effect {
     /// The connection is reset; nothing was carried out.
@@ -39,23 +44,95 @@ pub enum Effect {
 }
 
 /// An answer given by HTTP status.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 pub struct HttpFault {
     /// HTTP status, 400 to 599.
-    #[serde(rename = "http", deserialize_with = "error_status")]
+    #[serde(rename = "http")]
     pub status: u16,
     /// `Retry-After` in seconds.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub retry_after: Option<u32>,
 }
 
-fn error_status<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<u16, D::Error> {
-    let status = u16::deserialize(deserializer)?;
-    if (400..600).contains(&status) {
-        Ok(status)
-    } else {
-        Err(serde::de::Error::custom("a fault's HTTP status is from 400 to 599"))
+/// An effect's members, where it is not a word.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Written {
+    late: Option<u32>,
+    slow: Option<u32>,
+    refuse: Option<Refusal>,
+    http: Option<u16>,
+    retry_after: Option<u32>,
+}
+
+/// Reads an [`Effect`]. By hand, because a derived one can't say what is wrong with a member.
+struct EffectVisitor;
+
+impl<'de> Visitor<'de> for EffectVisitor {
+    type Value = Effect;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("an effect: one of its words, or one of `late`, `slow`, `refuse`, `http`")
+    }
+
+    fn visit_str<E: de::Error>(self, word: &str) -> Result<Effect, E> {
+        match word {
+            "reset_before" => Ok(Effect::ResetBefore),
+            "reset_after" => Ok(Effect::ResetAfter),
+            "hang_before" => Ok(Effect::HangBefore),
+            "hang_after" => Ok(Effect::HangAfter),
+            "empty" => Ok(Effect::Empty),
+            "truncated" => Ok(Effect::Truncated),
+            "cut" => Ok(Effect::Cut),
+            "bare" => Ok(Effect::Bare),
+            _ => Err(E::custom(
+                "an effect is reset_before, reset_after, hang_before, hang_after, empty, \
+                 truncated, cut, bare, or has one of the members late, slow, refuse, http",
+            )),
+        }
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, members: A) -> Result<Effect, A::Error> {
+        match Written::deserialize(MapAccessDeserializer::new(members))? {
+            Written {
+                late: Some(millis),
+                slow: None,
+                refuse: None,
+                http: None,
+                retry_after: None,
+            } => Ok(Effect::Late(millis)),
+            Written {
+                late: None,
+                slow: Some(millis),
+                refuse: None,
+                http: None,
+                retry_after: None,
+            } => Ok(Effect::Slow(millis)),
+            Written {
+                late: None,
+                slow: None,
+                refuse: Some(why),
+                http: None,
+                retry_after: None,
+            } => Ok(Effect::Refuse(why)),
+            Written { late: None, slow: None, refuse: None, http: Some(status), retry_after } => {
+                if (400..600).contains(&status) {
+                    Ok(Effect::Http(HttpFault { status, retry_after }))
+                } else {
+                    Err(de::Error::custom("a fault's HTTP status is from 400 to 599"))
+                }
+            }
+            _ => Err(de::Error::custom(
+                "an effect has one of the members late, slow, refuse, http; \
+                 retry_after goes with http",
+            )),
+        }
+    }
+}
+
+impl<'de> Deserialize<'de> for Effect {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        deserializer.deserialize_any(EffectVisitor)
     }
 }
 
@@ -83,12 +160,12 @@ const fn always() -> f64 {
     1.0
 }
 
-fn probability<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<f64, D::Error> {
+fn probability<'de, D: Deserializer<'de>>(deserializer: D) -> Result<f64, D::Error> {
     let share = f64::deserialize(deserializer)?;
     if (0.0..=1.0).contains(&share) {
         Ok(share)
     } else {
-        Err(serde::de::Error::custom("a probability is a number from 0 to 1"))
+        Err(de::Error::custom("a probability is a number from 0 to 1"))
     }
 }
 
@@ -254,8 +331,17 @@ mod tests {
             assert_eq!(serde_json::from_str::<Effect>(written).unwrap(), effect, "{written}");
             assert_eq!(serde_json::to_string(&effect).unwrap(), written);
         }
-        for bad in [r#""explode""#, r#"{"http":200}"#, r#"{"http":503,"after":1}"#] {
-            assert!(serde_json::from_str::<Effect>(bad).is_err(), "{bad}");
+        for (bad, why) in [
+            (r#""explode""#, "an effect is reset_before"),
+            (r#"{"http":200}"#, "from 400 to 599"),
+            (r#"{"http":503,"after":1}"#, "unknown field `after`"),
+            (r#"{"late":1,"slow":1}"#, "one of the members"),
+            (r#"{"late":1,"retry_after":1}"#, "retry_after goes with http"),
+            (r#"{"refuse":"BAD_LUCK"}"#, "unknown variant `BAD_LUCK`"),
+            ("7", "expected an effect"),
+        ] {
+            let error = serde_json::from_str::<Effect>(bad).unwrap_err().to_string();
+            assert!(error.contains(why), "{bad}: {error}");
         }
         for bad in [r#"{"effect":"cut","probability":2}"#, r#"{"effect":"cut","portal":0}"#] {
             assert!(serde_json::from_str::<Fault>(bad).is_err(), "{bad}");

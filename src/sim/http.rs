@@ -9,7 +9,7 @@ use axum::{
     extract::{DefaultBodyLimit, FromRequest as _, Path, Query, Request, State},
     http::{HeaderValue, Response, header},
     middleware::{Next, from_fn_with_state},
-    response::IntoResponse as _,
+    response::IntoResponse,
     routing::{get, post},
 };
 use jiff::{SignedDuration, fmt::rfc2822};
@@ -66,35 +66,50 @@ async fn nothing_here(State(sim): State<Sim>) -> Response<Body> {
 
 /// The form in `request`. v1 alone also takes members from the query.
 async fn form(sim: &Sim, version: Version, request: Request) -> Result<Form, Response<Body>> {
-    let lenient = sim.world().settings.lenient_json;
-    let query = match version {
-        Version::V1 => Query::<Form>::try_from_uri(request.uri()).map(|Query(form)| form),
-        _ => Ok(Form::new()),
+    let mut all = match version {
+        Version::V1 => Query::try_from_uri(request.uri()).map_or_else(|_| Form::new(), |q| q.0),
+        _ => Form::new(),
     };
-    let kind = request.headers().get(header::CONTENT_TYPE).and_then(|kind| kind.to_str().ok());
-    let is_json = kind.is_some_and(|kind| kind.starts_with("application/json"));
-    let is_form = kind.is_none_or(|kind| kind.starts_with("application/x-www-form-urlencoded"));
-    let refused = || plain(&Answer::wants_a_form(&mut sim.world().state.mint));
-    let body = if is_json && lenient {
-        let bytes = to_bytes(request.into_body(), LONGEST_BODY).await.map_err(|_| refused())?;
-        let members: BTreeMap<String, Option<String>> =
-            serde_json::from_slice(&bytes).map_err(|_| refused())?;
-        members.into_iter().filter_map(|(name, text)| Some((name, text?))).collect()
-    } else if kind.is_none() {
-        Form::new()
-    } else if is_form {
-        let FormBody(body) =
-            FormBody::<Form>::from_request(request, &()).await.map_err(|error| {
-                // Too large, or not UTF-8.
-                error.into_response()
-            })?;
-        body
-    } else {
-        return Err(refused());
-    };
-    let mut all = query.unwrap_or_default();
-    all.extend(body);
+    all.extend(match kind_of(&request) {
+        Kind::None => Form::new(),
+        Kind::Form => {
+            // Too large, or not UTF-8.
+            FormBody::<Form>::from_request(request, &())
+                .await
+                .map_err(IntoResponse::into_response)?
+                .0
+        }
+        Kind::Json if sim.world().settings.lenient_json => {
+            let body = to_bytes(request.into_body(), LONGEST_BODY).await.unwrap_or_default();
+            let members: BTreeMap<String, Option<String>> =
+                serde_json::from_slice(&body).map_err(|_| wants_a_form(sim))?;
+            members.into_iter().filter_map(|(name, text)| Some((name, text?))).collect()
+        }
+        Kind::Json | Kind::Other => return Err(wants_a_form(sim)),
+    });
     Ok(all)
+}
+
+fn wants_a_form(sim: &Sim) -> Response<Body> {
+    plain(&Answer::wants_a_form(&mut sim.world().state.mint))
+}
+
+/// What a body is said to be.
+enum Kind {
+    None,
+    Form,
+    Json,
+    Other,
+}
+
+fn kind_of(request: &Request) -> Kind {
+    let Some(kind) = request.headers().get(header::CONTENT_TYPE) else { return Kind::None };
+    let bare = kind.to_str().unwrap_or_default().split(';').next().unwrap_or_default();
+    match bare.trim().to_ascii_lowercase().as_str() {
+        "application/x-www-form-urlencoded" => Kind::Form,
+        "application/json" => Kind::Json,
+        _ => Kind::Other,
+    }
 }
 
 async fn token(

@@ -22,8 +22,9 @@ pub use self::{
     journal::{Action, Event},
     ledger::{Delivery, Presentation},
     refusal::Refusal,
-    report::{PortalReport, Report},
+    report::{PortalReport, Report, TokenReport},
     scenario::{AppScenario, FleetScenario, Mistake, PortalScenario, Scenario, ScenarioError},
+    serve::InProcess,
     settings::{BadHubHttp, Gone, Indicator, RateLimit, Settings, Uninstalled},
     state::Standing,
 };
@@ -59,6 +60,10 @@ mod settings;
 mod state;
 mod traffic;
 mod window;
+
+/// Where it listens unless told otherwise: on loopback, because it shows its made-up secrets to
+/// whoever asks.
+pub const DEFAULT_LISTEN: &str = "127.0.0.1:8484";
 
 /// A running stand-in. Cheap to clone: all clones are the same one.
 #[derive(Clone)]
@@ -131,6 +136,12 @@ impl Sim {
         serve::serve(listener, http::router(self), stop).await;
     }
 
+    /// A way to ask it without a connection, for tests in simulated time.
+    #[must_use]
+    pub fn in_process(&self) -> InProcess {
+        InProcess::new(http::router(self.clone()))
+    }
+
     fn world(&self) -> MutexGuard<'_, World> {
         // A panic elsewhere leaves nothing half done that a stand-in would have to be afraid of.
         self.world.lock().unwrap_or_else(PoisonError::into_inner)
@@ -182,7 +193,8 @@ impl Sim {
         let now = self.now();
         let mut world = self.world();
         let id = portal.unwrap_or_else(|| world.state.free_portal());
-        world.state.install(id, scopes.unwrap_or_else(state::default_scopes), now);
+        let scopes = Arc::new(scopes.unwrap_or_else(state::default_scopes));
+        world.state.install(id, scopes, now);
         (id, world.state.issue_refresh(id, None))
     }
 
@@ -208,13 +220,15 @@ impl Sim {
         self.world().state.remove(portal, Standing::Deleted, now);
     }
 
-    /// Replaces the portal's newest refresh token, as a refresh with rotation would.
+    /// Replaces the portal's newest refresh token, as a refresh with rotation would. None if that
+    /// one is not good.
     pub fn rotate(&self, portal: PortalId) -> Option<RefreshToken> {
         let now = self.now();
         let mut world = self.world();
         let grace = world.settings.grace();
         let newest = world.state.portals.get(&portal)?.tokens.back()?.clone();
         // exposed: into the table of our own tokens
+        world.state.good(newest.expose(), &world.settings, now).ok()?;
         world.state.rotate(newest.expose(), grace, now)
     }
 

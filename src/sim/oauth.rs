@@ -1,7 +1,7 @@
 //! The rules of HubSpot's token endpoints: what is granted, what is refused, and in which order it
 //! is looked at (client id, client secret, grant type, grant). Knows no HTTP; told the time.
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, sync::Arc};
 
 use aws_lc_rs::digest;
 use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
@@ -107,7 +107,7 @@ fn exchange(state: &mut State, rules: &Settings, form: &Form, now: Now) -> Resul
         return Err(Refusal::BadCodeVerifier);
     }
     let code = state.take_code(presented).ok_or(Refusal::BadAuthCode)?;
-    state.install(code.portal, code.scopes, now);
+    state.install(code.portal, Arc::new(code.scopes), now);
     let refresh_token = state.issue_refresh(code.portal, None);
     // exposed: into the answer to the client that exchanged the code
     grant(state, rules, code.portal, refresh_token.expose().to_owned(), now)
@@ -125,9 +125,9 @@ fn grant(
         token_use: token_use::ACCESS_TOKEN,
         hub_id: Some(id),
         user_id: Some(portal.user_id),
-        scopes: portal.scopes.clone(),
+        scopes: (*portal.scopes).clone(),
     };
-    let scopes = about.scopes.clone();
+    let scopes = Arc::clone(&portal.scopes);
     Ok(Tokens {
         access_token: state.issue_access(Some(id), scopes, rules.access_life(), now),
         refresh_token: Some(refresh_token),
@@ -152,7 +152,7 @@ fn app_token(
         return Err(Refusal::BadScopes);
     }
     Ok(Tokens {
-        access_token: state.issue_access(None, asked.clone(), rules.access_life(), now),
+        access_token: state.issue_access(None, Arc::new(asked.clone()), rules.access_life(), now),
         refresh_token: None,
         expires_in: rules.expires_in,
         token_type: "bearer",
@@ -233,7 +233,7 @@ fn describe_access(state: &State, rules: &Settings, token: &str, now: Now) -> Op
         "is_private_distribution": false,
         "signed_access_token": {
             "expiresAt": ends.as_millisecond(),
-            "scopes": scopes,
+            "scopes": &**scopes,
             "hubId": portal.map(|(id, _)| id),
             "userId": portal.map(|(_, portal)| portal.user_id),
             "appId": state.app_id,
@@ -255,4 +255,111 @@ fn describe(token: &str, portal: Option<(PortalId, &Portal)>, scopes: &Scopes) -
         "hub_id": id,
         "user_id": portal.user_id,
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use jiff::Timestamp;
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::{sim::scenario::Scenario, time::BootTime};
+
+    fn at(seconds: u64) -> Now {
+        Now { boot: BootTime::new(Duration::from_secs(seconds)), wall: Timestamp::UNIX_EPOCH }
+    }
+
+    fn state() -> State {
+        let scenario = "seed = 1\n[app]\nclient_id = \"id\"\nclient_secret = \"secret\"\n\
+                        [[portal]]\nid = 1\nrefresh_token = \"first\"\n";
+        State::new(&Scenario::parse(scenario).unwrap(), at(0))
+    }
+
+    fn form(members: &[(&str, &str)]) -> Form {
+        let pair = [("client_id", "id"), ("client_secret", "secret")];
+        pair.iter().chain(members).map(|(name, text)| ((*name).into(), (*text).into())).collect()
+    }
+
+    fn refreshing(token: &str) -> Form {
+        form(&[("grant_type", "refresh_token"), ("refresh_token", token)])
+    }
+
+    #[test]
+    fn an_access_token_lives_for_expires_in_and_not_a_second_longer() {
+        let (mut state, rules) = (state(), Settings::default());
+        let tokens = token(&mut state, &rules, &refreshing("first"), at(10)).unwrap();
+        let life =
+            |now| introspection(&state, &rules, &tokens.access_token, now)["expires_in"].as_u64();
+        assert_eq!(life(at(10)), Some(1800));
+        assert_eq!(life(at(1809)), Some(1));
+        assert_eq!(life(at(1810)), None);
+    }
+
+    #[test]
+    fn a_rotated_token_is_good_until_its_grace_is_over() {
+        let mut state = state();
+        let rules = Settings { rotating: true, rotation_grace: 5, ..Settings::default() };
+        token(&mut state, &rules, &refreshing("first"), at(10)).unwrap();
+        assert!(state.good("first", &rules, at(14)).is_ok());
+        let late = token(&mut state, &rules, &refreshing("first"), at(15));
+        assert_eq!(late.err(), Some(Refusal::BadRefreshToken));
+    }
+
+    #[test]
+    fn a_replaced_token_is_not_revived_by_refreshing_with_it_again() {
+        let mut state = state();
+        let rules = Settings { rotating: true, rotation_grace: 5, ..Settings::default() };
+        for second in [10, 14] {
+            token(&mut state, &rules, &refreshing("first"), at(second)).unwrap();
+        }
+        assert!(state.good("first", &rules, at(15)).is_err());
+    }
+
+    #[test]
+    fn an_old_client_secret_is_taken_until_its_grace_is_over() {
+        let (mut state, rules) = (state(), Settings::default());
+        let new = crate::secret::ClientSecret::parse("new").unwrap();
+        state.set_secret(new, Duration::from_secs(5), at(10));
+        assert!(token(&mut state, &rules, &refreshing("first"), at(14)).is_ok());
+        let late = token(&mut state, &rules, &refreshing("first"), at(15));
+        assert_eq!(late.err(), Some(Refusal::BadClientSecret));
+    }
+
+    #[test]
+    fn a_challenge_is_that_of_rfc_7636() {
+        assert_eq!(
+            challenge_of("dBjftJeZ4CVP-mB92K27uhbUJU1p1r_wW1gFWFOEjXk"),
+            "E9Melhoa2OwvFrEMTJguCHaoeK1t8URWbuGJSstw-cM"
+        );
+    }
+
+    proptest! {
+        #[test]
+        fn whatever_is_asked_nothing_is_granted_without_the_pair_and_a_good_grant(
+            members in proptest::collection::btree_map(
+                proptest::sample::select(vec![
+                    "client_id", "client_secret", "grant_type", "refresh_token", "code", "scope",
+                ]),
+                prop_oneof![
+                    proptest::sample::select(vec![
+                        "id", "secret", "refresh_token", "authorization_code", "client_credentials",
+                        "first", "developer.x", "",
+                    ]).prop_map(str::to_owned),
+                    any::<String>(),
+                ],
+                0..6,
+            )
+        ) {
+            let asked: Form =
+                members.iter().map(|(name, text)| ((*name).to_owned(), text.clone())).collect();
+            let is = |name: &str, text: &str| asked.get(name).is_some_and(|t| t == text);
+            let granted = token(&mut state(), &Settings::default(), &asked, at(1)).is_ok();
+            let pair = is("client_id", "id") && is("client_secret", "secret");
+            let grant = (is("grant_type", "refresh_token") && is("refresh_token", "first"))
+                || (is("grant_type", "client_credentials") && is("scope", "developer.x"));
+            prop_assert!(!granted || (pair && grant));
+        }
+    }
 }

@@ -9,7 +9,10 @@ use super::{
     settings::Settings,
     state::{Now, Standing},
 };
-use crate::portal::{ClientId, PortalId, Scopes};
+use crate::{
+    portal::{ClientId, PortalId, Scopes},
+    secret::RefreshToken,
+};
 
 /// The whole of it.
 #[derive(Debug, Clone, Serialize)]
@@ -66,6 +69,8 @@ pub struct PortalReport {
     pub generation: u32,
     /// Whether the newest of them would be granted a refresh now.
     pub good: bool,
+    /// The last sixteen of them, oldest first.
+    pub tokens: Vec<TokenReport>,
     /// Refreshes granted.
     pub refreshes: u64,
     /// Refreshes refused.
@@ -79,22 +84,44 @@ pub struct PortalReport {
 impl PortalReport {
     pub(super) fn of(world: &World, id: PortalId, now: Now) -> Option<Self> {
         let portal = world.state.portals.get(&id)?;
-        // exposed: into a lookup in our own table
-        let good = portal
-            .tokens
-            .back()
-            .is_some_and(|token| world.state.good(token.expose(), &world.settings, now).is_ok());
+        let tokens: Vec<TokenReport> =
+            portal.tokens.iter().map(|token| TokenReport::of(world, token, now)).collect();
         Some(Self {
             portal: id,
             standing: portal.standing,
-            scopes: portal.scopes.clone(),
+            scopes: (*portal.scopes).clone(),
             foreign: portal.foreign,
             generation: portal.generation,
-            good,
+            good: tokens.last().is_some_and(|token| token.good),
+            tokens,
             refreshes: portal.refreshes,
             refused: portal.refused,
             in_flight: portal.in_flight,
             in_flight_max: portal.in_flight_max,
         })
+    }
+}
+
+/// One refresh token, by name.
+#[derive(Debug, Clone, Serialize)]
+pub struct TokenReport {
+    /// Its fingerprint, as the ledger has it.
+    pub token: String,
+    /// Its place among the portal's tokens, from 1.
+    pub generation: u32,
+    /// Whether a refresh with it would be granted now.
+    pub good: bool,
+}
+
+impl TokenReport {
+    fn of(world: &World, token: &RefreshToken, now: Now) -> Self {
+        // exposed: into lookups in our own table
+        let text = token.expose();
+        let issued = world.state.issued(text);
+        Self {
+            token: token.fingerprint().to_string(),
+            generation: issued.map(|issued| issued.generation).unwrap_or_default(),
+            good: world.state.good(text, &world.settings, now).is_ok(),
+        }
     }
 }

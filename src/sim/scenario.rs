@@ -3,7 +3,7 @@
 
 use std::{collections::BTreeSet, fmt, ops::Range};
 
-use serde::Deserialize;
+use serde::{Deserialize, Deserializer, de};
 use toml::Spanned;
 
 use super::{fault::Fault, settings::Settings};
@@ -29,7 +29,7 @@ pub struct Scenario {
     pub fleet: Option<FleetScenario>,
     /// Portals by name.
     #[serde(rename = "portal")]
-    portals: Vec<Spanned<PortalScenario>>,
+    pub portals: Vec<PortalScenario>,
     /// What goes wrong from the start.
     #[serde(rename = "fault")]
     pub faults: Vec<Fault>,
@@ -50,9 +50,9 @@ pub struct AppScenario {
     pub redirect_uris: Vec<String>,
 }
 
-fn client_id<'de, D: serde::Deserializer<'de>>(from: D) -> Result<Option<ClientId>, D::Error> {
+fn client_id<'de, D: Deserializer<'de>>(from: D) -> Result<Option<ClientId>, D::Error> {
     let text = String::deserialize(from)?;
-    ClientId::parse(text).map(Some).map_err(serde::de::Error::custom)
+    ClientId::parse(text).map(Some).map_err(de::Error::custom)
 }
 
 /// Portals with ids in a row, each with a grant.
@@ -105,15 +105,8 @@ impl Scenario {
         if mistakes.is_empty() { Ok(scenario) } else { Err(ScenarioError(mistakes)) }
     }
 
-    /// The same, with one more portal.
-    #[must_use]
-    pub fn with_portal(mut self, portal: PortalScenario) -> Self {
-        self.portals.push(Spanned::new(0..0, portal));
-        self
-    }
-
     /// Every portal to install, the named ones first.
-    pub(super) fn portals(&self) -> impl Iterator<Item = PortalScenario> {
+    pub(super) fn all_portals(&self) -> impl Iterator<Item = PortalScenario> {
         let fleet = self.fleet.iter().flat_map(|fleet| {
             let first = fleet.first.number();
             (first..first.saturating_add(fleet.count)).filter_map(|number| {
@@ -121,7 +114,7 @@ impl Scenario {
                 Some(PortalScenario { scopes: fleet.scopes.clone(), ..portal })
             })
         });
-        self.portals.iter().map(|spanned| spanned.get_ref().clone()).chain(fleet)
+        self.portals.iter().cloned().chain(fleet)
     }
 
     fn mistakes(&self, text: &str) -> Vec<Mistake> {
@@ -131,14 +124,14 @@ impl Scenario {
             let first = fleet.first.number();
             first..first.saturating_add(fleet.count)
         });
-        for portal in &self.portals {
-            let id = portal.get_ref().id;
+        for (portal, span) in self.portals.iter().zip(Places::of(text)) {
+            let id = portal.id;
             if !named.insert(id) {
                 let what = format!("portal {id} is named twice");
-                mistakes.push(Mistake::at(text, Some(portal.span()), what));
+                mistakes.push(Mistake::at(text, Some(span), what));
             } else if fleet.contains(&id.number()) {
                 let what = format!("portal {id} is also one of the fleet");
-                mistakes.push(Mistake::at(text, Some(portal.span()), what));
+                mistakes.push(Mistake::at(text, Some(span), what));
             }
         }
         if fleet.end - fleet.start > MOST_PORTALS {
@@ -147,6 +140,20 @@ impl Scenario {
             mistakes.push(Mistake::at(text, place, what));
         }
         mistakes
+    }
+}
+
+/// Where the portals stand in the file.
+#[derive(Deserialize)]
+struct Places {
+    #[serde(default)]
+    portal: Vec<Spanned<de::IgnoredAny>>,
+}
+
+impl Places {
+    fn of(text: &str) -> impl Iterator<Item = Range<usize>> {
+        let places = toml::from_str::<Self>(text).map(|places| places.portal).unwrap_or_default();
+        places.into_iter().map(|place| place.span())
     }
 }
 
@@ -196,7 +203,7 @@ mod tests {
     #[test]
     fn nothing_at_all_is_a_scenario() {
         let scenario = Scenario::parse("").unwrap();
-        assert_eq!(scenario.portals().count(), 0);
+        assert_eq!(scenario.all_portals().count(), 0);
         assert_eq!(scenario.settings, Settings::default());
     }
 
@@ -229,7 +236,7 @@ mod tests {
             "#,
         )
         .unwrap();
-        let ids: Vec<u64> = scenario.portals().map(|portal| portal.id.number()).collect();
+        let ids: Vec<u64> = scenario.all_portals().map(|portal| portal.id.number()).collect();
         assert_eq!(ids, [1, 100, 101, 102]);
         assert_eq!(scenario.faults.len(), 2);
     }

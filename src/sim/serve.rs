@@ -3,7 +3,7 @@
 
 use std::{io, os::fd::AsFd, sync::Arc, time::Duration};
 
-use axum::{Router, body::Body, extract::Request};
+use axum::{Router, body::Body, extract::Request, response::Response};
 use hyper::{body::Incoming, server::conn::http1, service::service_fn};
 use hyper_util::{
     rt::{TokioIo, TokioTimer},
@@ -78,6 +78,27 @@ pub(super) async fn serve(listener: TcpListener, router: Router, stop: Cancellat
     hang_up.cancel();
     tasks.close();
     tasks.wait().await;
+}
+
+/// The stand-in without a connection, for tests in simulated time, where a real socket would have to
+/// wait in real time.
+#[derive(Debug, Clone)]
+pub struct InProcess(Router);
+
+impl InProcess {
+    pub(super) const fn new(router: Router) -> Self {
+        Self(router)
+    }
+
+    /// The answer to `request`, or none where a fault resets the connection.
+    pub async fn ask(&self, mut request: Request) -> Option<Response> {
+        let line = Line::default();
+        request.extensions_mut().insert(line.clone());
+        tokio::select! {
+            answer = self.0.clone().oneshot(request) => answer.ok(),
+            () = line.reset.cancelled() => None,
+        }
+    }
 }
 
 type Accepted = io::Result<(TcpStream, tokio::sync::OwnedSemaphorePermit)>;

@@ -3,6 +3,7 @@
 
 use std::{
     collections::{BTreeMap, HashMap, VecDeque},
+    sync::Arc,
     time::Duration,
 };
 
@@ -46,7 +47,7 @@ pub enum Standing {
 #[derive(Debug)]
 pub(super) struct Portal {
     pub(super) standing: Standing,
-    pub(super) scopes: Scopes,
+    pub(super) scopes: Arc<Scopes>,
     pub(super) foreign: bool,
     pub(super) user_id: u32,
     pub(super) generation: u32,
@@ -81,7 +82,7 @@ pub(super) struct Issued {
 pub(super) struct Access {
     /// None for a token of the app itself.
     pub(super) portal: Option<PortalId>,
-    pub(super) scopes: Scopes,
+    pub(super) scopes: Arc<Scopes>,
     pub(super) expires: BootTime,
 }
 
@@ -154,9 +155,10 @@ impl State {
             next_portal: FIRST_PORTAL,
             mint,
         };
-        for portal in scenario.portals() {
+        let usual = Arc::new(default_scopes());
+        for portal in scenario.all_portals() {
             let PortalScenario { id, scopes, refresh_token, foreign } = portal;
-            state.install(id, scopes.unwrap_or_else(default_scopes), now);
+            state.install(id, scopes.map_or_else(|| Arc::clone(&usual), Arc::new), now);
             state.set_foreign(id, foreign);
             state.issue_refresh(id, refresh_token);
         }
@@ -200,11 +202,11 @@ impl State {
 
     /// The customer consents: the portal exists and has the app. Grants from before an
     /// uninstallation stay dead.
-    pub(super) fn install(&mut self, id: PortalId, scopes: Scopes, now: Now) {
+    pub(super) fn install(&mut self, id: PortalId, scopes: Arc<Scopes>, now: Now) {
         let user_id = u32::try_from(id.number() % 1_000_000).unwrap_or_default() + 1;
         let portal = self.portals.entry(id).or_insert_with(|| Portal {
             standing: Standing::Uninstalled,
-            scopes: Scopes::default(),
+            scopes: Arc::default(),
             foreign: false,
             user_id,
             generation: 0,
@@ -327,7 +329,7 @@ impl State {
     pub(super) fn issue_access(
         &mut self,
         portal: Option<PortalId>,
-        scopes: Scopes,
+        scopes: Arc<Scopes>,
         life: Duration,
         now: Now,
     ) -> String {

@@ -8,6 +8,8 @@
 mod sim;
 mod sim_clients;
 mod sim_faults;
+mod sim_manual;
+mod sim_time;
 mod store_aws;
 mod store_beds;
 mod store_contract;

@@ -137,7 +137,10 @@ async fn a_rotating_refresh_replaces_the_token_at_once_or_after_its_grace() {
     let (_, body) = app.refresh(&second).await;
     assert_ne!(text(&body, "refresh_token"), second.expose());
     assert_eq!(app.refresh(&second).await.0, 200, "within its grace");
-    assert_eq!(standin.sim.portal(id).unwrap().generation, 4);
+    let report = standin.sim.portal(id).unwrap();
+    assert_eq!(report.generation, 4);
+    let good: Vec<(u32, bool)> = report.tokens.iter().map(|t| (t.generation, t.good)).collect();
+    assert_eq!(good, [(1, false), (2, true), (3, true), (4, true)]);
 }
 
 #[tokio::test]

@@ -282,6 +282,7 @@ async fn the_control_api_does_what_the_handle_does() {
     assert_eq!(app.refresh(&second).await.0, 200);
     let (_, report) = app.control("POST", "/portals/4711/revoke", "").await;
     assert_eq!((&report["good"], &report["standing"]), (&false.into(), &"installed".into()));
+    assert_eq!(app.control("POST", "/portals/4711/rotate", "").await.0, 409);
     let (_, again) = app.control("POST", "/portals/4711/reinstall", "").await;
     let third = RefreshToken::parse(text(&again, "refresh_token")).unwrap();
     assert_eq!(app.refresh(&third).await.0, 200);
@@ -321,7 +322,7 @@ async fn a_control_request_that_is_not_understood_says_why() {
         ("PUT", "/settings", r#"{"expire_in": 2}"#, 400, "unknown field `expire_in`"),
         ("PUT", "/settings", "[]", 400, "a JSON object"),
         ("POST", "/faults", "", 400, "EOF"),
-        ("POST", "/faults", r#"{"effect": "explode"}"#, 400, "Effect"),
+        ("POST", "/faults", r#"{"effect": "explode"}"#, 400, "an effect is"),
         ("POST", "/portals", r#"{"id": 0}"#, 400, "a portal id is"),
         ("POST", "/portals/5/revoke", "", 404, "no portal 5"),
         ("POST", "/portals/x/revoke", "", 400, "a portal id is"),
