@@ -129,6 +129,7 @@ pub async fn run(
     let alerting = alerting(&config, &world.clock, &metrics, &stop_alerts)?;
     let settings = engine_settings(&config);
     let clock = Arc::clone(&world.clock);
+    let store = Arc::clone(&world.store);
     let (engine, running) =
         Engine::new(world, settings.clone(), loaded, alerting, Arc::clone(&metrics));
     let handle = Handle::new(&running, rules(&config), &settings, Arc::clone(&metrics), clock);
@@ -139,6 +140,8 @@ pub async fn run(
     if let Some(listener) = health {
         serving.spawn(serve_health(listener, handle.clone(), stop_serving.clone()));
     }
+    let upkeep = stop_serving.clone();
+    serving.spawn(async move { store.maintain(upkeep).await });
     let mut engine_task = JoinSet::new();
     engine_task.spawn(engine.run(stop_engine.clone()));
     tracing::info!(socket = %config.socket.path.display(), "serving");

@@ -54,12 +54,12 @@ pub(super) fn path_below(found: &Found<String>, findings: &mut Findings<'_>) -> 
         !segment.is_empty()
             && segment != "."
             && segment != ".."
-            && segment.chars().all(|c| c.is_ascii_alphanumeric() || "-_.+=@".contains(c))
+            && segment.chars().all(|c| c.is_ascii_alphanumeric() || "-_.".contains(c))
     };
     if text.split('/').all(plain) {
         return Some(text.to_owned());
     }
-    let hint = "write segments of letters, digits and -_.+=@, separated by single slashes";
+    let hint = "write segments of letters, digits and -_., separated by single slashes";
     found.wrong(findings, "can't be a path in the store", hint);
     None
 }

@@ -4,6 +4,7 @@
 use std::{collections::HashSet, error::Error, fmt, future::Future};
 
 use async_trait::async_trait;
+use tokio_util::sync::CancellationToken;
 use tokio::task::JoinSet;
 
 use crate::portal::PortalId;
@@ -105,6 +106,12 @@ pub trait CredentialStore: fmt::Debug + Send + Sync + 'static {
         record: &Record,
         expected: &Expected,
     ) -> Result<Version, StoreError>;
+
+    /// Keeps what access the store needs alive (a login's lease) until `stop`. The service runs it
+    /// beside everything else; without it, calls log in again as they find they must.
+    async fn maintain(&self, stop: CancellationToken) {
+        stop.cancelled().await;
+    }
 
     /// Deletes the record if it is still in the state `expected` (as far as the store can tell).
     async fn remove(&self, key: Key, expected: &Version) -> Result<(), StoreError>;

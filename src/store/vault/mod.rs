@@ -109,12 +109,6 @@ impl VaultStore {
         let login = Login::new(connection, auth, mount.clone(), clock);
         Ok(Self(Arc::new(Inner { login, mount, prefix, mount_fits: OnceCell::new() })))
     }
-
-    /// Keeps the Vault token alive between calls, until `stop`. Calls renew it as well; this is for
-    /// the quiet hours, and so that no caller has to wait for a renewal.
-    pub async fn maintain(&self, stop: CancellationToken) {
-        self.0.login.maintain(stop).await;
-    }
 }
 
 /// Dots would be dropped and doubled slashes folded on the way, and so name another path.
@@ -336,6 +330,12 @@ fn number(version: &Version) -> Option<u64> {
 
 #[async_trait]
 impl CredentialStore for VaultStore {
+    /// Keeps the Vault token alive between calls, until `stop`. Calls renew it as well; this is for
+    /// the quiet hours, and so that no caller has to wait for a renewal.
+    async fn maintain(&self, stop: CancellationToken) {
+        self.0.login.maintain(stop).await;
+    }
+
     fn kind(&self) -> &'static str {
         "vault"
     }
