@@ -28,12 +28,12 @@ use crate::{
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Try:
-  grantkeeper sim --listen 127.0.0.1:4010 &
-  curl http://127.0.0.1:4010/_sim/
-  curl -X POST http://127.0.0.1:4010/_sim/portals     # a customer connects the app")]
+  grantkeeper sim &
+  curl http://127.0.0.1:8484/_sim/
+  curl -X POST http://127.0.0.1:8484/_sim/portals     # a customer connects the app")]
 pub(super) struct Sim {
     /// Where to listen; port 0 lets the system choose
-    #[arg(long, default_value = "127.0.0.1:0", value_name = "ADDRESS")]
+    #[arg(long, default_value = sim::DEFAULT_LISTEN, value_name = "ADDRESS")]
     listen: String,
     /// What it starts with: the app, portals, settings and faults, in TOML
     #[arg(long, value_name = "FILE")]
@@ -96,7 +96,7 @@ fn scenario(path: &Path) -> Result<Scenario, Failure> {
     })?;
     Scenario::parse(&text).map_err(|error| {
         let what = format!("the scenario {} has mistakes", path.display());
-        Failure::new(Exit::Invalid, "scenario", what, hint).because(error.to_string())
+        Failure::new(Exit::Invalid, "scenario", what, error.hint()).because(error.to_string())
     })
 }
 

@@ -4,8 +4,8 @@
 use std::{collections::HashSet, error::Error, fmt, future::Future};
 
 use async_trait::async_trait;
-use tokio_util::sync::CancellationToken;
 use tokio::task::JoinSet;
+use tokio_util::sync::CancellationToken;
 
 use crate::portal::PortalId;
 

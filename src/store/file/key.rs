@@ -138,7 +138,9 @@ fn check_access(file: &Path, metadata: &Metadata) -> Result<(), StoreError> {
     if !metadata.is_file() {
         return Err(unreadable(file, io::ErrorKind::InvalidInput.into()));
     }
-    if metadata.uid() != rustix::process::geteuid().as_raw() {
+    // Root could read it anyway, and repairs things at night for a service that has a user of its own.
+    let own = rustix::process::geteuid();
+    if metadata.uid() != own.as_raw() && !own.is_root() {
         return refuse(
             format!("the key file {shown} belongs to another user"),
             format!("Run as its owner, or hand it over: `chown <service user> {shown}`."),
