@@ -1,22 +1,22 @@
 //! The service, put together: load, prove, bind, run, follow signals, stop in order. Knows every
 //! room and decides nothing that a rule could decide.
 
-use std::{future::pending, io, net::SocketAddr, sync::Arc, time::Duration};
+use std::{io, net::SocketAddr, sync::Arc, time::Duration};
 
 use sd_notify::NotifyState;
-use tokio::{
-    net::TcpListener,
-    signal::unix::{Signal, SignalKind, signal},
-    sync::oneshot,
-    task::JoinSet,
-    time::timeout,
-};
+use tokio::{net::TcpListener, task::JoinSet, time::timeout};
 use tokio_util::sync::CancellationToken;
+
+mod reload;
+mod signals;
+
+use reload::Renew;
+use signals::{Received, Signals};
 
 use crate::{
     access::Rules,
     config::{Config, StoreSettings},
-    engine::{self, Alerting, Command, Engine, Handle, Loaded, Metrics, Panicked, Route, World},
+    engine::{self, Alerting, Engine, Handle, Loaded, Metrics, Panicked, Route, World},
     hubspot::{HubSpot, NoTls, prove},
     incident::Severity,
     lifecycle::{Introspection, OnStart, Refusal, RefusalClass},
@@ -287,115 +287,6 @@ fn alerting(
         routes.push(Route { sink: Arc::new(webhook), min_severity: alert.min_severity });
     }
     Ok(Alerting::start(routes, metrics, stop))
-}
-
-/// What a reload renews.
-struct Renew<'a> {
-    handle: &'a Handle,
-    commands: &'a tokio::sync::mpsc::Sender<Command>,
-    metrics: &'a Arc<Metrics>,
-    stop_alerts: &'a CancellationToken,
-}
-
-impl Renew<'_> {
-    /// Reads the configuration and every record again. A bad file keeps the old one running (I14).
-    async fn reload(
-        &self,
-        current: Config,
-        reread: &impl Fn() -> Result<Config, String>,
-    ) -> Config {
-        let since = rustix::time::clock_gettime(rustix::time::ClockId::Monotonic);
-        notify(&[
-            NotifyState::Reloading,
-            NotifyState::MonotonicUsec(
-                i128::from(since.tv_sec) * 1_000_000 + i128::from(since.tv_nsec) / 1_000,
-            ),
-        ]);
-        let next = match reread() {
-            Ok(next) => self.adopt(&current, next).await.unwrap_or(current),
-            Err(mistakes) => {
-                tracing::error!(
-                    "the new configuration is refused and the old one goes on:\n{mistakes}"
-                );
-                self.handle.note_refused_reload(
-                    "the last reload was refused: the configuration has mistakes, see the log"
-                        .to_owned(),
-                );
-                current
-            }
-        };
-        let (done, heard) = oneshot::channel();
-        if self.commands.send(Command::Reload(done)).await.is_ok() {
-            match heard.await {
-                Ok(Ok(())) => tracing::info!("records read again"),
-                Ok(Err(kind)) => {
-                    tracing::warn!(trouble = kind.as_str(), "records could not be read again");
-                }
-                Err(_) => {}
-            }
-        }
-        notify(&[NotifyState::Ready]);
-        next
-    }
-
-    async fn adopt(&self, current: &Config, next: Config) -> Option<Config> {
-        for part in current.needs_restart(&next) {
-            tracing::warn!(section = part, "changed; this takes effect at the next start");
-        }
-        let clock: Arc<dyn Clock> = Arc::new(SystemClock);
-        match alerting(&next, &clock, self.metrics, self.stop_alerts) {
-            Ok(alerting) => {
-                // The engine only stops listening when the process ends.
-                self.commands.send(Command::Reroute(alerting)).await.ok();
-            }
-            Err(error) => {
-                tracing::error!(%error, "the new configuration is refused and the old one goes on");
-                self.handle.note_refused_reload(error.to_string());
-                return None;
-            }
-        }
-        self.handle.configure(rules(&next), engine_settings(&next)).await;
-        tracing::info!("configuration read again");
-        Some(next)
-    }
-}
-
-enum Received {
-    Reload,
-    Stop,
-}
-
-struct Signals {
-    hangup: Signal,
-    terminate: Signal,
-    interrupt: Signal,
-}
-
-impl Signals {
-    fn listen() -> io::Result<Self> {
-        Ok(Self {
-            hangup: signal(SignalKind::hangup())?,
-            terminate: signal(SignalKind::terminate())?,
-            interrupt: signal(SignalKind::interrupt())?,
-        })
-    }
-
-    async fn next(&mut self) -> Received {
-        tokio::select! {
-            Some(()) = self.hangup.recv() => Received::Reload,
-            Some(()) = self.terminate.recv() => Received::Stop,
-            Some(()) = self.interrupt.recv() => Received::Stop,
-            else => pending().await,
-        }
-    }
-
-    async fn stop_again(&mut self) {
-        tokio::select! {
-            Some(()) = self.terminate.recv() => {}
-            Some(()) = self.interrupt.recv() => {}
-            else => pending().await,
-        }
-    }
 }
 
 /// Tells systemd, where there is one.

@@ -18,6 +18,7 @@ mod file;
 mod place;
 mod reader;
 mod service;
+mod suggest;
 #[cfg(test)]
 mod tests;
 mod vault;

@@ -13,14 +13,13 @@ use tokio::{
 
 use super::{
     Metrics, Running, Settings,
-    metrics::{ByKind, ByResult, ByState},
+    metrics::ByResult,
     run::Command,
-    view::{Overall, PortalView, View},
+    view::{PortalView, View},
 };
 use crate::{
     access::{Caller, Right, Rules},
-    incident::Kind,
-    lifecycle::{End, OnStart, PortalState, RefreshMode, RefreshPolicy},
+    lifecycle::{End, OnStart, PortalState, RefreshPolicy},
     portal::{AppName, PortalId, Scopes},
     secret::{AccessToken, Fingerprint},
     store::StoreErrorKind,
@@ -80,42 +79,24 @@ pub enum Denial {
     StoreUnreachable(Duration),
 }
 
-/// A page of portals.
-#[derive(Debug, Clone)]
-pub struct Page {
-    /// The portals, ascending.
-    pub portals: Vec<(PortalId, Arc<PortalView>)>,
-    /// Where the next page starts, if there is one.
-    pub next: Option<PortalId>,
-}
-
-/// Whether the service does its job, and if not, why.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Readiness {
-    /// Reasons against, as stable words; none means ready.
-    pub reasons: Vec<&'static str>,
-    /// Remarks that do not count against.
-    pub remarks: Vec<String>,
-}
-
 /// What does not change but by a reload.
 #[derive(Debug, Clone)]
-struct Terms {
-    app: AppName,
-    policy: RefreshPolicy,
-    on_start: OnStart,
+pub(super) struct Terms {
+    pub(super) app: AppName,
+    pub(super) policy: RefreshPolicy,
+    pub(super) on_start: OnStart,
 }
 
 /// A way to ask the engine. Cheap to clone.
 #[derive(Debug, Clone)]
 pub struct Handle {
-    view: Arc<View>,
+    pub(super) view: Arc<View>,
     commands: mpsc::Sender<Command>,
-    rules: Arc<ArcSwap<Rules>>,
-    terms: Arc<ArcSwap<Terms>>,
-    metrics: Arc<Metrics>,
-    clock: Arc<dyn Clock>,
-    refused_reload: Arc<ArcSwap<Option<String>>>,
+    pub(super) rules: Arc<ArcSwap<Rules>>,
+    pub(super) terms: Arc<ArcSwap<Terms>>,
+    pub(super) metrics: Arc<Metrics>,
+    pub(super) clock: Arc<dyn Clock>,
+    pub(super) refused_reload: Arc<ArcSwap<Option<String>>>,
 }
 
 impl Handle {
@@ -259,56 +240,6 @@ impl Handle {
         })
     }
 
-    /// One portal's state.
-    ///
-    /// # Errors
-    /// Not allowed, or no such portal.
-    pub fn portal(&self, caller: &Caller, portal: PortalId) -> Result<Arc<PortalView>, Denial> {
-        permit(self.rules.load().allow(caller, Right::Status, portal))?;
-        Ok(self.view.slot(portal).ok_or(Denial::UnknownPortal)?.now())
-    }
-
-    /// The portals the caller may see, in state `state` if one is named, after `after`, at most `limit`.
-    ///
-    /// # Errors
-    /// The caller may see none.
-    pub fn portals(
-        &self,
-        caller: &Caller,
-        state: Option<PortalState>,
-        after: Option<PortalId>,
-        limit: usize,
-    ) -> Result<Page, Denial> {
-        let rules = self.rules.load();
-        permit(rules.allow_any(caller, Right::Status))?;
-        let (now, open) = (self.clock.boot(), self.view.overall.load().app.is_open());
-        let slots = self.view.portals.load();
-        let from = after.map_or(std::ops::Bound::Unbounded, std::ops::Bound::Excluded);
-        let mut portals = Vec::new();
-        for (id, slot) in slots.range((from, std::ops::Bound::Unbounded)) {
-            let view = slot.now();
-            let wanted = state.is_none_or(|state| view.portal.state(now, open) == state);
-            if !wanted || !rules.allow(caller, Right::Status, *id) {
-                continue;
-            }
-            if portals.len() == limit {
-                let next = portals.last().map(|(id, _): &(PortalId, _)| *id);
-                return Ok(Page { portals, next });
-            }
-            portals.push((*id, view));
-        }
-        Ok(Page { portals, next: None })
-    }
-
-    /// Everything that is not about one portal.
-    ///
-    /// # Errors
-    /// The caller may not see all portals.
-    pub fn overall(&self, caller: &Caller) -> Result<Arc<Overall>, Denial> {
-        permit(self.rules.load().allow_all(caller, Right::Status))?;
-        Ok(self.view.overall.load_full())
-    }
-
     /// Has every record read again, and waits until that has been applied.
     ///
     /// # Errors
@@ -344,79 +275,6 @@ impl Handle {
     /// Notes that a new configuration was refused and the old one goes on.
     pub fn note_refused_reload(&self, why: String) {
         self.refused_reload.store(Arc::new(Some(why)));
-    }
-
-    /// How many portals are in each state.
-    #[must_use]
-    pub fn census(&self) -> Vec<(PortalState, usize)> {
-        let (now, open) = (self.clock.boot(), self.view.overall.load().app.is_open());
-        let slots = self.view.portals.load();
-        let states: Vec<_> =
-            slots.values().map(|slot| slot.now().portal.state(now, open)).collect();
-        let count = |state| (state, states.iter().filter(|s| **s == state).count());
-        PortalState::ALL.into_iter().map(count).collect()
-    }
-
-    /// Whether the service does its job. Asked by probes, which nobody is denied: it tells words
-    /// and counts only.
-    #[must_use]
-    pub fn readiness(&self) -> Readiness {
-        let (now, overall) = (self.clock.boot(), self.view.overall.load());
-        let terms = self.terms.load();
-        let mut reasons = Vec::new();
-        if !overall.app.is_open() {
-            reasons.push("app_rejected");
-        }
-        let slots = self.view.portals.load();
-        let views: Vec<_> = slots.values().map(|slot| slot.now()).collect();
-        let on_demand = matches!(overall.mode, RefreshMode::OnDemand);
-        let waiting = |view: &&Arc<PortalView>| {
-            let first = view.portal.token.is_none() && view.portal.ended().is_none();
-            first && view.portal.renew_at.is_some() && !on_demand
-        };
-        if views.iter().any(|view| waiting(&view)) {
-            reasons.push(if overall.hubspot.ok { "no_token_yet" } else { "hubspot_unreachable" });
-        }
-        let expired = |view: &Arc<PortalView>| {
-            view.portal.token.is_some_and(|token| token.left(now).is_zero()) && !on_demand
-        };
-        if views.iter().any(expired) {
-            reasons.push("token_expired");
-        }
-        let ended = views.iter().filter(|view| view.portal.ended().is_some()).count();
-        if terms.on_start == OnStart::RequireAll && ended > 0 {
-            reasons.push("grant_ended");
-        }
-        let mut remarks = Vec::new();
-        if !overall.store.ok {
-            remarks.push("the store can't be reached; records in memory are used".to_owned());
-        }
-        remarks.extend(self.refused_reload.load().as_ref().clone());
-        Readiness { reasons, remarks }
-    }
-
-    /// The metrics text, with what is counted on asking brought up to date.
-    #[must_use]
-    pub fn metrics(&self) -> String {
-        for (state, count) in self.census() {
-            let labels = ByState { state: state.as_str() };
-            self.metrics
-                .portals
-                .get_or_create(&labels)
-                .set(i64::try_from(count).unwrap_or(i64::MAX));
-        }
-        let overall = self.view.overall.load();
-        for kind in Kind::ALL {
-            let open = overall.incidents.iter().filter(|incident| incident.kind == kind).count();
-            let labels = ByKind { kind: kind.as_str() };
-            let gauge = self.metrics.incidents_open.get_or_create(&labels);
-            gauge.set(i64::try_from(open).unwrap_or(i64::MAX));
-        }
-        let now = self.clock.boot();
-        let slots = self.view.portals.load();
-        let lives = slots.values().filter_map(|slot| Some(slot.now().portal.token?.left(now)));
-        self.metrics.soonest_expiry.set(lives.min().unwrap_or_default().as_secs_f64());
-        self.metrics.render()
     }
 
     /// Whether the caller may see what concerns all portals (metrics among it).
@@ -456,7 +314,7 @@ impl Handle {
     }
 }
 
-fn permit(allowed: bool) -> Result<(), Denial> {
+pub(super) fn permit(allowed: bool) -> Result<(), Denial> {
     if allowed { Ok(()) } else { Err(Denial::Forbidden) }
 }
 

@@ -17,9 +17,11 @@ mod effects;
 pub mod handle;
 pub mod load;
 pub mod metrics;
+pub mod overview;
 mod portals;
 mod queue;
 pub mod run;
+mod upkeep;
 pub mod view;
 mod work;
 

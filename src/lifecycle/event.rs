@@ -3,6 +3,7 @@
 
 use std::time::Duration;
 
+use super::state::{Generation, TokenLife};
 use crate::{
     portal::{ClientId, PortalId, Scopes},
     secret::{AccessToken, ClientSecret, RefreshToken},
@@ -123,4 +124,83 @@ impl RefusalClass {
                 | Self::Unknown
         )
     }
+}
+
+/// What happened to one portal.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Event {
+    /// An instant named by [`Portal::wakes`](super::Portal::wakes) has come.
+    Woke,
+    /// A caller needs a better token than the one in hand.
+    Wanted,
+    /// HubSpot answers again after an outage.
+    HubSpotBack,
+    /// The record holds another grant than the one in use.
+    RecordChanged,
+    /// The record can't be used as it stands.
+    RecordUnusable,
+    /// What was in flight has come back.
+    Done {
+        /// The grant it was about.
+        generation: Generation,
+        /// What came back.
+        outcome: Outcome,
+    },
+}
+
+/// How something that was in flight came back.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Outcome {
+    /// A refresh brought a token.
+    Refreshed {
+        /// The access token's span.
+        token: TokenLife,
+        /// The answer named a refresh token other than the one spent.
+        rotated: bool,
+        /// What the answer says of portal and scopes.
+        facts: Facts,
+    },
+    /// A refresh was refused or failed.
+    RefreshRefused {
+        /// What follows from it.
+        class: RefusalClass,
+        /// How long HubSpot asks to wait.
+        retry_after: Option<Duration>,
+    },
+    /// The new refresh token is in the store.
+    Saved,
+    /// The store took nothing: somebody else wrote first.
+    SaveConflict,
+    /// The store could not be reached or said no.
+    SaveFailed,
+    /// The record was read again.
+    Reread(Reread),
+    /// HubSpot said that the grant is good.
+    IntrospectedActive(Facts),
+    /// HubSpot said that the grant is dead.
+    IntrospectedInactive,
+    /// The question was refused or failed.
+    IntrospectionRefused(RefusalClass),
+}
+
+/// What an answer says of the grant, compared with what is expected.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Facts {
+    /// It is for another portal than the one it is stored under.
+    pub wrong_portal: bool,
+    /// It was given to another app.
+    pub wrong_app: bool,
+    /// Required scopes are missing; `None` where the answer does not say.
+    pub scopes_missing: Option<bool>,
+}
+
+/// What a second look at the record showed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Reread {
+    /// The grant in use stands there still.
+    Same,
+    /// Another grant stands there: it is the one in use now.
+    Newer,
+    /// The store could not be asked.
+    Failed,
 }

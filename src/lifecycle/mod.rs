@@ -2,6 +2,7 @@
 //! no I/O; time comes in as a value.
 
 pub mod app;
+pub mod effect;
 pub mod event;
 pub mod policy;
 pub mod schedule;
@@ -9,7 +10,10 @@ pub mod state;
 pub mod step;
 
 pub use app::{App, Change, Probe};
-pub use event::{ClientPair, Granted, Introspection, Refusal, RefusalClass};
+pub use effect::{Cause, Effect};
+pub use event::{
+    ClientPair, Event, Facts, Granted, Introspection, Outcome, Refusal, RefusalClass, Reread,
+};
 pub use policy::{OnStart, RefreshMode, RefreshPolicy, ValidatePolicy};
 pub use state::{Doubt, End, Generation, Phase, Portal, PortalState, Superseded, TokenLife};
-pub use step::{Cause, Context, Effect, Event, Facts, Outcome, Reread, step};
+pub use step::{Context, step};

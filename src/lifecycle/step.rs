@@ -4,134 +4,16 @@
 use std::time::Duration;
 
 use super::{
-    event::RefusalClass,
+    effect::{Cause, Effect},
+    event::{Event, Facts, Outcome, RefusalClass, Reread},
     policy::RefreshPolicy,
     schedule,
-    state::{Doubt, End, Generation, Phase, Portal, Superseded, TokenLife},
+    state::{Doubt, End, Phase, Portal, Superseded, TokenLife},
 };
 use crate::{
     portal::PortalId,
     time::{Backoff, BootTime},
 };
-
-/// What happened to one portal.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Event {
-    /// An instant named by [`Portal::wakes`] has come.
-    Woke,
-    /// A caller needs a better token than the one in hand.
-    Wanted,
-    /// HubSpot answers again after an outage.
-    HubSpotBack,
-    /// The record holds another grant than the one in use.
-    RecordChanged,
-    /// The record can't be used as it stands.
-    RecordUnusable,
-    /// What was in flight has come back.
-    Done {
-        /// The grant it was about.
-        generation: Generation,
-        /// What came back.
-        outcome: Outcome,
-    },
-}
-
-/// How something that was in flight came back.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Outcome {
-    /// A refresh brought a token.
-    Refreshed {
-        /// The access token's span.
-        token: TokenLife,
-        /// The answer named a refresh token other than the one spent.
-        rotated: bool,
-        /// What the answer says of portal and scopes.
-        facts: Facts,
-    },
-    /// A refresh was refused or failed.
-    RefreshRefused {
-        /// What follows from it.
-        class: RefusalClass,
-        /// How long HubSpot asks to wait.
-        retry_after: Option<Duration>,
-    },
-    /// The new refresh token is in the store.
-    Saved,
-    /// The store took nothing: somebody else wrote first.
-    SaveConflict,
-    /// The store could not be reached or said no.
-    SaveFailed,
-    /// The record was read again.
-    Reread(Reread),
-    /// HubSpot said that the grant is good.
-    IntrospectedActive(Facts),
-    /// HubSpot said that the grant is dead.
-    IntrospectedInactive,
-    /// The question was refused or failed.
-    IntrospectionRefused(RefusalClass),
-}
-
-/// What an answer says of the grant, compared with what is expected.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub struct Facts {
-    /// It is for another portal than the one it is stored under.
-    pub wrong_portal: bool,
-    /// It was given to another app.
-    pub wrong_app: bool,
-    /// Required scopes are missing; `None` where the answer does not say.
-    pub scopes_missing: Option<bool>,
-}
-
-/// What a second look at the record showed.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Reread {
-    /// The grant in use stands there still.
-    Same,
-    /// Another grant stands there: it is the one in use now.
-    Newer,
-    /// The store could not be asked.
-    Failed,
-}
-
-/// What is to be done.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub enum Effect {
-    /// Spend the refresh token once.
-    Refresh,
-    /// Ask HubSpot what the refresh token is.
-    Introspect,
-    /// Read the record again.
-    Reread,
-    /// Put the new refresh token into the store, by check-and-set.
-    Save,
-    /// Hand the new access token to callers.
-    Publish,
-    /// Give callers no token any more, and wipe it.
-    Withdraw,
-    /// Forget a token that was held back: a newer grant won.
-    DropHeld,
-    /// The client pair was refused: a matter of the app, not of this portal (I6).
-    AppRefused,
-    /// The client pair was accepted.
-    AppAccepted,
-    /// HubSpot asks everybody to slow down.
-    Throttled(Option<Duration>),
-    /// Tell people of this cause, if they have not been told.
-    Open(Cause),
-    /// Tell people that this cause is gone, if they had been told.
-    Close(Cause),
-}
-
-/// What a person may have to know about one portal.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub enum Cause {
-    /// The grant ended, and why.
-    Ended(End),
-    /// A new refresh token is not in the store.
-    Unsaved,
-    /// Required scopes are missing.
-    ScopeMissing,
-}
 
 /// What a decision depends on besides state and event.
 #[derive(Debug, Clone, Copy)]

@@ -1,0 +1,86 @@
+//! A reload: the configuration and every record again. Whatever is wrong with the new one, the old
+//! one goes on (I14).
+
+use std::sync::Arc;
+
+use sd_notify::NotifyState;
+use tokio::sync::oneshot;
+use tokio_util::sync::CancellationToken;
+
+use super::{alerting, engine_settings, notify, rules};
+use crate::{
+    config::Config,
+    engine::{Command, Handle, Metrics},
+    time::{Clock, SystemClock},
+};
+
+/// What a reload renews.
+pub(super) struct Renew<'a> {
+    pub(super) handle: &'a Handle,
+    pub(super) commands: &'a tokio::sync::mpsc::Sender<Command>,
+    pub(super) metrics: &'a Arc<Metrics>,
+    pub(super) stop_alerts: &'a CancellationToken,
+}
+
+impl Renew<'_> {
+    /// Reads the configuration and every record again. A bad file keeps the old one running (I14).
+    pub(super) async fn reload(
+        &self,
+        current: Config,
+        reread: &impl Fn() -> Result<Config, String>,
+    ) -> Config {
+        let since = rustix::time::clock_gettime(rustix::time::ClockId::Monotonic);
+        notify(&[
+            NotifyState::Reloading,
+            NotifyState::MonotonicUsec(
+                i128::from(since.tv_sec) * 1_000_000 + i128::from(since.tv_nsec) / 1_000,
+            ),
+        ]);
+        let next = match reread() {
+            Ok(next) => self.adopt(&current, next).await.unwrap_or(current),
+            Err(mistakes) => {
+                tracing::error!(
+                    "the new configuration is refused and the old one goes on:\n{mistakes}"
+                );
+                self.handle.note_refused_reload(
+                    "the last reload was refused: the configuration has mistakes, see the log"
+                        .to_owned(),
+                );
+                current
+            }
+        };
+        let (done, heard) = oneshot::channel();
+        if self.commands.send(Command::Reload(done)).await.is_ok() {
+            match heard.await {
+                Ok(Ok(())) => tracing::info!("records read again"),
+                Ok(Err(kind)) => {
+                    tracing::warn!(trouble = kind.as_str(), "records could not be read again");
+                }
+                Err(_) => {}
+            }
+        }
+        notify(&[NotifyState::Ready]);
+        next
+    }
+
+    async fn adopt(&self, current: &Config, next: Config) -> Option<Config> {
+        for part in current.needs_restart(&next) {
+            tracing::warn!(section = part, "changed; this takes effect at the next start");
+        }
+        let clock: Arc<dyn Clock> = Arc::new(SystemClock);
+        match alerting(&next, &clock, self.metrics, self.stop_alerts) {
+            Ok(alerting) => {
+                // The engine only stops listening when the process ends.
+                self.commands.send(Command::Reroute(alerting)).await.ok();
+            }
+            Err(error) => {
+                tracing::error!(%error, "the new configuration is refused and the old one goes on");
+                self.handle.note_refused_reload(error.to_string());
+                return None;
+            }
+        }
+        self.handle.configure(rules(&next), engine_settings(&next)).await;
+        tracing::info!("configuration read again");
+        Some(next)
+    }
+}

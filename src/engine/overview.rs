@@ -1,0 +1,160 @@
+//! What the engine tells of itself: states, readiness, counts. Reads what is published, waits for
+//! nobody, and takes a caller wherever it is about portals.
+
+use std::sync::Arc;
+
+use super::{
+    Handle,
+    handle::{Denial, permit},
+    metrics::{ByKind, ByState},
+    view::{Overall, PortalView},
+};
+use crate::{
+    access::{Caller, Right},
+    incident::Kind,
+    lifecycle::{OnStart, PortalState, RefreshMode},
+    portal::PortalId,
+};
+
+/// A page of portals.
+#[derive(Debug, Clone)]
+pub struct Page {
+    /// The portals, ascending.
+    pub portals: Vec<(PortalId, Arc<PortalView>)>,
+    /// Where the next page starts, if there is one.
+    pub next: Option<PortalId>,
+}
+
+/// Whether the service does its job, and if not, why.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Readiness {
+    /// Reasons against, as stable words; none means ready.
+    pub reasons: Vec<&'static str>,
+    /// Remarks that do not count against.
+    pub remarks: Vec<String>,
+}
+
+impl Handle {
+    /// One portal's state.
+    ///
+    /// # Errors
+    /// Not allowed, or no such portal.
+    pub fn portal(&self, caller: &Caller, portal: PortalId) -> Result<Arc<PortalView>, Denial> {
+        permit(self.rules.load().allow(caller, Right::Status, portal))?;
+        Ok(self.view.slot(portal).ok_or(Denial::UnknownPortal)?.now())
+    }
+
+    /// The portals the caller may see, in state `state` if one is named, after `after`, at most `limit`.
+    ///
+    /// # Errors
+    /// The caller may see none.
+    pub fn portals(
+        &self,
+        caller: &Caller,
+        state: Option<PortalState>,
+        after: Option<PortalId>,
+        limit: usize,
+    ) -> Result<Page, Denial> {
+        let rules = self.rules.load();
+        permit(rules.allow_any(caller, Right::Status))?;
+        let (now, open) = (self.clock.boot(), self.view.overall.load().app.is_open());
+        let slots = self.view.portals.load();
+        let from = after.map_or(std::ops::Bound::Unbounded, std::ops::Bound::Excluded);
+        let mut portals = Vec::new();
+        for (id, slot) in slots.range((from, std::ops::Bound::Unbounded)) {
+            let view = slot.now();
+            let wanted = state.is_none_or(|state| view.portal.state(now, open) == state);
+            if !wanted || !rules.allow(caller, Right::Status, *id) {
+                continue;
+            }
+            if portals.len() == limit {
+                let next = portals.last().map(|(id, _): &(PortalId, _)| *id);
+                return Ok(Page { portals, next });
+            }
+            portals.push((*id, view));
+        }
+        Ok(Page { portals, next: None })
+    }
+
+    /// Everything that is not about one portal.
+    ///
+    /// # Errors
+    /// The caller may not see all portals.
+    pub fn overall(&self, caller: &Caller) -> Result<Arc<Overall>, Denial> {
+        permit(self.rules.load().allow_all(caller, Right::Status))?;
+        Ok(self.view.overall.load_full())
+    }
+
+    /// How many portals are in each state.
+    #[must_use]
+    pub fn census(&self) -> Vec<(PortalState, usize)> {
+        let (now, open) = (self.clock.boot(), self.view.overall.load().app.is_open());
+        let slots = self.view.portals.load();
+        let states: Vec<_> =
+            slots.values().map(|slot| slot.now().portal.state(now, open)).collect();
+        let count = |state| (state, states.iter().filter(|s| **s == state).count());
+        PortalState::ALL.into_iter().map(count).collect()
+    }
+
+    /// Whether the service does its job. Asked by probes, which nobody is denied: it tells words
+    /// and counts only.
+    #[must_use]
+    pub fn readiness(&self) -> Readiness {
+        let (now, overall) = (self.clock.boot(), self.view.overall.load());
+        let terms = self.terms.load();
+        let mut reasons = Vec::new();
+        if !overall.app.is_open() {
+            reasons.push("app_rejected");
+        }
+        let slots = self.view.portals.load();
+        let views: Vec<_> = slots.values().map(|slot| slot.now()).collect();
+        let on_demand = matches!(overall.mode, RefreshMode::OnDemand);
+        let waiting = |view: &&Arc<PortalView>| {
+            let first = view.portal.token.is_none() && view.portal.ended().is_none();
+            first && view.portal.renew_at.is_some() && !on_demand
+        };
+        if views.iter().any(|view| waiting(&view)) {
+            reasons.push(if overall.hubspot.ok { "no_token_yet" } else { "hubspot_unreachable" });
+        }
+        let expired = |view: &Arc<PortalView>| {
+            view.portal.token.is_some_and(|token| token.left(now).is_zero()) && !on_demand
+        };
+        if views.iter().any(expired) {
+            reasons.push("token_expired");
+        }
+        let ended = views.iter().filter(|view| view.portal.ended().is_some()).count();
+        if terms.on_start == OnStart::RequireAll && ended > 0 {
+            reasons.push("grant_ended");
+        }
+        let mut remarks = Vec::new();
+        if !overall.store.ok {
+            remarks.push("the store can't be reached; records in memory are used".to_owned());
+        }
+        remarks.extend(self.refused_reload.load().as_ref().clone());
+        Readiness { reasons, remarks }
+    }
+
+    /// The metrics text, with what is counted on asking brought up to date.
+    #[must_use]
+    pub fn metrics(&self) -> String {
+        for (state, count) in self.census() {
+            let labels = ByState { state: state.as_str() };
+            self.metrics
+                .portals
+                .get_or_create(&labels)
+                .set(i64::try_from(count).unwrap_or(i64::MAX));
+        }
+        let overall = self.view.overall.load();
+        for kind in Kind::ALL {
+            let open = overall.incidents.iter().filter(|incident| incident.kind == kind).count();
+            let labels = ByKind { kind: kind.as_str() };
+            let gauge = self.metrics.incidents_open.get_or_create(&labels);
+            gauge.set(i64::try_from(open).unwrap_or(i64::MAX));
+        }
+        let now = self.clock.boot();
+        let slots = self.view.portals.load();
+        let lives = slots.values().filter_map(|slot| Some(slot.now().portal.token?.left(now)));
+        self.metrics.soonest_expiry.set(lives.min().unwrap_or_default().as_secs_f64());
+        self.metrics.render()
+    }
+}

@@ -1,0 +1,45 @@
+//! What the rules can ask for, as data: the engine carries it out and reports back.
+
+use std::time::Duration;
+
+use super::state::End;
+
+/// What is to be done.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Effect {
+    /// Spend the refresh token once.
+    Refresh,
+    /// Ask HubSpot what the refresh token is.
+    Introspect,
+    /// Read the record again.
+    Reread,
+    /// Put the new refresh token into the store, by check-and-set.
+    Save,
+    /// Hand the new access token to callers.
+    Publish,
+    /// Give callers no token any more, and wipe it.
+    Withdraw,
+    /// Forget a token that was held back: a newer grant won.
+    DropHeld,
+    /// The client pair was refused: a matter of the app, not of this portal (I6).
+    AppRefused,
+    /// The client pair was accepted.
+    AppAccepted,
+    /// HubSpot asks everybody to slow down.
+    Throttled(Option<Duration>),
+    /// Tell people of this cause, if they have not been told.
+    Open(Cause),
+    /// Tell people that this cause is gone, if they had been told.
+    Close(Cause),
+}
+
+/// What a person may have to know about one portal.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Cause {
+    /// The grant ended, and why.
+    Ended(End),
+    /// A new refresh token is not in the store.
+    Unsaved,
+    /// Required scopes are missing.
+    ScopeMissing,
+}
