@@ -105,6 +105,18 @@ impl<'s, 't> Section<'s, 't> {
         self.table.is_some()
     }
 
+    /// Whether the section has this key, be its value good or not.
+    pub(super) fn has(&self, key: &str) -> bool {
+        self.table.is_some_and(|table| table.get(key).is_some())
+    }
+
+    /// Notes that `key` is missing, unless it is there and its value has been found wrong.
+    pub(super) fn missing(&self, findings: &mut Findings<'_>, key: &str, hint: impl Into<String>) {
+        if !self.has(key) {
+            self.wrong(findings, key, "is missing", hint);
+        }
+    }
+
     /// Notes what is wrong with the section as a whole.
     pub(super) fn wrong(
         &self,
@@ -195,9 +207,11 @@ impl<'s, 't> Section<'s, 't> {
         }
     }
 
+    /// A list of texts that are not empty; with `numbers`, whole numbers count as texts.
     pub(super) fn texts(
         &mut self,
         key: &'static str,
+        numbers: bool,
         findings: &mut Findings<'_>,
     ) -> Option<Vec<Found<String>>> {
         let found = self.value(key)?;
@@ -209,13 +223,12 @@ impl<'s, 't> Section<'s, 't> {
         let mut texts = Vec::new();
         for item in array {
             match item.get_ref() {
-                DeValue::String(text) => texts.push(Found {
+                DeValue::String(text) if !text.is_empty() => texts.push(Found {
                     value: text.to_string(),
                     at: item.span(),
                     key: found.key.clone(),
                 }),
-                // Portal ids may be written as numbers.
-                DeValue::Integer(number) => texts.push(Found {
+                DeValue::Integer(number) if numbers => texts.push(Found {
                     value: number.as_str().to_owned(),
                     at: item.span(),
                     key: found.key.clone(),
@@ -380,7 +393,11 @@ impl<'s, 't> Section<'s, 't> {
                 continue;
             }
             let (what, hint) = unknown(word, &self.asked);
-            findings.mistake(&key.span(), self.path_of(word), what, hint);
+            // A key may be anything in quotation marks, a secret pasted into the wrong place too.
+            let plain = word.len() <= 32
+                && word.chars().all(|c| c.is_ascii_alphanumeric() || "-_".contains(c));
+            let shown = if plain { self.path_of(word) } else { self.path_of("") };
+            findings.mistake(&key.span(), shown, what, hint);
         }
     }
 }

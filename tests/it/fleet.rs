@@ -39,7 +39,7 @@ async fn i1_i2_two_hundred_portals_for_a_minute_never_see_an_expired_token_or_a_
             reader,
             place.standin.url.clone(),
             service.client.clone(),
-            seen.clone(),
+            Arc::clone(&seen),
         ));
     }
     while let Some(ended) = readers.join_next().await {
