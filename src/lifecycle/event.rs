@@ -135,6 +135,8 @@ pub enum Event {
     Wanted,
     /// HubSpot answers again after an outage.
     HubSpotBack,
+    /// The service is about to end.
+    LastCall,
     /// The record holds another grant than the one in use.
     RecordChanged,
     /// The record can't be used as it stands.
