@@ -202,6 +202,9 @@ fn greet(config: &Config, world: &World, loaded: &Loaded) {
     for warning in &config.warnings {
         tracing::warn!("{warning}");
     }
+    tracing::warn!(
+        "no journal is kept by this version, with or without state_dir: a refresh token that HubSpot has replaced and that the store has not taken yet is lost if the process is killed in between"
+    );
     for stray in &loaded.strays {
         tracing::warn!(name = %stray, "a record among the portals is not named by a portal id and is ignored");
     }

@@ -94,7 +94,7 @@ async fn examine(config: &Config, findings: &mut Vec<Finding>) {
         Ok(loaded) => loaded,
         Err(error) => return findings.push(Finding::bad("records", error.into())),
     };
-    findings.push(Finding::good("records", format!("{} portals", loaded.portals.len())));
+    findings.push(Finding::good("records", format!("portals stored: {}", loaded.portals.len())));
     for stray in &loaded.strays {
         let what = format!("a record named {stray:?} is ignored: a portal id is digits only");
         findings.push(Finding::note("records", &what));

@@ -190,9 +190,6 @@ fn read(
         let hint = "take [audit] out: starting without the log you asked for would be worse than not starting";
         audit.wrong(findings, "", "is not to be had in this version", hint);
     }
-    findings.warn(
-        "this version keeps no journal, with or without state_dir: a refresh token that HubSpot has replaced and that the store has not taken yet is lost if the process is killed in between",
-    );
     root.finish(findings);
     Some(Config {
         app: app?,

@@ -69,12 +69,7 @@ impl Step<'_> {
             Event::Wanted if self.portal.phase == Phase::Resting => self.wanted(),
             Event::Wanted => {}
             Event::HubSpotBack => self.hubspot_back(),
-            Event::LastCall if self.portal.phase == Phase::Resting => {
-                if self.portal.save_at.is_some() {
-                    self.save();
-                }
-            }
-            Event::LastCall => {}
+            Event::LastCall => self.last_call(),
             Event::RecordChanged => self.superseded(Superseded::ByNewer),
             Event::RecordUnusable => self.superseded(Superseded::ByUnusable),
             Event::Done { generation, outcome }
@@ -87,6 +82,12 @@ impl Step<'_> {
                     self.replace(by);
                 }
             }
+        }
+    }
+
+    fn last_call(&mut self) {
+        if self.portal.phase == Phase::Resting && self.portal.save_at.is_some() {
+            self.save();
         }
     }
 
