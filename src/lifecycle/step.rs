@@ -4,8 +4,9 @@
 use std::time::Duration;
 
 use super::{
+    answer::RefusalClass,
     effect::{Cause, Effect},
-    event::{Event, Facts, Outcome, RefusalClass, Reread},
+    event::{Event, Facts, Outcome, Reread},
     policy::RefreshPolicy,
     schedule,
     state::{Doubt, End, Phase, Portal, Superseded, TokenLife},
