@@ -5,6 +5,7 @@
     reason = "a test that can't go on fails, loudly"
 )]
 
+mod architecture;
 mod service;
 mod sim;
 mod sim_clients;

@@ -7,6 +7,7 @@ pub(crate) mod program;
 pub(crate) mod service;
 pub(crate) mod sim;
 pub(crate) mod sim_client;
+pub(crate) mod source;
 
 pub(crate) use moto::moto;
 pub(crate) use openbao::openbao;
