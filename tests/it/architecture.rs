@@ -55,8 +55,7 @@ const LONG: [(&str, &str); 1] =
     [("lifecycle/step.rs", "one pure function and its steps, read side by side with its table")];
 
 /// Names that say nothing.
-const EMPTY_NAMES: [&str; 7] =
-    ["utils", "util", "common", "helpers", "types", "manager", "misc"];
+const EMPTY_NAMES: [&str; 7] = ["utils", "util", "common", "helpers", "types", "manager", "misc"];
 
 fn floor(room: &str) -> Option<usize> {
     FLOORS.iter().position(|floor| floor.contains(&room))
@@ -255,7 +254,10 @@ fn no_lint_is_silenced_for_good_and_nothing_is_swapped_under_test() {
         for (number, line) in source.text.lines().enumerate() {
             let line = line.trim();
             let at = format!("{}:{}", source.name, number + 1);
-            assert!(!line.starts_with("#[allow(") && !line.starts_with("#![allow("), "{at}: {line}");
+            assert!(
+                !line.starts_with("#[allow(") && !line.starts_with("#![allow("),
+                "{at}: {line}"
+            );
             assert!(!line.contains("cfg(not(test))"), "{at}: {line}");
         }
     }
@@ -281,7 +283,8 @@ fn every_invariant_that_the_code_claims_has_a_test_that_bears_its_number() {
     let sources = Source::all();
     let mut files = Vec::new();
     rust_files(&Path::new(env!("CARGO_MANIFEST_DIR")).join("tests"), &mut files);
-    let tests = files.iter().map(|file| Source::new("t.rs", std::fs::read_to_string(file).unwrap()));
+    let tests =
+        files.iter().map(|file| Source::new("t.rs", std::fs::read_to_string(file).unwrap()));
     let tests: Vec<_> = tests.collect();
     let tested: BTreeSet<u32> = sources
         .iter()

@@ -12,6 +12,7 @@ mod sim_clients;
 mod sim_faults;
 mod sim_manual;
 mod sim_time;
+mod socket;
 mod store_aws;
 mod store_beds;
 mod store_contract;
