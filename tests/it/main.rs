@@ -5,6 +5,7 @@
     reason = "a test that can't go on fails, loudly"
 )]
 
+mod access;
 mod architecture;
 mod service;
 mod sim;

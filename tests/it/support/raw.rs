@@ -3,6 +3,7 @@
 
 use std::path::Path;
 
+use rustix::process::{Gid, Uid};
 use serde_json::Value;
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
@@ -25,6 +26,12 @@ impl RawReply {
         let (head, body) = text.split_once("\r\n\r\n")?;
         let status = head.strip_prefix("HTTP/1.1 ")?.get(..3)?.parse().ok()?;
         Some(Self { status, head: head.to_owned(), body: body.to_owned() })
+    }
+
+    /// All of it but the hour.
+    pub(crate) fn undated(&self) -> String {
+        let lines = self.head.lines().filter(|line| !line.starts_with("date:"));
+        lines.chain(["", &self.body]).collect::<Vec<_>>().join("\n")
     }
 
     /// The value of a header.
@@ -56,6 +63,41 @@ impl RawReply {
     }
 }
 
+/// A connection by a process of this user and this primary group; `groups` are its others. Only root
+/// can make one.
+pub(crate) fn connect_as(socket: &Path, uid: u32, gid: u32, groups: &[u32]) -> UnixStream {
+    use rustix::thread::{set_thread_groups, set_thread_res_gid, set_thread_res_uid};
+    let connect = || {
+        // Of this thread alone, which ends with it; the kernel notes who it is when it connects.
+        let groups: Vec<_> = groups.iter().map(|id| Gid::from_raw(*id)).collect();
+        let (uid, gid) = (Uid::from_raw(uid), Gid::from_raw(gid));
+        set_thread_groups(&groups).and_then(|()| set_thread_res_gid(gid, gid, gid))?;
+        set_thread_res_uid(uid, uid, uid)?;
+        std::os::unix::net::UnixStream::connect(socket)
+    };
+    assert!(rustix::process::geteuid().is_root(), "this test plays other users: run it as root");
+    let stream = std::thread::scope(|threads| threads.spawn(connect).join().unwrap()).unwrap();
+    stream.set_nonblocking(true).unwrap();
+    UnixStream::from_std(stream).unwrap()
+}
+
+/// One request on a connection, which is not kept.
+pub(crate) async fn ask_on(stream: UnixStream, method: &str, target: &str) -> RawReply {
+    ask_with(stream, method, target, "").await
+}
+
+/// The same with further header lines, each with its line end.
+pub(crate) async fn ask_with(
+    mut stream: UnixStream,
+    method: &str,
+    target: &str,
+    headers: &str,
+) -> RawReply {
+    stream.write_all(request(method, target, headers).as_bytes()).await.unwrap();
+    let text = heard(&mut stream).await;
+    RawReply::parse(&text).unwrap_or_else(|| panic!("{method} {target}: {text:?}"))
+}
+
 /// Everything the service says to these bytes until it hangs up.
 pub(crate) async fn say(socket: &Path, bytes: &[u8]) -> String {
     let mut stream = UnixStream::connect(socket).await.unwrap();
@@ -75,8 +117,7 @@ pub(crate) async fn heard(stream: &mut UnixStream) -> String {
 
 /// One request with further header lines, each with its line end.
 pub(crate) async fn ask(socket: &Path, method: &str, target: &str, headers: &str) -> RawReply {
-    let text = say(socket, request(method, target, headers).as_bytes()).await;
-    RawReply::parse(&text).unwrap_or_else(|| panic!("{method} {target}: {text:?}"))
+    ask_with(UnixStream::connect(socket).await.unwrap(), method, target, headers).await
 }
 
 /// The request's bytes; the connection is not kept.
