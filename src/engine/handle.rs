@@ -161,7 +161,7 @@ impl Handle {
             }
             // A full queue means that thousands wait already; this one's wish is among them or its
             // time runs out below.
-            self.commands.try_send(Command::Want(portal)).ok();
+            self.commands.try_send(Command::Want(portal, view.portal.token)).ok();
             let left = (began + PATIENCE).until(now);
             match timeout(left, news.changed()).await {
                 Ok(Ok(())) => {}

@@ -22,7 +22,7 @@ use super::{
 };
 use crate::{
     incident::Book,
-    lifecycle::{App, ClientPair, Effect, Event, Phase, RefreshMode, schedule::Pace},
+    lifecycle::{App, ClientPair, Effect, Event, Phase, RefreshMode, TokenLife, schedule::Pace},
     portal::PortalId,
     store::StoreErrorKind,
     time::BootTime,
@@ -31,8 +31,8 @@ use crate::{
 /// Questions and wishes from outside the engine.
 #[derive(Debug)]
 pub enum Command {
-    /// Somebody waits for a better token.
-    Want(PortalId),
+    /// Somebody waits for a better token of this portal's than the one they saw.
+    Want(PortalId, Option<TokenLife>),
     /// Read every record again; the sender hears when it has been applied.
     Reload(oneshot::Sender<Result<(), StoreErrorKind>>),
     /// Go on with other settings.
@@ -246,9 +246,12 @@ impl Engine {
 
     fn obey(&mut self, command: Command) {
         match command {
-            Command::Want(portal) => {
-                self.step(portal, Event::Wanted);
-                self.queue.hurry(portal);
+            Command::Want(portal, seen) => {
+                // What was wished for may have come while the wish waited: it is not fetched twice.
+                if self.portals.get(portal).is_some_and(|entry| entry.portal.token == seen) {
+                    self.step(portal, Event::Wanted);
+                    self.queue.hurry(portal);
+                }
             }
             Command::Reload(done) => {
                 self.reload.waiting.push(done);

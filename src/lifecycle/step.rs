@@ -175,6 +175,7 @@ impl Step<'_> {
         if now < self.portal.not_before {
             return;
         }
+        self.follow_mode();
         let unseen = !self.portal.proven && self.portal.token.is_none();
         let validation = reached(Some(self.portal.validation_due));
         if self.context.introspect_first && unseen && validation {
@@ -186,6 +187,16 @@ impl Step<'_> {
         } else if validation {
             self.introspect(Doubt::Routine);
         }
+    }
+
+    /// A portal that is not kept warm is refreshed when somebody asks; one that is again, by itself.
+    fn follow_mode(&mut self) {
+        let Context { now, portal, policy, warm, .. } = *self.context;
+        self.portal.renew_at = self.portal.renew_at.filter(|_| warm).or_else(|| {
+            let renewal =
+                |token: TokenLife| schedule::renewal(portal, token.issued, token.life(), policy);
+            warm.then(|| self.portal.token.map_or(now, renewal))
+        });
     }
 
     fn wanted(&mut self) {

@@ -5,7 +5,10 @@ use std::{sync::Arc, time::Duration};
 use axum::{
     Extension, Router,
     body::Body,
-    extract::{Path, Query, State, rejection::QueryRejection},
+    extract::{
+        Path, Query, State,
+        rejection::{PathRejection, QueryRejection},
+    },
     http::{HeaderMap, HeaderValue, StatusCode, header},
     response::{IntoResponse, Response},
     routing::{get, post},
@@ -22,7 +25,7 @@ use crate::{
         Denial, Handle,
         view::{Health, PortalView},
     },
-    portal::PortalId,
+    portal::{NotAPortalId, PortalId},
 };
 
 /// A page of portals, unless asked for less.
@@ -57,6 +60,9 @@ pub(super) fn health(handle: Handle) -> Router {
         .with_state(handle)
 }
 
+/// The part of the path that names a portal, as it came.
+type NamedPortal = Result<Path<String>, PathRejection>;
+
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 struct TokenQuery {
@@ -66,11 +72,11 @@ struct TokenQuery {
 async fn token(
     State(handle): State<Handle>,
     Extension(caller): Extension<Caller>,
-    Path(id): Path<String>,
+    id: NamedPortal,
     query: Result<Query<TokenQuery>, QueryRejection>,
     headers: HeaderMap,
 ) -> Result<Response, Problem> {
-    let portal = portal_id(&id)?;
+    let portal = portal_id(id)?;
     let Query(query) = query.map_err(|_| bad("min_ttl is a whole number of seconds"))?;
     if query.min_ttl.is_some_and(|seconds| seconds > LONGEST_TTL) {
         return Err(bad("min_ttl is at most a day"));
@@ -105,16 +111,17 @@ fn matches(headers: &HeaderMap, etag: &str) -> bool {
     let given = headers.get_all(header::IF_NONE_MATCH).into_iter();
     given.filter_map(|value| value.to_str().ok()).flat_map(|list| list.split(',')).any(|one| {
         let one = one.trim();
-        one.strip_prefix("W/").unwrap_or(one) == etag
+        // `*` is whatever there is now (RFC 9110, 13.1.2).
+        one == "*" || one.strip_prefix("W/").unwrap_or(one) == etag
     })
 }
 
 async fn portal(
     State(handle): State<Handle>,
     Extension(caller): Extension<Caller>,
-    Path(id): Path<String>,
+    id: NamedPortal,
 ) -> Result<Response, Problem> {
-    let portal = portal_id(&id)?;
+    let portal = portal_id(id)?;
     let view = handle.portal(&caller, portal).map_err(|d| problem(&d))?;
     Ok(json(StatusCode::OK, "application/json", &portal_body(&handle, portal, &view)))
 }
@@ -226,7 +233,7 @@ async fn livez_known(handle: State<Handle>, caller: Extension<Caller>) -> Respon
 async fn readyz_known(
     handle: State<Handle>,
     caller: Extension<Caller>,
-    query: Query<Verbose>,
+    query: VerboseQuery,
 ) -> Response {
     if handle.knows(&caller) {
         readyz(handle, query).await
@@ -256,7 +263,12 @@ struct Verbose {
     verbose: Option<String>,
 }
 
-async fn readyz(State(handle): State<Handle>, Query(query): Query<Verbose>) -> Response {
+type VerboseQuery = Result<Query<Verbose>, QueryRejection>;
+
+async fn readyz(State(handle): State<Handle>, query: VerboseQuery) -> Response {
+    let Ok(Query(query)) = query else {
+        return bad("the query takes verbose").into_response();
+    };
     let readiness = handle.readiness();
     let ready = readiness.reasons.is_empty();
     let mut text = if ready { "ready\n".to_owned() } else { "not ready\n".to_owned() };
@@ -289,8 +301,10 @@ async fn no_such_method() -> Problem {
     named(StatusCode::METHOD_NOT_ALLOWED, "method_not_allowed", "this path takes another method")
 }
 
-fn portal_id(text: &str) -> Result<PortalId, Problem> {
-    text.parse().map_err(|error: crate::portal::NotAPortalId| bad(error.to_string()))
+fn portal_id(named: NamedPortal) -> Result<PortalId, Problem> {
+    // What is not UTF-8 is not a portal id either.
+    let text = named.map_or_else(|_| String::new(), |Path(text)| text);
+    text.parse().map_err(|error: NotAPortalId| bad(error.to_string()))
 }
 
 fn bad(detail: impl Into<String>) -> Problem {

@@ -5,6 +5,8 @@
     reason = "a test that can't go on fails, loudly"
 )]
 
+mod access;
+mod architecture;
 mod fleet;
 mod service;
 mod sim;
@@ -12,6 +14,7 @@ mod sim_clients;
 mod sim_faults;
 mod sim_manual;
 mod sim_time;
+mod socket;
 mod store_aws;
 mod store_beds;
 mod store_contract;

@@ -266,9 +266,29 @@ fn a_grant_that_answers_for_another_portal_is_shut_away() {
 }
 
 #[test]
+fn a_portal_that_is_not_kept_warm_is_refreshed_only_when_somebody_asks() {
+    let policy = RefreshPolicy::default();
+    let mut context = Context {
+        now: at(0),
+        portal: PortalId::new(4711).unwrap(),
+        policy: &policy,
+        validate_every: Duration::from_secs(3600),
+        warm: false,
+        introspect_first: false,
+        chance: 0.0,
+    };
+    let fresh = Portal::loaded(at(0), at(3600));
+    let (cold, effects) = step(&fresh, &Event::Woke, &context);
+    assert_eq!((cold.renew_at, effects), (None, vec![]));
+    assert_eq!(step(&cold, &Event::Wanted, &context).1, [Effect::Refresh]);
+    context.warm = true;
+    assert_eq!(step(&cold, &Event::Woke, &context).1, [Effect::Refresh], "warm again");
+}
+
+#[test]
 fn a_validation_that_finds_a_dead_grant_looks_at_the_record_first() {
     let mut story = Story::live();
-    story.portal.renew_at = None;
+    story.portal.renew_at = Some(story.portal.validation_due + Duration::from_secs(1));
     story.wake();
     assert_eq!(story.effects, [Effect::Introspect]);
     story.done(Outcome::IntrospectedInactive);

@@ -4,9 +4,11 @@
 pub(crate) mod moto;
 pub(crate) mod openbao;
 pub(crate) mod program;
+pub(crate) mod raw;
 pub(crate) mod service;
 pub(crate) mod sim;
 pub(crate) mod sim_client;
+pub(crate) mod source;
 
 pub(crate) use moto::moto;
 pub(crate) use openbao::openbao;

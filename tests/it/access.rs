@@ -1,0 +1,290 @@
+//! Only named callers get anything (I11): the service runs as a user of its own, and others, root
+//! among them, knock at its socket. Needs root, to be other users.
+
+use std::{
+    fs::{self, Permissions},
+    os::unix::fs::{PermissionsExt, chown},
+    path::Path,
+};
+
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+
+use crate::support::{
+    raw::{self, RawReply, ask_on, connect_as},
+    service::{Place, Service, eventually, finish},
+};
+
+/// The service's own user and group.
+const SERVICE: u32 = 64_000;
+/// Users whom rules name.
+const BILLING: u32 = 64_001;
+const WATCHER: u32 = 64_002;
+const OPERATOR: u32 = 64_003;
+const CHIEF: u32 = 64_004;
+const LOOKER: u32 = 64_005;
+/// A group whom a rule names.
+const STAFF: u32 = 64_050;
+/// Nobody whom any rule names.
+const STRANGER: u32 = 64_099;
+
+const RULES: &str = "
+[[access]]
+uid = 64001
+portals = [\"1\", \"2\", \"999\"]
+allow = [\"token\"]
+[[access]]
+uid = 64002
+portals = [\"*\"]
+allow = [\"status\"]
+[[access]]
+uid = 64003
+portals = [\"*\"]
+allow = [\"rotate\"]
+[[access]]
+uid = 64004
+portals = [\"*\"]
+allow = [\"admin\"]
+[[access]]
+uid = 64005
+portals = [\"3\"]
+allow = [\"status\"]
+[[access]]
+gid = 64050
+portals = [\"*\"]
+allow = [\"token\"]
+";
+
+/// A service's question and the answer for who may not ask it.
+const QUESTIONS: [(&str, &str); 8] = [
+    ("GET", "/v1/portals/1/token"),
+    ("GET", "/v1/portals/1"),
+    ("GET", "/v1/portals"),
+    ("GET", "/v1/status"),
+    ("POST", "/v1/reload"),
+    ("GET", "/metrics"),
+    ("GET", "/livez"),
+    ("GET", "/readyz?verbose"),
+];
+
+/// A place whose program runs as [`SERVICE`] and whose files are its own.
+async fn place(rules: &str) -> Place {
+    assert!(rustix::process::geteuid().is_root(), "this test plays other users: run it as root");
+    let mut place = Place::new(3, "[settings]\nrotating = true").await;
+    place.extra += rules;
+    place.uid = Some(SERVICE);
+    let own = |path: &Path| chown(path, Some(SERVICE), Some(SERVICE)).unwrap();
+    own(place.dir.path());
+    for entry in fs::read_dir(place.dir.path()).unwrap().flatten() {
+        own(&entry.path());
+    }
+    fs::set_permissions(place.dir.path(), Permissions::from_mode(0o755)).unwrap();
+    place
+}
+
+/// The running service; the test's own client is a stranger to it.
+async fn serve(place: &Place) -> Service {
+    let service = place.spawn();
+    let up = || tokio::net::UnixStream::connect(place.socket());
+    eventually("the socket is there", || async { up().await.is_ok() }).await;
+    let ready = || ask(place, (SERVICE, SERVICE), "GET", "/readyz");
+    eventually("the service is ready", || async { ready().await.status == 200 }).await;
+    service
+}
+
+/// What the service answers a user who may open the socket, being in its group as well.
+async fn ask(place: &Place, (uid, gid): (u32, u32), method: &str, target: &str) -> RawReply {
+    ask_on(connect_as(&place.socket(), uid, gid, &[SERVICE]), method, target).await
+}
+
+#[tokio::test]
+async fn i11_without_rules_only_the_service_s_own_user_gets_anything() {
+    let place = place("").await;
+    let service = serve(&place).await;
+    for who in [(0, 0), (STRANGER, STRANGER), (STRANGER, SERVICE), (0, SERVICE)] {
+        for (method, target) in QUESTIONS {
+            let reply = ask(&place, who, method, target).await;
+            assert_eq!(reply.status, 403, "{who:?} {method} {target}: {reply:?}");
+            assert_eq!(reply.problem(), "forbidden");
+        }
+    }
+    for (method, target) in QUESTIONS {
+        // Whatever its group.
+        for gid in [SERVICE, STRANGER] {
+            let reply = ask(&place, (SERVICE, gid), method, target).await;
+            assert_eq!(reply.status, 200, "{method} {target}: {reply:?}");
+        }
+    }
+    drop(service);
+}
+
+#[tokio::test]
+async fn i11_each_caller_gets_what_a_rule_names_and_nothing_else() {
+    let place = place(RULES).await;
+    let service = serve(&place).await;
+    let billing = (BILLING, BILLING);
+    let staff = (STRANGER, STAFF);
+    let (watcher, operator) = ((WATCHER, WATCHER), (OPERATOR, OPERATOR));
+    let (chief, looker) = ((CHIEF, CHIEF), (LOOKER, LOOKER));
+    let rows = [
+        (billing, "GET /v1/portals/1/token", 200),
+        (billing, "GET /v1/portals/2/token?min_ttl=60", 200),
+        (billing, "GET /v1/portals/3/token", 403),
+        (billing, "GET /v1/portals/4/token", 403),
+        // Named, and not there: this one it may know.
+        (billing, "GET /v1/portals/999/token", 404),
+        (billing, "GET /v1/portals/1", 403),
+        (billing, "GET /v1/portals", 403),
+        (billing, "GET /v1/status", 403),
+        (billing, "GET /metrics", 403),
+        (billing, "POST /v1/reload", 403),
+        (billing, "GET /livez", 200),
+        (billing, "GET /readyz", 200),
+        (staff, "GET /v1/portals/3/token", 200),
+        (staff, "GET /v1/portals/3", 403),
+        (staff, "GET /v1/status", 403),
+        (staff, "POST /v1/reload", 403),
+        // A named user in a named group has both.
+        ((BILLING, STAFF), "GET /v1/portals/3/token", 200),
+        ((WATCHER, STAFF), "GET /v1/portals/3", 200),
+        (watcher, "GET /v1/portals/3", 200),
+        (watcher, "GET /v1/portals", 200),
+        (watcher, "GET /v1/status", 200),
+        (watcher, "GET /metrics", 200),
+        (watcher, "GET /v1/portals/1/token", 403),
+        (watcher, "POST /v1/reload", 403),
+        (looker, "GET /v1/portals/3", 200),
+        (looker, "GET /v1/portals/1", 403),
+        (looker, "GET /v1/status", 403),
+        (looker, "GET /metrics", 403),
+        (looker, "GET /v1/portals/3/token", 403),
+        (operator, "POST /v1/reload", 200),
+        (operator, "GET /v1/status", 403),
+        (operator, "GET /v1/portals/1/token", 403),
+        (chief, "GET /v1/portals/1/token", 200),
+        (chief, "GET /v1/status", 200),
+        (chief, "GET /metrics", 200),
+        (chief, "POST /v1/reload", 200),
+        ((0, 0), "GET /v1/portals/1/token", 403),
+        ((0, 0), "GET /livez", 403),
+        ((STRANGER, BILLING), "GET /v1/portals/1/token", 403),
+    ];
+    for (who, asked, status) in rows {
+        let (method, target) = asked.split_once(' ').unwrap();
+        let reply = ask(&place, who, method, target).await;
+        assert_eq!(reply.status, status, "{who:?} {asked}: {reply:?}");
+        if status >= 400 {
+            let code = if status == 403 { "forbidden" } else { "unknown_portal" };
+            assert_eq!(reply.problem(), code, "{who:?} {asked}");
+        }
+    }
+    let seen = ask(&place, looker, "GET", "/v1/portals").await.json();
+    let seen: Vec<_> =
+        seen["portals"].as_array().unwrap().iter().map(|one| one["portal_id"].as_u64()).collect();
+    assert_eq!(seen, [Some(3)], "a list holds what the caller may see");
+    drop(service);
+}
+
+#[tokio::test]
+async fn i11_a_denied_caller_does_not_learn_which_portals_there_are() {
+    let place = place(RULES).await;
+    let service = serve(&place).await;
+    for who in [(STRANGER, STRANGER), (WATCHER, WATCHER), (0, 0)] {
+        let there = ask(&place, who, "GET", "/v1/portals/1/token").await;
+        assert_eq!(there.status, 403);
+        for other in ["3", "4", "18446744073709551615"] {
+            let reply = ask(&place, who, "GET", &format!("/v1/portals/{other}/token")).await;
+            assert_eq!(reply.undated(), there.undated(), "{other}");
+        }
+        // Not by what a good question would be refused for, either.
+        let reply = ask(&place, who, "GET", "/v1/portals/1/token?min_ttl=86400").await;
+        assert_eq!(reply.undated(), there.undated());
+    }
+    for other in ["1", "4"] {
+        let reply = ask(&place, (LOOKER, LOOKER), "GET", &format!("/v1/portals/{other}")).await;
+        assert_eq!(reply.problem(), "forbidden", "{other}");
+    }
+    drop(service);
+}
+
+#[tokio::test]
+async fn i11_the_socket_itself_is_shut_to_who_is_not_in_its_group() {
+    let place = place(RULES).await;
+    let service = serve(&place).await;
+    let mode = fs::metadata(place.socket()).unwrap().permissions().mode();
+    assert_eq!(mode & 0o777, 0o660);
+    let mut command = place.command(&["token", "1"]);
+    command.uid(BILLING).gid(BILLING);
+    let ended = finish(command, "").await;
+    assert_eq!(ended.code, 69, "{ended:?}");
+    assert!(ended.err.contains("Permission denied"), "{ended:?}");
+    drop(service);
+}
+
+#[tokio::test]
+async fn i11_the_command_line_tells_a_denied_user_what_to_do() {
+    let place = place(RULES).await;
+    let service = serve(&place).await;
+    for (args, uid, code) in [
+        (&["token", "1"][..], BILLING, 0),
+        (&["token", "3"], BILLING, 77),
+        (&["token", "1"], STRANGER, 77),
+        (&["token", "4"], STRANGER, 77),
+        (&["status"], BILLING, 77),
+        (&["status"], WATCHER, 0),
+        (&["portal", "list"], STRANGER, 77),
+        (&["portal", "show", "1"], STRANGER, 77),
+    ] {
+        let mut command = place.command(args);
+        // The socket's own group, so that the answer is the service's and not the kernel's.
+        command.uid(uid).gid(SERVICE);
+        let ended = finish(command, "").await;
+        assert_eq!(ended.code, code, "{args:?} {uid}: {ended:?}");
+        if code == 77 {
+            assert!(ended.out.is_empty() && ended.err.contains("[[access]]"), "{ended:?}");
+        }
+    }
+    drop(service);
+}
+
+#[tokio::test]
+async fn i11_a_reload_adds_and_removes_callers_even_on_a_connection_that_is_open() {
+    let mut place = place("").await;
+    let service = serve(&place).await;
+    let before = place.extra.clone();
+    let billing =
+        async || ask(&place, (BILLING, BILLING), "GET", "/v1/portals/1/token").await.status;
+    assert_eq!(billing().await, 403);
+    place.extra += RULES;
+    place.config();
+    service.signal(rustix::process::Signal::HUP);
+    let status = async |place: &Place| {
+        ask(place, (BILLING, BILLING), "GET", "/v1/portals/1/token").await.status
+    };
+    eventually("the rule is in force", || async { status(&place).await == 200 }).await;
+
+    let mut open = connect_as(&place.socket(), BILLING, BILLING, &[SERVICE]);
+    let kept = "GET /v1/portals/1/token HTTP/1.1\r\nHost: grantkeeper\r\n\r\n";
+    open.write_all(kept.as_bytes()).await.unwrap();
+    let mut first = vec![0; 8192];
+    let read = open.read(&mut first).await.unwrap();
+    assert!(first[..read].starts_with(b"HTTP/1.1 200"));
+
+    place.extra = before;
+    place.config();
+    service.signal(rustix::process::Signal::HUP);
+    eventually("the rule is gone", || async { status(&place).await == 403 }).await;
+    let reply = ask_on(open, "GET", "/v1/portals/1/token").await;
+    assert_eq!(reply.problem(), "forbidden");
+    drop(service);
+}
+
+#[tokio::test]
+async fn i11_what_a_caller_writes_does_not_make_it_somebody_else() {
+    let place = place(RULES).await;
+    let service = serve(&place).await;
+    let claims = "X-Forwarded-User: billing\r\nX-Uid: 64001\r\nAuthorization: Bearer x\r\nHost: root@localhost\r\n";
+    let stream = connect_as(&place.socket(), STRANGER, STRANGER, &[SERVICE, STAFF, BILLING]);
+    let reply = raw::ask_with(stream, "GET", "/v1/portals/1/token", claims).await;
+    assert_eq!(reply.problem(), "forbidden");
+    drop(service);
+}
