@@ -4,7 +4,10 @@ use std::collections::BTreeSet;
 
 use nix::unistd::{Group, User};
 
-use super::reader::{Findings, Found, Section};
+use super::{
+    findings::{Findings, Found},
+    reader::Section,
+};
 use crate::{
     access::{Portals, Right, Rule, Who},
     portal::PortalId,

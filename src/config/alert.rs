@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use super::reader::{Findings, Section};
+use super::{findings::Findings, reader::Section};
 use crate::{
     incident::Severity,
     sink::webhook::{self, Target},

@@ -1,9 +1,6 @@
 //! `[store.aws]` as written → [`aws::Settings`].
 
-use super::{
-    place,
-    reader::{Findings, Section},
-};
+use super::{findings::Findings, place, reader::Section};
 use crate::store::aws::Settings;
 
 pub(super) fn read(

@@ -2,7 +2,7 @@
 
 use std::{fmt, io, path::PathBuf};
 
-use super::reader::Mistake;
+use super::findings::Mistake;
 
 /// Why a configuration can't be used.
 #[derive(Debug)]

@@ -1,6 +1,6 @@
 //! `[store.file]` as written → [`file::Settings`].
 
-use super::reader::{Findings, Section};
+use super::{findings::Findings, reader::Section};
 use crate::store::file::Settings;
 
 pub(super) fn read(mut section: Section<'_, '_>, findings: &mut Findings<'_>) -> Option<Settings> {

@@ -15,6 +15,7 @@ mod alert;
 mod aws;
 mod error;
 mod file;
+mod findings;
 mod place;
 mod reader;
 mod service;
@@ -25,9 +26,10 @@ mod vault;
 
 pub use alert::Alert;
 pub use error::ConfigError;
-pub use reader::Mistake;
+pub use findings::Mistake;
 
-use reader::{Findings, Section};
+use findings::Findings;
+use reader::Section;
 
 use crate::{
     access::Rule,

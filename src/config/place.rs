@@ -1,7 +1,7 @@
 //! Addresses and paths as people write them: what may be spoken to in the clear, and what can stand
 //! in a store's path.
 
-use super::reader::{Findings, Found};
+use super::findings::{Findings, Found};
 
 pub(super) const HINT: &str =
     "write https://host:port, or http:// towards this machine (127.0.0.1, [::1], localhost) only";

@@ -2,10 +2,7 @@
 
 use std::{net::SocketAddr, path::PathBuf, time::Duration};
 
-use super::{
-    App, DEFAULT_SOCKET, access, place,
-    reader::{Findings, Section},
-};
+use super::{App, DEFAULT_SOCKET, access, findings::Findings, place, reader::Section};
 use crate::{
     hubspot::{self, ApiVersion},
     lifecycle::{OnStart, RefreshMode, RefreshPolicy, ValidatePolicy},

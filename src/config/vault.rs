@@ -1,9 +1,6 @@
 //! `[store.vault]` as written → [`vault::Settings`].
 
-use super::{
-    Environment, place,
-    reader::{Findings, Section},
-};
+use super::{Environment, findings::Findings, place, reader::Section};
 use crate::{
     secret::StoreCredential,
     store::vault::{Auth, Settings},
