@@ -7,7 +7,11 @@
 
 mod access;
 mod architecture;
+mod bad_input;
+mod cli;
 mod fleet;
+mod init;
+mod rotate;
 mod service;
 mod sim;
 mod sim_clients;

@@ -1,0 +1,155 @@
+//! `grantkeeper init`: files whole or not at all, and exit codes a pod can go by.
+
+use std::{fs, os::unix::fs::PermissionsExt, time::Duration};
+
+use grantkeeper::{
+    sim::Fault,
+    store::{CredentialStore, Key},
+};
+use serde_json::{Value, json};
+
+use crate::support::service::{Place, portal};
+
+const ROTATING: &str = "[settings]\nrotating = true";
+
+/// Whether HubSpot takes this access token, and for which portal.
+async fn taken(place: &Place, token: &str) -> Option<u64> {
+    let http = reqwest::Client::builder().build().unwrap();
+    let url = format!("{}/account-info/2026-03/details", place.standin.url);
+    let answer = http.get(url).bearer_auth(token).send().await.unwrap();
+    let details: Value = answer.json().await.unwrap();
+    details["portalId"].as_u64()
+}
+
+fn files(place: &Place) -> Vec<String> {
+    let Ok(entries) = fs::read_dir(place.path("out")) else { return Vec::new() };
+    let mut names: Vec<_> =
+        entries.map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect();
+    names.sort();
+    names
+}
+
+#[tokio::test]
+async fn token_files_are_whole_private_and_good() {
+    let place = Place::new(3, ROTATING).await;
+    let ended = place.run(&["init", "--output-dir", place.path("out").to_str().unwrap()]).await;
+    assert_eq!(ended.code, 0, "{}", ended.err);
+    assert_eq!(files(&place), ["1.token", "2.token", "3.token"]);
+    for number in 1..=3 {
+        let path = place.path(&format!("out/{number}.token"));
+        assert_eq!(fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o600);
+        let token = fs::read_to_string(&path).unwrap();
+        assert_eq!(taken(&place, &token).await, Some(number));
+        let stored = place.file_store().read(Key::Portal(portal(number))).await.unwrap();
+        let refresh = stored.record.portal().unwrap().refresh_token;
+        assert!(place.standin.sim.is_good(&refresh), "the rotated grant is in the store");
+    }
+    assert!(!ended.out.contains(&fs::read_to_string(place.path("out/1.token")).unwrap()));
+}
+
+#[tokio::test]
+async fn env_and_json_files_hold_what_was_asked_for_and_no_more() {
+    let place = Place::new(3, ROTATING).await;
+    let (env, file) = (place.path("tokens.env"), place.path("tokens.json"));
+    let args = [
+        "init",
+        "--portal",
+        "2",
+        "--portal",
+        "2",
+        "--env-file",
+        env.to_str().unwrap(),
+        "--json",
+        file.to_str().unwrap(),
+    ];
+    let ended = place.run(&args).await;
+    assert_eq!(ended.code, 0, "{}", ended.err);
+    let env = fs::read_to_string(env).unwrap();
+    let lines: Vec<&str> = env.lines().collect();
+    assert_eq!(lines.len(), 2, "{env}");
+    let token = lines[0].strip_prefix("HUBSPOT_ACCESS_TOKEN=").unwrap();
+    assert_eq!(lines[1].strip_prefix("HUBSPOT_ACCESS_TOKEN_2=").unwrap(), token);
+    let json: Value = serde_json::from_str(&fs::read_to_string(&file).unwrap()).unwrap();
+    assert_eq!(json["portals"].as_array().unwrap().len(), 1);
+    assert_eq!(json["portals"][0]["access_token"], token);
+    assert_eq!(taken(&place, token).await, Some(2));
+    let spent = |number| place.standin.sim.portal(portal(number)).unwrap().refreshes;
+    assert_eq!((spent(1), spent(2), spent(3)), (0, 1, 0), "others are not touched");
+}
+
+#[tokio::test]
+async fn one_revoked_grant_means_that_nothing_is_written() {
+    let place = Place::new(3, ROTATING).await;
+    place.standin.sim.revoke(portal(2));
+    fs::create_dir(place.path("out")).unwrap();
+    fs::write(place.path("out/1.token"), "from before").unwrap();
+    let ended = place.run(&["init", "--output-dir", place.path("out").to_str().unwrap()]).await;
+    assert_eq!(ended.code, 4, "{}", ended.err);
+    assert!(ended.err.contains("portal 2"), "{}", ended.err);
+    assert_eq!(files(&place), ["1.token"]);
+    assert_eq!(fs::read_to_string(place.path("out/1.token")).unwrap(), "from before");
+}
+
+#[tokio::test]
+async fn a_place_that_can_not_be_written_to_means_that_no_file_appears() {
+    let place = Place::new(2, ROTATING).await;
+    fs::write(place.path("file"), "").unwrap();
+    let (out, below) = (place.path("out"), place.path("file/out.json"));
+    let args = ["init", "--output-dir", out.to_str().unwrap(), "--json", below.to_str().unwrap()];
+    let ended = place.run(&args).await;
+    assert_eq!(ended.code, 1, "{}", ended.err);
+    assert!(ended.err.contains("file/out.json") && ended.err.contains("fix:"), "{}", ended.err);
+    assert!(files(&place).is_empty(), "{:?}", files(&place));
+}
+
+#[tokio::test]
+async fn unknown_portals_and_missing_outputs_are_refused_before_anything_is_spent() {
+    let place = Place::new(1, ROTATING).await;
+    let ended = place.run(&["init", "--portal", "99", "--json", "/nonexistent/x"]).await;
+    assert_eq!(ended.code, 3, "{}", ended.err);
+    assert_eq!(place.run(&["init"]).await.code, 2);
+    assert_eq!(place.run(&["init", "--portal", "01", "--json", "/x"]).await.code, 2);
+    assert_eq!(place.standin.sim.report().refreshes, 0);
+}
+
+#[tokio::test]
+async fn wait_tries_on_with_one_line_a_try_until_hubspot_is_back() {
+    let place = Place::new(2, ROTATING).await;
+    let down = serde_json::from_value(json!({ "http": 503 })).unwrap();
+    place.standin.sim.set_fault(Fault::new(down).times(2));
+    let out = place.path("out.json");
+    let ended = place.run(&["init", "--wait", "30s", "--json", out.to_str().unwrap()]).await;
+    assert_eq!(ended.code, 0, "{}", ended.err);
+    assert_eq!(
+        ended.err.lines().filter(|line| line.starts_with("not yet:")).count(),
+        2,
+        "{}",
+        ended.err
+    );
+    assert!(out.exists());
+}
+
+#[tokio::test]
+async fn wait_runs_out_with_its_own_exit_code_and_says_what_stood_in_the_way() {
+    let place = Place::new(1, ROTATING).await;
+    let down = serde_json::from_value(json!({ "http": 503 })).unwrap();
+    place.standin.sim.set_fault(Fault::new(down));
+    let out = place.path("out.json");
+    let ended = place.run(&["init", "--wait", "2s", "--json", out.to_str().unwrap()]).await;
+    assert_eq!(ended.code, 124, "{}", ended.err);
+    assert!(
+        ended.err.contains("--wait ran out") && ended.err.contains("HTTP 503"),
+        "{}",
+        ended.err
+    );
+    assert!(!out.exists());
+}
+
+#[tokio::test]
+async fn wait_does_not_wait_for_what_only_a_person_can_mend() {
+    let place = Place::new(1, ROTATING).await;
+    let other = grantkeeper::secret::ClientSecret::parse("changed-at-hubspot").unwrap();
+    place.standin.sim.set_client_secret(other, Duration::ZERO);
+    let ended = place.run(&["init", "--wait", "60s", "--json", "/nonexistent/x"]).await;
+    assert_eq!(ended.code, 78, "{}", ended.err);
+}

@@ -1,0 +1,150 @@
+//! `grantkeeper rotate client-secret`: both ways HubSpot may behave, and every way it can go wrong.
+
+use std::{sync::Arc, time::Duration};
+
+use grantkeeper::{
+    secret::ClientSecret,
+    sim::Fault,
+    store::{CredentialStore, Expected, Key, vault::VaultStore},
+    time::SystemClock,
+};
+use serde_json::json;
+
+use crate::support::{
+    openbao,
+    service::{Ended, Place, secret_file},
+};
+
+const SHORT: &str = "[settings]\nrotating = true\nexpires_in = 6";
+
+async fn rotate(place: &Place, secret: &str) -> Ended {
+    place.run_with(&["rotate", "client-secret", "--from-file", "-"], secret).await
+}
+
+async fn app_record(store: &dyn CredentialStore) -> serde_json::Value {
+    let stored = store.read(Key::App).await.unwrap();
+    serde_json::from_str(&stored.record.to_json()).unwrap()
+}
+
+#[tokio::test]
+async fn with_an_overlap_nobody_notices() {
+    let place = Place::new(3, SHORT).await;
+    let service = place.serve().await;
+    service.ready().await;
+    let old = place.standin.sim.client_secret();
+    let new = place.standin.sim.rotate_client_secret(Duration::from_secs(600));
+    let ended = rotate(&place, &format!("{}\n", new.expose())).await;
+    assert_eq!(ended.code, 0, "{}", ended.err);
+    for step in ["staged", "proven", "promoted", "followed"] {
+        assert!(ended.err.contains(step), "{step}: {}", ended.err);
+    }
+    let record = app_record(&place.file_store()).await;
+    assert_eq!(record["client_secret"], new.expose());
+    assert_eq!(record["previous_client_secret"], old.expose());
+    assert_eq!(record["next_client_secret"], serde_json::Value::Null);
+    // The overlap ends: the service is on the new secret already.
+    place.standin.sim.set_client_secret(new, Duration::ZERO);
+    let before = place.standin.sim.report().refreshes;
+    crate::support::service::eventually("all are refreshed again", || async {
+        service.token(1).await.unwrap();
+        place.standin.sim.report().refreshes > before + 6
+    })
+    .await;
+    assert!(place.alerts.all().is_empty(), "{:?}", place.alerts.all());
+}
+
+#[tokio::test]
+async fn after_a_hard_cut_over_the_service_recovers_without_a_restart() {
+    let place = Place::new(3, SHORT).await;
+    let service = place.serve().await;
+    service.ready().await;
+    let new = place.standin.sim.rotate_client_secret(Duration::ZERO);
+    place.alerts.wait_for("app_rejected", "opened").await;
+    assert_eq!(rotate(&place, new.expose()).await.code, 0);
+    place.alerts.wait_for("app_rejected", "resolved").await;
+    service.ready().await;
+    for number in 1..=3 {
+        service.token(number).await.unwrap();
+    }
+    assert_eq!(place.alerts.all().len(), 2);
+}
+
+#[tokio::test]
+async fn a_wrong_secret_changes_nothing() {
+    let place = Place::new(1, SHORT).await;
+    let before = app_record(&place.file_store()).await;
+    let ended = rotate(&place, "copied-from-the-wrong-app").await;
+    assert_eq!(ended.code, 78, "{}", ended.err);
+    assert!(ended.err.contains("BAD_CLIENT_SECRET") && ended.err.contains("Nothing was changed"));
+    assert!(!ended.err.contains("copied-from"), "{}", ended.err);
+    assert_eq!(app_record(&place.file_store()).await, before);
+}
+
+#[tokio::test]
+async fn the_same_and_a_mangled_secret_are_refused_before_anything_is_written() {
+    let place = Place::new(1, SHORT).await;
+    let store = place.file_store();
+    let before = store.read(Key::App).await.unwrap().version;
+    let same = place.standin.sim.client_secret();
+    assert_eq!(rotate(&place, same.expose()).await.code, 2);
+    for mangled in ["", "\"quoted\"", "two words", "two\nlines"] {
+        let ended = rotate(&place, mangled).await;
+        assert_eq!(ended.code, 2, "{mangled:?}: {}", ended.err);
+    }
+    assert_eq!(store.read(Key::App).await.unwrap().version, before);
+}
+
+#[tokio::test]
+async fn with_hubspot_down_the_old_secret_stays_in_use_and_it_can_be_run_again() {
+    let place = Place::new(1, SHORT).await;
+    let old = place.standin.sim.client_secret();
+    let new = place.standin.sim.rotate_client_secret(Duration::from_secs(600));
+    let down = serde_json::from_value(json!({ "http": 503 })).unwrap();
+    place.standin.sim.set_fault(Fault::new(down));
+    assert_eq!(rotate(&place, new.expose()).await.code, 75);
+    assert_eq!(app_record(&place.file_store()).await["client_secret"], old.expose());
+    place.standin.sim.clear_faults();
+    assert_eq!(rotate(&place, new.expose()).await.code, 0);
+    assert_eq!(app_record(&place.file_store()).await["client_secret"], new.expose());
+}
+
+#[tokio::test]
+async fn a_rotation_that_was_cut_off_after_staging_is_finished_by_running_it_again() {
+    let place = Place::new(1, SHORT).await;
+    let new = place.standin.sim.rotate_client_secret(Duration::from_secs(600));
+    let store = place.file_store();
+    let stored = store.read(Key::App).await.unwrap();
+    let staged = stored.record.with_next_secret(Some(&new));
+    store.write(Key::App, &staged, &Expected::At(stored.version)).await.unwrap();
+    assert_eq!(rotate(&place, new.expose()).await.code, 0);
+    let record = app_record(&store).await;
+    assert_eq!(record["client_secret"], new.expose());
+    assert_eq!(record["next_client_secret"], serde_json::Value::Null);
+}
+
+#[tokio::test]
+async fn on_openbao_members_of_others_survive_a_rotation() {
+    let mut place = Place::new(1, SHORT).await;
+    let bao = openbao().await;
+    let mount = bao.mount().await;
+    secret_file(&place.path("vault-token"), &bao.root_token);
+    place.store = format!(
+        "[store]\nkind = \"vault\"\n[store.vault]\naddress = \"{}\"\nmount = \"{mount}\"\n\
+         auth = {{ method = \"token\", token_file = \"{}\" }}\n",
+        bao.addr,
+        place.path("vault-token").display()
+    );
+    let sim = &place.standin.sim;
+    let app = json!({
+        "clientId": sim.client_id().as_str(), "clientSecret": sim.client_secret().expose(), "team": "blue",
+    });
+    bao.put(&mount, "grantkeeper/acme-sync/client", app).await;
+    let new: ClientSecret = place.standin.sim.rotate_client_secret(Duration::ZERO);
+    assert_eq!(rotate(&place, new.expose()).await.code, 0);
+    let mut settings = bao.settings(&mount);
+    "grantkeeper/acme-sync".clone_into(&mut settings.prefix);
+    let store = VaultStore::connect(settings, Arc::new(SystemClock)).unwrap();
+    let record = app_record(&store).await;
+    assert_eq!(record["clientSecret"], new.expose());
+    assert_eq!(record["team"], "blue");
+}
