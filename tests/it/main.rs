@@ -7,6 +7,7 @@
 
 mod access;
 mod architecture;
+mod canary;
 mod service;
 mod sim;
 mod sim_clients;
