@@ -100,7 +100,6 @@ impl Exits {
 /// The forms in which `secret` would show if somebody were careless.
 fn forms(secret: &str) -> Vec<(&'static str, String)> {
     let (head, tail) = (&secret[..PART], &secret[secret.len() - PART..]);
-    let hex = |text: &str| text.bytes().map(|byte| format!("{byte:02x}")).collect::<String>();
     let list: Vec<_> = head.bytes().map(|byte| byte.to_string()).collect();
     // What base64 makes of a secret depends on how many bytes stand before it.
     let mut forms = vec![
@@ -142,6 +141,11 @@ fn shapes_in(bytes: &[u8]) -> Vec<String> {
         }
     }
     found
+}
+
+/// Each byte of `text` as two hexadecimal digits.
+pub(crate) fn hex(text: &str) -> String {
+    text.bytes().fold(String::new(), |hex, byte| hex + &format!("{byte:02x}"))
 }
 
 fn contains(bytes: &[u8], text: &[u8]) -> bool {
