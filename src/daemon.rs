@@ -121,6 +121,7 @@ pub async fn run(
     let loaded = engine::load(&*world.store).await?;
     greet(&config, &world, &loaded);
     validate(&config, &world, &loaded).await?;
+    require_all(&config, &world, &loaded).await?;
 
     let socket = Socket::bind(&config.socket)?;
     let health = bind_health(&config).await?;
@@ -148,13 +149,15 @@ pub async fn run(
     notify(&[NotifyState::Ready]);
 
     let mut current = config;
+    let mut reloads = JoinSet::new();
     loop {
         tokio::select! {
             ended = engine_task.join_next() => return ended_early(ended),
             signal = signals.next() => match signal {
                 Received::Reload => {
                     let renew = Renew { handle: &handle, commands: &running.commands, metrics: &metrics, stop_alerts: &stop_alerts };
-                    current = renew.reload(current, &reread).await;
+                    current = renew.configuration(current, &reread).await;
+                    reloads.spawn(reload::records(running.commands.clone()));
                 }
                 Received::Stop => break,
             }
@@ -199,6 +202,9 @@ fn greet(config: &Config, world: &World, loaded: &Loaded) {
     for warning in &config.warnings {
         tracing::warn!("{warning}");
     }
+    tracing::warn!(
+        "no journal is kept by this version, with or without state_dir: a refresh token that HubSpot has replaced and that the store has not taken yet is lost if the process is killed in between"
+    );
     for stray in &loaded.strays {
         tracing::warn!(name = %stray, "a record among the portals is not named by a portal id and is ignored");
     }
@@ -239,28 +245,21 @@ async fn validate(config: &Config, world: &World, loaded: &Loaded) -> Result<(),
             "this machine's clock and HubSpot's differ; token life is counted on another clock and is not harmed, but times in logs, alerts and answers are off"
         );
     }
-    if config.validate.on_start == OnStart::RequireAll {
-        let bad = bad_grants(world, loaded).await;
-        if !bad.is_empty() {
-            return Err(StartError::GrantsRefused(bad));
-        }
-    }
     Ok(())
 }
 
-async fn bad_grants(world: &World, loaded: &Loaded) -> Vec<PortalId> {
-    let mut bad = Vec::new();
-    for (portal, grant) in &loaded.portals {
-        let Ok(grant) = grant else {
-            bad.push(*portal);
-            continue;
-        };
-        let told = world.endpoint.introspect(&loaded.pair, &grant.refresh_token).await;
-        if matches!(told, Ok(Introspection::Inactive)) {
-            bad.push(*portal);
-        }
+/// The grants that are not good, where all are required to be.
+async fn require_all(config: &Config, world: &World, loaded: &Loaded) -> Result<(), StartError> {
+    if config.validate.on_start != OnStart::RequireAll {
+        return Ok(());
     }
-    bad
+    let rate = config.hubspot.max_refreshes_per_second;
+    let unusable = loaded.portals.iter().filter(|(_, grant)| grant.is_err());
+    let mut bad: Vec<PortalId> = unusable.map(|(portal, _)| *portal).collect();
+    let told = engine::survey(world, loaded, rate).await;
+    let inactive = told.iter().filter(|(_, told)| *told == Ok(Introspection::Inactive));
+    bad.extend(inactive.map(|(portal, _)| *portal));
+    if bad.is_empty() { Ok(()) } else { Err(StartError::GrantsRefused(bad)) }
 }
 
 async fn bind_health(config: &Config) -> Result<Option<TcpListener>, StartError> {

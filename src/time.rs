@@ -73,7 +73,8 @@ pub trait Clock: fmt::Debug + Send + Sync + 'static {
     /// For people and other machines: logs, answers, signatures. Never for deciding.
     fn wall(&self) -> Timestamp;
 
-    /// The wall-clock time at which `instant` falls, as far as can be told now.
+    /// The wall-clock time at which `instant` falls, as far as can be told now, in whole seconds: the
+    /// two clocks drift, and more digits would differ from one answer to the next.
     fn wall_at(&self, instant: BootTime) -> Timestamp {
         let (boot, wall) = (self.boot(), self.wall());
         let moved = if instant >= boot {
@@ -81,7 +82,7 @@ pub trait Clock: fmt::Debug + Send + Sync + 'static {
         } else {
             wall.checked_sub(boot.since(instant))
         };
-        moved.unwrap_or(wall)
+        Timestamp::from_second(moved.unwrap_or(wall).as_second()).unwrap_or(wall)
     }
 }
 

@@ -1,10 +1,9 @@
 //! `grantkeeper check`.
 
-use std::{process::ExitCode, time::Duration};
+use std::process::ExitCode;
 
 use clap::Args;
 use serde::Serialize;
-use tokio::{task::JoinSet, time::sleep};
 
 use super::{
     Global,
@@ -15,9 +14,9 @@ use super::{
 use crate::{
     config::Config,
     daemon,
-    engine::{self, Loaded, World, load::StoredGrant},
+    engine::{self, survey},
     hubspot::prove,
-    lifecycle::{ClientPair, Introspection, schedule::Pace},
+    lifecycle::{ClientPair, Introspection, Refusal},
     portal::{PortalId, Scopes},
 };
 
@@ -95,7 +94,7 @@ async fn examine(config: &Config, findings: &mut Vec<Finding>) {
         Ok(loaded) => loaded,
         Err(error) => return findings.push(Finding::bad("records", error.into())),
     };
-    findings.push(Finding::good("records", format!("{} portals", loaded.portals.len())));
+    findings.push(Finding::good("records", format!("portals stored: {}", loaded.portals.len())));
     for stray in &loaded.strays {
         let what = format!("a record named {stray:?} is ignored: a portal id is digits only");
         findings.push(Finding::note("records", &what));
@@ -115,44 +114,33 @@ async fn examine(config: &Config, findings: &mut Vec<Finding>) {
         );
         findings.push(Finding::note("clock", &what));
     }
-    findings.extend(grants(config, &world, loaded).await);
-}
-
-/// Every grant by introspection, paced as the service would be.
-async fn grants(config: &Config, world: &World, loaded: Loaded) -> Vec<Finding> {
-    let mut findings = Vec::new();
-    let mut pace = Pace::per_second(config.hubspot.max_refreshes_per_second);
-    let mut asking = JoinSet::new();
+    let rate = config.hubspot.max_refreshes_per_second;
+    let told = survey(&world, &loaded, rate).await;
+    let mut grants: Vec<_> = told
+        .into_iter()
+        .map(|(id, told)| (id, judge(id, told, &loaded.pair, &config.app.required_scopes)))
+        .collect();
     for (portal, grant) in loaded.portals {
-        match grant {
-            Err(error) => findings.push((portal, Finding::bad(&subject(portal), error.into()))),
-            Ok(grant) => {
-                while let Err(free) = pace.take(world.clock.boot()) {
-                    sleep(free.until(world.clock.boot()).max(Duration::from_millis(1))).await;
-                }
-                let required = config.app.required_scopes.clone();
-                asking.spawn(ask(world.clone(), loaded.pair.clone(), portal, grant, required));
-            }
+        if let Err(error) = grant {
+            grants.push((portal, Finding::bad(&subject(portal), error.into())));
         }
     }
-    findings.extend(asking.join_all().await);
-    findings.sort_by_key(|(portal, _)| *portal);
-    findings.into_iter().map(|(_, finding)| finding).collect()
+    grants.sort_by_key(|(portal, _)| *portal);
+    findings.extend(grants.into_iter().map(|(_, finding)| finding));
 }
 
-async fn ask(
-    world: World,
-    pair: ClientPair,
+/// What was told of one grant, as a finding.
+fn judge(
     portal: PortalId,
-    grant: StoredGrant,
-    required: Scopes,
-) -> (PortalId, Finding) {
+    told: Result<Introspection, Refusal>,
+    pair: &ClientPair,
+    required: &Scopes,
+) -> Finding {
     let subject = subject(portal);
     let needs = |detail: String, hint: &str| {
         Finding::bad(&subject, Failure::new(Exit::NeedsPerson, "grant", detail, hint))
     };
-    let told = world.endpoint.introspect(&pair, &grant.refresh_token).await;
-    let finding = match told {
+    match told {
         Err(refusal) => Finding::bad(&subject, Failure::from(&refusal)),
         Ok(Introspection::Inactive) => needs(
             "revoked, or never good for this app".to_owned(),
@@ -167,16 +155,15 @@ async fn ask(
             "Check which app's credentials stand in the store.",
         ),
         Ok(Introspection::Active { scopes: Some(scopes), .. })
-            if !scopes.missing(&required).is_empty() =>
+            if !scopes.missing(required).is_empty() =>
         {
             needs(
-                format!("scopes missing: {}", scopes.missing(&required)),
+                format!("scopes missing: {}", scopes.missing(required)),
                 "Have the customer connect again with the scopes the app requires today.",
             )
         }
         Ok(Introspection::Active { .. }) => Finding::good(&subject, "good".to_owned()),
-    };
-    (portal, finding)
+    }
 }
 
 fn subject(portal: PortalId) -> String {

@@ -66,11 +66,7 @@ impl Enroll {
             .with_refresh_token(&token)
             .with_member("enrolled_at", json!(world.clock.wall().to_string()));
         world.store.write(key, &record, &expected).await?;
-        // A running service notices by itself within validate.every; this makes it now.
-        let service = setting::service(global)?;
-        if service.post::<serde_json::Value>("/v1/reload").await.is_err() {
-            output.remark("no running service was told; it notices by itself");
-        }
+        setting::followed(global, output).await?;
         let enrolled = Enrolled { portal_id: portal, replaced: expected != Expected::Absent };
         output.answer(&enrolled, |done| {
             let how = if done.replaced { "its grant was replaced" } else { "it is new" };

@@ -228,6 +228,7 @@ impl From<AskError> for Failure {
                     _ => (Exit::Failed, "refused", "`grantkeeper status` says how the service is."),
                 };
                 Self::new(exit, code, problem.detail.clone(), hint)
+                    .because(format!("the service answered {} {}", problem.status, problem.code))
             }
             AskError::Unreachable { .. } => Self::new(
                 Exit::NoService,
@@ -242,7 +243,7 @@ impl From<AskError> for Failure {
                 "See the service's log, and that service and command are of the same version.",
             ),
         };
-        Self { cause, ..failure }
+        Self { cause: cause.or(failure.cause), ..failure }
     }
 }
 

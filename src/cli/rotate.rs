@@ -10,7 +10,6 @@ use crate::{
     daemon,
     rotation::{self, Step},
     secret::ClientSecret,
-    socket::client::AskError,
 };
 
 /// Replace a credential without an unserved request.
@@ -56,17 +55,8 @@ impl Rotate {
             });
         };
         rotation::rotate(&world.store, &world.endpoint, &new, tell).await?;
-        let follows = setting::service(global)?.post::<serde_json::Value>("/v1/reload").await;
-        match &follows {
-            Ok(_) => output.remark("followed: the running service uses it"),
-            Err(AskError::Unreachable { .. }) => {
-                output.remark("no service is running here; any that is will follow by itself");
-            }
-            Err(error) => output.remark(&format!(
-                "the running service was not told ({error}); it follows by itself at its next refresh"
-            )),
-        }
-        let done = Done { rotated: true, service_follows: follows.is_ok() };
+        let done =
+            Done { rotated: true, service_follows: setting::followed(global, output).await? };
         output.answer(&done, |_| "the client secret is rotated".to_owned())
     }
 }

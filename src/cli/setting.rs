@@ -2,10 +2,10 @@
 
 use std::path::PathBuf;
 
-use super::{Global, exit::Failure};
+use super::{Global, exit::Failure, output::Output};
 use crate::{
     config::{self, Config},
-    socket::Client,
+    socket::{Client, client::AskError},
 };
 
 /// The configuration as named, or the default one.
@@ -31,4 +31,17 @@ pub(super) fn service(global: &Global) -> Result<Client, Failure> {
     }
     let usual = Config::load(&config_path(global), &config::environment);
     Ok(Client::new(usual.map_or_else(|_| PathBuf::from(config::DEFAULT_SOCKET), |c| c.socket.path)))
+}
+
+/// Tells the running service, if there is one, that records have changed; says what came of it.
+pub(super) async fn followed(global: &Global, output: Output) -> Result<bool, Failure> {
+    let told = service(global)?.post::<serde_json::Value>("/v1/reload").await;
+    output.remark(&match &told {
+        Ok(_) => "followed: the running service uses it".to_owned(),
+        Err(AskError::Unreachable { .. }) => {
+            "no service is running here; one that runs elsewhere notices by itself".to_owned()
+        }
+        Err(error) => format!("the running service was not told ({error}); it notices by itself"),
+    });
+    Ok(told.is_ok())
 }

@@ -4,7 +4,10 @@ use std::collections::BTreeSet;
 
 use nix::unistd::{Group, User};
 
-use super::reader::{Findings, Found, Section};
+use super::{
+    findings::{Findings, Found},
+    reader::Section,
+};
 use crate::{
     access::{Portals, Right, Rule, Who},
     portal::PortalId,
@@ -16,20 +19,21 @@ pub(super) fn read(sections: Vec<Section<'_, '_>>, findings: &mut Findings<'_>) 
 
 fn rule(mut section: Section<'_, '_>, findings: &mut Findings<'_>) -> Option<Rule> {
     let who = who(&mut section, findings);
-    let portals = section.texts("portals", findings);
+    let portals = section.texts("portals", true, findings);
     if portals.is_none() {
-        section.wrong(
-            findings,
-            "portals",
-            "is missing",
-            "write portals = [\"*\"], or a list of ids",
-        );
+        section.missing(findings, "portals", "write portals = [\"*\"], or a list of ids");
+    }
+    if portals.as_ref().is_some_and(Vec::is_empty) {
+        section.wrong(findings, "portals", "is empty", "name a portal, or take the entry out");
     }
     let portals = portals.and_then(|texts| portal_set(&texts, findings));
-    let allow = section.texts("allow", findings);
+    let allow = section.texts("allow", false, findings);
     if allow.is_none() {
         let hint = "write allow = [\"token\"], or more of token, status, refresh, enroll, revoke, rotate, verify_webhook, admin";
-        section.wrong(findings, "allow", "is missing", hint);
+        section.missing(findings, "allow", hint);
+    }
+    if allow.as_ref().is_some_and(Vec::is_empty) {
+        section.wrong(findings, "allow", "is empty", "name a right, or take the entry out");
     }
     let mut rights = BTreeSet::new();
     for found in allow.unwrap_or_default() {
@@ -59,6 +63,10 @@ fn who(section: &mut Section<'_, '_>, findings: &mut Findings<'_>) -> Option<Who
                 gid,
                 members: known.map(|group| members(&group)).unwrap_or_default(),
             })
+        }
+        // One that is there and wrong has been told.
+        _ if ["user", "uid", "group", "gid"].iter().filter(|key| section.has(key)).count() == 1 => {
+            None
         }
         _ => {
             let hint = "name exactly one of user, uid, group and gid";

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use super::reader::{Findings, Section};
+use super::{findings::Findings, reader::Section};
 use crate::{
     incident::Severity,
     sink::webhook::{self, Target},
@@ -29,12 +29,7 @@ fn alert(
 ) -> Option<Alert> {
     let name = section.text("name", findings);
     match &name {
-        None => section.wrong(
-            findings,
-            "name",
-            "is missing",
-            "call the receiver something, such as \"ops\"",
-        ),
+        None => section.missing(findings, "name", "call the receiver something, such as \"ops\""),
         Some(found) if found.value == "log" || !names.insert(found.value.clone()) => {
             found.wrong(findings, "is the name of another receiver", "choose another one");
         }
@@ -55,12 +50,7 @@ fn alert(
         }
         Some(_) => {}
         None => {
-            section.wrong(
-                findings,
-                "kind",
-                "names no kind of receiver",
-                "write kind = \"webhook\"",
-            );
+            section.missing(findings, "kind", "write kind = \"webhook\"");
         }
     }
     let url = section.text("url", findings);
@@ -74,6 +64,8 @@ fn alert(
             }
         },
         (None, Some(file)) => Some(Target::File(file.value)),
+        // One that is there and wrong has been told.
+        _ if section.has("url") != section.has("url_file") => None,
         _ => {
             let hint = "write url_file = \"/…\", or url = \"https://…\" where the URL is no secret";
             section.wrong(findings, "", "does not say once where to send", hint);

@@ -1,9 +1,6 @@
 //! `[store.aws]` as written → [`aws::Settings`].
 
-use super::{
-    place::{self, Purpose},
-    reader::{Findings, Section},
-};
+use super::{findings::Findings, place, reader::Section};
 use crate::store::aws::Settings;
 
 pub(super) fn read(
@@ -16,9 +13,8 @@ pub(super) fn read(
         || Some(default_prefix.to_owned()),
         |found| place::path_below(&found, findings),
     );
-    let endpoint_url = section
-        .text("endpoint_url", findings)
-        .map(|found| place::base(&found, Purpose::Store, findings));
+    let endpoint_url =
+        section.text("endpoint_url", findings).map(|found| place::base(&found, findings));
     let layouts = [("single", true), ("packed", false)];
     if let Some(layout) = section.one_of("layout", &layouts, findings).filter(|l| !l.value) {
         layout.wrong(findings, "is not to be had in this version", "write layout = \"single\"");

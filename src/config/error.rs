@@ -2,7 +2,7 @@
 
 use std::{fmt, io, path::PathBuf};
 
-use super::reader::Mistake;
+use super::findings::Mistake;
 
 /// Why a configuration can't be used.
 #[derive(Debug)]
@@ -31,6 +31,9 @@ impl ConfigError {
             Self::Unreadable { source, .. } if source.kind() == io::ErrorKind::NotFound => {
                 "Write one (docs/configuration.md has an example), or name yours with --config."
             }
+            Self::Unreadable { source, .. } if source.kind() == io::ErrorKind::InvalidData => {
+                "It has to be a text file in UTF-8 of at most a mebibyte."
+            }
             Self::Unreadable { .. } => "See that this user may read it.",
             Self::Mistakes { .. } => {
                 "Correct the lines named; docs/configuration.md explains every key."
@@ -43,7 +46,7 @@ impl fmt::Display for ConfigError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Unreadable { path, source } => {
-                write!(f, "the configuration {} can't be read: {source}", path.display())
+                write!(f, "the configuration {} can't be read ({source})", path.display())
             }
             Self::Mistakes { path, mistakes } => {
                 let count = mistakes.len();
@@ -60,11 +63,4 @@ impl fmt::Display for ConfigError {
     }
 }
 
-impl std::error::Error for ConfigError {
-    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
-        match self {
-            Self::Unreadable { source, .. } => Some(source),
-            Self::Mistakes { .. } => None,
-        }
-    }
-}
+impl std::error::Error for ConfigError {}

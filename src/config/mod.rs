@@ -5,7 +5,7 @@ use std::{
     fs,
     io::{self, Read},
     net::SocketAddr,
-    path::{Path, PathBuf},
+    path::Path,
 };
 
 use toml::de::DeTable;
@@ -15,6 +15,7 @@ mod alert;
 mod aws;
 mod error;
 mod file;
+mod findings;
 mod place;
 mod reader;
 mod service;
@@ -25,9 +26,10 @@ mod vault;
 
 pub use alert::Alert;
 pub use error::ConfigError;
-pub use reader::Mistake;
+pub use findings::Mistake;
 
-use reader::{Findings, Section};
+use findings::Findings;
+use reader::Section;
 
 use crate::{
     access::Rule,
@@ -76,8 +78,6 @@ pub struct Config {
     pub alerts: Vec<Alert>,
     /// Where health and metrics are told over TCP, if anywhere.
     pub http: Option<SocketAddr>,
-    /// Where the service may keep state of its own.
-    pub state_dir: Option<PathBuf>,
     /// What is allowed and worth a word.
     pub warnings: Vec<String>,
 }
@@ -175,7 +175,7 @@ fn read(
     env: Environment<'_>,
     findings: &mut Findings<'_>,
 ) -> Option<Config> {
-    let state_dir = root.path("state_dir", findings).map(|found| found.value);
+    root.path("state_dir", findings);
     root.path("state_key_file", findings);
     let app = service::app(root.section("app", findings), findings);
     let prefix = format!("grantkeeper/{}", app.as_ref().map_or("app", |app| app.name.as_str()));
@@ -192,9 +192,6 @@ fn read(
         let hint = "take [audit] out: starting without the log you asked for would be worse than not starting";
         audit.wrong(findings, "", "is not to be had in this version", hint);
     }
-    findings.warn(
-        "this version keeps no journal: a refresh token that HubSpot has replaced and that the store has not taken yet is lost if the process is killed in between",
-    );
     root.finish(findings);
     Some(Config {
         app: app?,
@@ -206,7 +203,6 @@ fn read(
         access,
         alerts,
         http,
-        state_dir,
         warnings: Vec::new(),
     })
 }
@@ -220,12 +216,7 @@ fn store(
     let kinds = [("vault", StoreKind::Vault), ("aws", StoreKind::Aws), ("file", StoreKind::File)];
     let kind = section.one_of("kind", &kinds, findings);
     if kind.is_none() {
-        section.wrong(
-            findings,
-            "kind",
-            "names no store",
-            "write kind = \"vault\", \"aws\" or \"file\"",
-        );
+        section.missing(findings, "kind", "write kind = \"vault\", \"aws\" or \"file\"");
     }
     let kind = kind.map(|found| found.value);
     let vault = section.section("vault", findings);

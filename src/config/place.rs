@@ -1,20 +1,13 @@
 //! Addresses and paths as people write them: what may be spoken to in the clear, and what can stand
 //! in a store's path.
 
-use super::reader::{Findings, Found};
-
-/// What an address is for.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Purpose {
-    Store,
-    HubSpot,
-}
+use super::findings::{Findings, Found};
 
 pub(super) const HINT: &str =
     "write https://host:port, or http:// towards this machine (127.0.0.1, [::1], localhost) only";
 
 /// The address without a trailing slash, or what is wrong with it.
-pub(super) fn url(text: &str, purpose: Purpose) -> Result<String, &'static str> {
+pub(super) fn url(text: &str) -> Result<String, &'static str> {
     use crate::sink::webhook::{BadTarget, target};
     let url = target(text).map_err(|bad| match bad {
         BadTarget::NotAUrl => "is not an http or https address",
@@ -24,21 +17,16 @@ pub(super) fn url(text: &str, purpose: Purpose) -> Result<String, &'static str> 
         return Err("holds a user name or a password");
     }
     let bare = url.path() == "/" && url.query().is_none() && url.fragment().is_none();
-    match purpose {
-        _ if bare => Ok(text.trim().trim_end_matches('/').to_owned()),
-        Purpose::Store | Purpose::HubSpot => {
-            Err("has a path; only scheme, host and port belong here")
-        }
+    if bare {
+        Ok(text.trim().trim_end_matches('/').to_owned())
+    } else {
+        Err("has a path; only scheme, host and port belong here")
     }
 }
 
 /// The same for a found text.
-pub(super) fn base(
-    found: &Found<String>,
-    purpose: Purpose,
-    findings: &mut Findings<'_>,
-) -> Option<String> {
-    match url(&found.value, purpose) {
+pub(super) fn base(found: &Found<String>, findings: &mut Findings<'_>) -> Option<String> {
+    match url(&found.value) {
         Ok(base) => Some(base),
         Err(what) => {
             found.wrong(findings, what, HINT);

@@ -3,88 +3,15 @@
 
 use std::{net::SocketAddr, ops::Range, path::PathBuf, time::Duration};
 
-use serde::Serialize;
 use toml::{
     Spanned,
     de::{DeTable, DeValue},
 };
 
-use super::suggest::{nearest, unknown};
-
-/// Something in the file that can't stay. Quotes no value that could be a secret.
-#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize)]
-pub struct Mistake {
-    /// Counted from 1.
-    pub line: usize,
-    /// Counted from 1, in characters.
-    pub column: usize,
-    /// The key, as a path: `store.vault.address`.
-    pub key: String,
-    /// What is wrong.
-    pub what: String,
-    /// What to write instead.
-    pub hint: String,
-}
-
-/// What was found wrong so far.
-#[derive(Debug)]
-pub(super) struct Findings<'t> {
-    text: &'t str,
-    pub(super) mistakes: Vec<Mistake>,
-    pub(super) warnings: Vec<String>,
-}
-
-impl<'t> Findings<'t> {
-    pub(super) const fn new(text: &'t str) -> Self {
-        Self { text, mistakes: Vec::new(), warnings: Vec::new() }
-    }
-
-    pub(super) fn mistake(
-        &mut self,
-        at: &Range<usize>,
-        key: impl Into<String>,
-        what: impl Into<String>,
-        hint: impl Into<String>,
-    ) {
-        let before = self.text.get(..at.start).unwrap_or(self.text);
-        let line_start = before.rfind('\n').map_or(0, |newline| newline + 1);
-        self.mistakes.push(Mistake {
-            line: before.matches('\n').count() + 1,
-            column: before[line_start..].chars().count() + 1,
-            key: key.into(),
-            what: what.into(),
-            hint: hint.into(),
-        });
-    }
-
-    pub(super) fn warn(&mut self, warning: impl Into<String>) {
-        self.warnings.push(warning.into());
-    }
-}
-
-/// A value with its place and the path of its key.
-#[derive(Debug, Clone)]
-pub(super) struct Found<T> {
-    pub(super) value: T,
-    pub(super) at: Range<usize>,
-    pub(super) key: String,
-}
-
-impl<T> Found<T> {
-    /// Notes what is wrong with this value.
-    pub(super) fn wrong(
-        &self,
-        findings: &mut Findings<'_>,
-        what: impl Into<String>,
-        hint: impl Into<String>,
-    ) {
-        findings.mistake(&self.at, self.key.clone(), what, hint);
-    }
-
-    pub(super) fn with<U>(&self, value: U) -> Found<U> {
-        Found { value, at: self.at.clone(), key: self.key.clone() }
-    }
-}
+use super::{
+    findings::{Findings, Found},
+    suggest::{nearest, unknown},
+};
 
 /// One table of the file, read key by key.
 #[derive(Debug)]
@@ -103,6 +30,18 @@ impl<'s, 't> Section<'s, 't> {
     /// Whether the file has this section.
     pub(super) const fn is_there(&self) -> bool {
         self.table.is_some()
+    }
+
+    /// Whether the section has this key, be its value good or not.
+    pub(super) fn has(&self, key: &str) -> bool {
+        self.table.is_some_and(|table| table.get(key).is_some())
+    }
+
+    /// Notes that `key` is missing, unless it is there and its value has been found wrong.
+    pub(super) fn missing(&self, findings: &mut Findings<'_>, key: &str, hint: impl Into<String>) {
+        if !self.has(key) {
+            self.wrong(findings, key, "is missing", hint);
+        }
     }
 
     /// Notes what is wrong with the section as a whole.
@@ -195,9 +134,11 @@ impl<'s, 't> Section<'s, 't> {
         }
     }
 
+    /// A list of texts that are not empty; with `numbers`, whole numbers count as texts.
     pub(super) fn texts(
         &mut self,
         key: &'static str,
+        numbers: bool,
         findings: &mut Findings<'_>,
     ) -> Option<Vec<Found<String>>> {
         let found = self.value(key)?;
@@ -209,13 +150,12 @@ impl<'s, 't> Section<'s, 't> {
         let mut texts = Vec::new();
         for item in array {
             match item.get_ref() {
-                DeValue::String(text) => texts.push(Found {
+                DeValue::String(text) if !text.is_empty() => texts.push(Found {
                     value: text.to_string(),
                     at: item.span(),
                     key: found.key.clone(),
                 }),
-                // Portal ids may be written as numbers.
-                DeValue::Integer(number) => texts.push(Found {
+                DeValue::Integer(number) if numbers => texts.push(Found {
                     value: number.as_str().to_owned(),
                     at: item.span(),
                     key: found.key.clone(),
@@ -380,7 +320,11 @@ impl<'s, 't> Section<'s, 't> {
                 continue;
             }
             let (what, hint) = unknown(word, &self.asked);
-            findings.mistake(&key.span(), self.path_of(word), what, hint);
+            // A key may be anything in quotation marks, a secret pasted into the wrong place too.
+            let plain = word.len() <= 32
+                && word.chars().all(|c| c.is_ascii_alphanumeric() || "-_".contains(c));
+            let shown = if plain { self.path_of(word) } else { self.path_of("") };
+            findings.mistake(&key.span(), shown, what, hint);
         }
     }
 }

@@ -2,11 +2,7 @@
 
 use std::{net::SocketAddr, path::PathBuf, time::Duration};
 
-use super::{
-    App, DEFAULT_SOCKET, access,
-    place::{self, Purpose},
-    reader::{Findings, Section},
-};
+use super::{App, DEFAULT_SOCKET, access, findings::Findings, place, reader::Section};
 use crate::{
     hubspot::{self, ApiVersion},
     lifecycle::{OnStart, RefreshMode, RefreshPolicy, ValidatePolicy},
@@ -15,17 +11,14 @@ use crate::{
 };
 
 const SECOND: Duration = Duration::from_secs(1);
+/// The kernel's limit on a socket's path (unix(7), `sun_path`).
+const LONGEST_SOCKET: usize = 107;
 const DAY: Duration = Duration::from_secs(24 * 3600);
 
 pub(super) fn app(mut section: Section<'_, '_>, findings: &mut Findings<'_>) -> Option<App> {
     let name = section.text("name", findings);
     if name.is_none() {
-        section.wrong(
-            findings,
-            "name",
-            "is missing",
-            "call the app something, such as \"acme-sync\"",
-        );
+        section.missing(findings, "name", "call the app something, such as \"acme-sync\"");
     }
     let name = name.and_then(|found| match AppName::parse(found.value.clone()) {
         Ok(name) => Some(name),
@@ -34,7 +27,7 @@ pub(super) fn app(mut section: Section<'_, '_>, findings: &mut Findings<'_>) -> 
             None
         }
     });
-    let scopes = section.texts("required_scopes", findings).unwrap_or_default();
+    let scopes = section.texts("required_scopes", false, findings).unwrap_or_default();
     section.finish(findings);
     let required_scopes: Scopes = scopes.into_iter().map(|found| found.value).collect();
     Some(App { name: name?, required_scopes })
@@ -46,9 +39,13 @@ pub(super) fn hubspot(
 ) -> Option<hubspot::Settings> {
     let usual = hubspot::Settings::default();
     let base_url = match section.text("base_url", findings) {
-        Some(found) => place::base(&found, Purpose::HubSpot, findings),
-        None => Some(usual.base_url),
+        Some(found) => place::base(&found, findings),
+        None => Some(usual.base_url.clone()),
     };
+    if base_url.as_ref().is_some_and(|url| *url != usual.base_url) {
+        findings
+            .warn("hubspot.base_url is not HubSpot's own address: the client secret is sent there");
+    }
     let versions = ApiVersion::ALL.map(|version| (version.as_str(), version));
     let api_version = section.one_of("api_version", &versions, findings);
     let api_version = api_version.map_or(usual.api_version, |found| found.value);
@@ -110,7 +107,13 @@ pub(super) fn socket(
     mut section: Section<'_, '_>,
     findings: &mut Findings<'_>,
 ) -> Option<socket::Settings> {
-    let path = section.path("path", findings).map(|found| found.value);
+    let path = section.path("path", findings).map(|found| {
+        if found.value.as_os_str().len() > LONGEST_SOCKET {
+            let hint = format!("choose a path of at most {LONGEST_SOCKET} bytes");
+            found.wrong(findings, "is longer than a socket's path can be", hint);
+        }
+        found.value
+    });
     let mode = section.text("mode", findings);
     let mode = match mode {
         None => Some(0o660),
@@ -151,7 +154,7 @@ pub(super) fn http(
     }
     let listen = section.address("listen", findings);
     if listen.is_none() {
-        section.wrong(findings, "listen", "is missing", "write listen = \"127.0.0.1:9464\"");
+        section.missing(findings, "listen", "write listen = \"127.0.0.1:9464\"");
     }
     if listen.is_some_and(|address| !address.ip().is_loopback()) {
         findings.warn("http.listen is not a loopback address: health and metrics are open to the network (never a token)");

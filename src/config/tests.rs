@@ -310,6 +310,21 @@ fn each_mistake_is_named_with_its_place_and_a_way_out() {
             "alert[1].name",
             "name of another receiver",
         ),
+        (
+            with("[[access]]\nuid = 1\nportals=[]\nallow=[\"token\"]"),
+            9,
+            1,
+            "access[0].portals",
+            "is empty",
+        ),
+        (
+            with(&format!("[socket]\npath = \"/{}\"", "s".repeat(120))),
+            10,
+            8,
+            "socket.path",
+            "longer than a socket's path",
+        ),
+        (with("[hubspot]\n\"CANARY CANARY\" = 1"), 10, 1, "hubspot", "is not a key"),
         (with("[http]\nlisten = \"9464\""), 10, 10, "http.listen", "is not an address"),
         (with("[audit]\nfile = \"-\""), 9, 1, "audit", "not to be had in this version"),
         (MINIMAL.replace("acme-sync", "a/b"), 3, 8, "app.name", "is not an app name"),
@@ -322,6 +337,8 @@ fn each_mistake_is_named_with_its_place_and_a_way_out() {
     assert!(rows.len() >= 35);
     for (text, line, column, key, said) in rows {
         let found = mistakes(&text);
+        let twice = |mistake: &Mistake| found.iter().filter(|m| m.key == mistake.key).count() > 1;
+        assert!(!found.iter().any(twice), "told twice: {found:#?}");
         let hit = found.iter().any(|mistake| {
             let words = format!("{}; {}", mistake.what, mistake.hint);
             (mistake.line, mistake.column, mistake.key.as_str()) == (line, column, key)

@@ -1,10 +1,6 @@
 //! `[store.vault]` as written → [`vault::Settings`].
 
-use super::{
-    Environment,
-    place::{self, Purpose},
-    reader::{Findings, Section},
-};
+use super::{Environment, findings::Findings, place, reader::Section};
 use crate::{
     secret::StoreCredential,
     store::vault::{Auth, Settings},
@@ -16,10 +12,11 @@ pub(super) fn read(
     env: Environment<'_>,
     findings: &mut Findings<'_>,
 ) -> Option<Settings> {
-    let address = section
-        .text("address", findings)
-        .map(|found| place::base(&found, Purpose::Store, findings))
-        .unwrap_or_else(|| address_from(&section, env, findings));
+    let address = match section.text("address", findings) {
+        Some(found) => place::base(&found, findings),
+        None if section.has("address") => None,
+        None => address_from(&section, env, findings),
+    };
     let mount = section
         .text("mount", findings)
         .map_or_else(|| Some("secret".to_owned()), |found| place::path_below(&found, findings));
@@ -62,10 +59,10 @@ fn address_from(
         .find_map(|name| env(name).filter(|text| !text.is_empty()).map(|text| (name, text)));
     let Some((name, text)) = given else {
         let hint = "write address = \"https://…:8200\", or set VAULT_ADDR";
-        section.wrong(findings, "address", "is missing", hint);
+        section.missing(findings, "address", hint);
         return None;
     };
-    match place::url(&text, Purpose::Store) {
+    match place::url(&text) {
         Ok(base) => Some(base),
         Err(what) => {
             section.wrong(findings, "address", format!("({name}) {what}"), place::HINT);
@@ -79,10 +76,11 @@ fn token_from(
     env: Environment<'_>,
     findings: &mut Findings<'_>,
 ) -> Option<Auth> {
-    let given = ["VAULT_TOKEN", "BAO_TOKEN"].into_iter().find_map(env);
+    let given =
+        ["VAULT_TOKEN", "BAO_TOKEN"].into_iter().filter_map(env).find(|text| !text.is_empty());
     let Some(text) = given else {
         let hint = "write auth = { method = \"approle\", role_id = \"…\", secret_id_file = \"/…\" }, or set VAULT_TOKEN";
-        section.wrong(findings, "auth", "is missing", hint);
+        section.missing(findings, "auth", hint);
         return None;
     };
     match StoreCredential::parse(text.trim()) {
@@ -111,24 +109,14 @@ fn read_auth(mut section: Section<'_, '_>, findings: &mut Findings<'_>) -> Optio
         ("cert", Method::NotYet),
     ];
     let Some(method) = section.one_of("method", &methods, findings) else {
-        section.wrong(
-            findings,
-            "method",
-            "names no way to log in",
-            "write method = \"approle\" or \"token\"",
-        );
+        section.missing(findings, "method", "write method = \"approle\" or \"token\"");
         return None;
     };
     let auth = match method.value {
         Method::Token => {
             let file = section.path("token_file", findings);
             if file.is_none() {
-                section.wrong(
-                    findings,
-                    "token_file",
-                    "is missing",
-                    "name the file the token is in",
-                );
+                section.missing(findings, "token_file", "name the file the token is in");
             }
             file.map(|file| Auth::TokenFile(file.value))
         }
@@ -139,21 +127,11 @@ fn read_auth(mut section: Section<'_, '_>, findings: &mut Findings<'_>) -> Optio
             );
             let role_id = section.text("role_id", findings);
             if role_id.is_none() {
-                section.wrong(
-                    findings,
-                    "role_id",
-                    "is missing",
-                    "write the role's id; it is no secret",
-                );
+                section.missing(findings, "role_id", "write the role's id; it is no secret");
             }
             let file = section.path("secret_id_file", findings);
             if file.is_none() {
-                section.wrong(
-                    findings,
-                    "secret_id_file",
-                    "is missing",
-                    "name the file the secret id is in",
-                );
+                section.missing(findings, "secret_id_file", "name the file the secret id is in");
             }
             if let Some(wrapped) = section.flag("wrapped", findings).filter(|flag| flag.value) {
                 let hint = "put the secret id itself into the file, and write wrapped = false";

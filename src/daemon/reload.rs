@@ -4,7 +4,7 @@
 use std::sync::Arc;
 
 use sd_notify::NotifyState;
-use tokio::sync::oneshot;
+use tokio::sync::{mpsc, oneshot};
 use tokio_util::sync::CancellationToken;
 
 use super::{alerting, engine_settings, notify, rules};
@@ -17,14 +17,14 @@ use crate::{
 /// What a reload renews.
 pub(super) struct Renew<'a> {
     pub(super) handle: &'a Handle,
-    pub(super) commands: &'a tokio::sync::mpsc::Sender<Command>,
+    pub(super) commands: &'a mpsc::Sender<Command>,
     pub(super) metrics: &'a Arc<Metrics>,
     pub(super) stop_alerts: &'a CancellationToken,
 }
 
 impl Renew<'_> {
-    /// Reads the configuration and every record again. A bad file keeps the old one running (I14).
-    pub(super) async fn reload(
+    /// Reads the configuration again. A bad file keeps the old one running (I14).
+    pub(super) async fn configuration(
         &self,
         current: Config,
         reread: &impl Fn() -> Result<Config, String>,
@@ -36,7 +36,7 @@ impl Renew<'_> {
                 i128::from(since.tv_sec) * 1_000_000 + i128::from(since.tv_nsec) / 1_000,
             ),
         ]);
-        let next = match reread() {
+        match reread() {
             Ok(next) => self.adopt(&current, next).await.unwrap_or(current),
             Err(mistakes) => {
                 tracing::error!(
@@ -48,19 +48,7 @@ impl Renew<'_> {
                 );
                 current
             }
-        };
-        let (done, heard) = oneshot::channel();
-        if self.commands.send(Command::Reload(done)).await.is_ok() {
-            match heard.await {
-                Ok(Ok(())) => tracing::info!("records read again"),
-                Ok(Err(kind)) => {
-                    tracing::warn!(trouble = kind.as_str(), "records could not be read again");
-                }
-                Err(_) => {}
-            }
         }
-        notify(&[NotifyState::Ready]);
-        next
     }
 
     async fn adopt(&self, current: &Config, next: Config) -> Option<Config> {
@@ -83,4 +71,21 @@ impl Renew<'_> {
         tracing::info!("configuration read again");
         Some(next)
     }
+}
+
+/// Has every record read again, and tells how that went. Runs beside the service: a store that
+/// hangs must not keep it from hearing that it is to stop.
+pub(super) async fn records(commands: mpsc::Sender<Command>) {
+    let (done, heard) = oneshot::channel();
+    if commands.send(Command::Reload(done)).await.is_ok() {
+        match heard.await {
+            Ok(Ok(())) => tracing::info!("records read again"),
+            Ok(Err(kind)) => {
+                tracing::warn!(trouble = kind.as_str(), "records could not be read again");
+            }
+            // The engine has ended meanwhile.
+            Err(_) => return,
+        }
+    }
+    notify(&[NotifyState::Ready]);
 }

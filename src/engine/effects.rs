@@ -25,7 +25,7 @@ use crate::{
 
 impl Engine {
     pub(super) fn carry_out(&mut self, portal: PortalId, effect: Effect, now: BootTime) {
-        let wall = self.world.clock.wall();
+        let wall = self.world.clock.wall_at(now);
         let Some(entry) = self.portals.get_mut(portal) else { return };
         let generation = entry.portal.generation;
         match effect {

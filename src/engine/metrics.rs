@@ -83,7 +83,7 @@ impl Default for Metrics {
             token_request_duration: register!(
                 "token_request_duration_seconds",
                 "Time to answer a request for an access token",
-                Histogram::new(exponential_buckets(0.000_05, 4.0, 10))
+                Histogram::new([0.000_05, 0.000_2, 0.001, 0.005, 0.01, 0.05, 0.25, 1.0, 5.0, 15.0])
             ),
             refreshes: register!("refreshes", "Refreshes by outcome", Family::default()),
             refresh_duration: register!(

@@ -21,6 +21,7 @@ pub mod overview;
 mod portals;
 mod queue;
 pub mod run;
+pub mod survey;
 mod upkeep;
 pub mod view;
 mod work;
@@ -30,6 +31,7 @@ pub use handle::{Answer, Denial, Handle};
 pub use load::{Loaded, load, load_app};
 pub use metrics::Metrics;
 pub use run::{Command, Engine, Panicked, Running};
+pub use survey::survey;
 pub use view::View;
 
 /// What the engine is told: plain valid values.

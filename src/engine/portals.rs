@@ -186,6 +186,12 @@ impl Portals {
         ids
     }
 
+    /// The portals whose newest refresh token is not in the store.
+    pub(super) fn unsaved(&self) -> Vec<PortalId> {
+        let unsaved = self.entries.iter().filter(|(_, entry)| entry.unsaved.is_some());
+        unsaved.map(|(id, _)| *id).collect()
+    }
+
     pub(super) fn slots(&self) -> BTreeMap<PortalId, Arc<Slot>> {
         self.entries.iter().map(|(id, entry)| (*id, Arc::clone(&entry.slot))).collect()
     }

@@ -168,14 +168,25 @@ impl Engine {
                 Next::Command(command) => self.obey(command),
                 Next::Report(report) => self.apply(report),
                 Next::Woke => {}
-                Next::Stop => self.draining = true,
+                Next::Stop => self.drain(),
             }
+        }
+        for portal in self.portals.unsaved() {
+            tracing::error!(%portal, "a new refresh token could not be stored before the end; if HubSpot has retired the one in the store, the customer has to connect again");
         }
         for alerting in self.former_alerting {
             alerting.finish().await;
         }
         self.alerting.finish().await;
         Ok(())
+    }
+
+    /// Begins nothing new, and tries once more to store what the store has not taken.
+    fn drain(&mut self) {
+        self.draining = true;
+        for portal in self.portals.unsaved() {
+            self.step(portal, Event::LastCall);
+        }
     }
 
     async fn next(&mut self, stop: &CancellationToken) -> Result<Next, Panicked> {
@@ -191,9 +202,14 @@ impl Engine {
 
     fn wakes(&self) -> BootTime {
         let far = self.world.clock.boot() + LONGEST_SLEEP;
+        if self.draining {
+            // Nothing is begun any more: only what is in flight is waited for.
+            return far;
+        }
         let queued = self.may_send().then_some(self.pace.free_at());
-        let timers =
-            [self.portals.first_due(), queued, self.app.next_probe(), Some(self.reload.due)];
+        let probe = self.app.next_probe().filter(|_| !self.probing);
+        let reload = Some(self.reload.due).filter(|_| !self.reload.running);
+        let timers = [self.portals.first_due(), queued, probe, reload];
         timers.into_iter().flatten().fold(far, BootTime::min)
     }
 

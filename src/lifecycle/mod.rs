@@ -1,6 +1,7 @@
 //! The life of a grant, as rules: states, events, what follows. Pure: no async, no clock, no log,
 //! no I/O; time comes in as a value.
 
+pub mod answer;
 pub mod app;
 pub mod effect;
 pub mod event;
@@ -9,11 +10,10 @@ pub mod schedule;
 pub mod state;
 pub mod step;
 
+pub use answer::{ClientPair, Granted, Introspection, Refusal, RefusalClass};
 pub use app::{App, Change, Probe};
 pub use effect::{Cause, Effect};
-pub use event::{
-    ClientPair, Event, Facts, Granted, Introspection, Outcome, Refusal, RefusalClass, Reread,
-};
+pub use event::{Event, Facts, Outcome, Reread};
 pub use policy::{OnStart, RefreshMode, RefreshPolicy, ValidatePolicy};
 pub use state::{Doubt, End, Generation, Phase, Portal, PortalState, Superseded, TokenLife};
 pub use step::{Context, step};

@@ -3,7 +3,7 @@
 
 use std::time::Duration;
 
-use super::{event::RefusalClass, schedule};
+use super::{answer::RefusalClass, schedule};
 use crate::{lifecycle::policy::RefreshPolicy, time::BootTime};
 
 /// Numbers the grants a portal has had here: grows by one whenever a different refresh token

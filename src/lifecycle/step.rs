@@ -4,8 +4,9 @@
 use std::time::Duration;
 
 use super::{
+    answer::RefusalClass,
     effect::{Cause, Effect},
-    event::{Event, Facts, Outcome, RefusalClass, Reread},
+    event::{Event, Facts, Outcome, Reread},
     policy::RefreshPolicy,
     schedule,
     state::{Doubt, End, Phase, Portal, Superseded, TokenLife},
@@ -69,6 +70,7 @@ impl Step<'_> {
             Event::Wanted if self.portal.phase == Phase::Resting => self.wanted(),
             Event::Wanted => {}
             Event::HubSpotBack => self.hubspot_back(),
+            Event::LastCall => self.last_call(),
             Event::RecordChanged => self.superseded(Superseded::ByNewer),
             Event::RecordUnusable => self.superseded(Superseded::ByUnusable),
             Event::Done { generation, outcome }
@@ -81,6 +83,12 @@ impl Step<'_> {
                     self.replace(by);
                 }
             }
+        }
+    }
+
+    fn last_call(&mut self) {
+        if self.portal.phase == Phase::Resting && self.portal.save_at.is_some() {
+            self.save();
         }
     }
 

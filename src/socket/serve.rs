@@ -1,7 +1,7 @@
 //! Driving connections: a bounded number, each with a caller the kernel named, none able to hold the
 //! service up by being slow, all finished before the service ends.
 
-use std::{sync::Arc, time::Duration};
+use std::{io, sync::Arc, time::Duration};
 
 use axum::{Router, body::Body};
 use hyper::{Request, body::Incoming, server::conn::http1, service::service_fn};
@@ -11,7 +11,7 @@ use hyper_util::{
 };
 use tokio::{
     io::{AsyncRead, AsyncWrite},
-    net::TcpListener,
+    net::{TcpListener, TcpStream, UnixStream},
     sync::{OwnedSemaphorePermit, Semaphore},
     time::{sleep, timeout},
 };
@@ -33,20 +33,7 @@ const LARGEST_HEAD: usize = 16 * 1024;
 /// Serves local callers until `stop`, then finishes the answers in flight.
 pub async fn serve_socket(socket: Socket, handle: Handle, stop: CancellationToken) {
     let connections = Connections::new(routes::socket(handle));
-    loop {
-        let permit = tokio::select! {
-            () = stop.cancelled() => break,
-            permit = connections.permit() => permit,
-        };
-        let accepted = tokio::select! {
-            () = stop.cancelled() => break,
-            accepted = socket.listener.accept() => accepted,
-        };
-        match accepted.and_then(|(stream, _)| Ok((peer::caller(&stream)?, stream))) {
-            Ok((caller, stream)) => connections.drive(stream, Some(caller), permit),
-            Err(error) => catch_breath(&error).await,
-        }
-    }
+    connections.take_from(&socket, &stop).await;
     // The file goes first: nobody new can come while the rest is served.
     drop(socket);
     connections.finish().await;
@@ -55,25 +42,36 @@ pub async fn serve_socket(socket: Socket, handle: Handle, stop: CancellationToke
 /// Serves health and metrics on TCP until `stop`.
 pub async fn serve_health(listener: TcpListener, handle: Handle, stop: CancellationToken) {
     let connections = Connections::new(routes::health(handle));
-    loop {
-        let permit = tokio::select! {
-            () = stop.cancelled() => break,
-            permit = connections.permit() => permit,
-        };
-        let accepted = tokio::select! {
-            () = stop.cancelled() => break,
-            accepted = listener.accept() => accepted,
-        };
-        match accepted {
-            Ok((stream, _)) => connections.drive(stream, None, permit),
-            Err(error) => catch_breath(&error).await,
-        }
-    }
+    connections.take_from(&listener, &stop).await;
     connections.finish().await;
 }
 
+/// Where connections come in, with what is known of who is at the other end.
+trait Door: Sync {
+    type Stream: AsyncRead + AsyncWrite + Unpin + Send + 'static;
+
+    fn next(&self) -> impl Future<Output = io::Result<(Option<Caller>, Self::Stream)>> + Send;
+}
+
+impl Door for Socket {
+    type Stream = UnixStream;
+
+    async fn next(&self) -> io::Result<(Option<Caller>, UnixStream)> {
+        let (stream, _) = self.listener.accept().await?;
+        Ok((Some(peer::caller(&stream)?), stream))
+    }
+}
+
+impl Door for TcpListener {
+    type Stream = TcpStream;
+
+    async fn next(&self) -> io::Result<(Option<Caller>, TcpStream)> {
+        Ok((None, self.accept().await?.0))
+    }
+}
+
 /// Out of file descriptors, most likely: accepting on at once would spin.
-async fn catch_breath(error: &std::io::Error) {
+async fn catch_breath(error: &io::Error) {
     tracing::warn!(%error, "a connection could not be accepted");
     sleep(Duration::from_millis(100)).await;
 }
@@ -93,6 +91,18 @@ impl Connections {
             graceful: GracefulShutdown::new(),
             tasks: TaskTracker::new(),
         }
+    }
+
+    /// Takes what comes in by `door` until `stop`; never more at once than there are permits.
+    async fn take_from(&self, door: &impl Door, stop: &CancellationToken) {
+        let one = async || {
+            let permit = self.permit().await;
+            match door.next().await {
+                Ok((caller, stream)) => self.drive(stream, caller, permit),
+                Err(error) => catch_breath(&error).await,
+            }
+        };
+        while stop.run_until_cancelled(one()).await.is_some() {}
     }
 
     async fn permit(&self) -> Option<OwnedSemaphorePermit> {

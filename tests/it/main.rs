@@ -8,6 +8,7 @@
 mod access;
 mod architecture;
 mod canary;
+mod fleet;
 mod service;
 mod sim;
 mod sim_clients;

@@ -31,7 +31,11 @@ const PATIENCE: Duration = Duration::from_secs(20);
 impl Demo {
     pub(super) async fn run(self, output: Output) -> Result<ExitCode, Failure> {
         let mut stage = Stage::set().await?;
-        let held = story::tell(&mut stage, output).await;
+        let held = tokio::select! {
+            held = story::tell(&mut stage, self.keep, output) => held,
+            // Whoever has seen enough leaves nothing behind.
+            () = super::sim::interrupted() => false,
+        };
         if held && self.keep {
             story::keep(&stage, output)?;
             super::sim::interrupted().await;

@@ -132,6 +132,10 @@ signing_secret_file = "{secret_file}"
         self.folder.path().join("grantkeeper.toml")
     }
 
+    pub(super) fn socket(&self) -> PathBuf {
+        self.folder.path().join("grantkeeper.sock")
+    }
+
     pub(super) fn log(&self) -> PathBuf {
         self.folder.path().join("service.log")
     }

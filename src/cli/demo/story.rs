@@ -31,13 +31,13 @@ struct TokenAnswer {
 }
 
 /// Tells the story; false if some step did not hold.
-pub(super) async fn tell(stage: &mut Stage, output: Output) -> bool {
+pub(super) async fn tell(stage: &mut Stage, keep: bool, output: Output) -> bool {
     let mut teller = Teller { output, step: 0 };
     teller.line(&format!(
         "\n{} keeps a HubSpot app's credentials alive. This is its whole job in a minute, on a\nstand-in for HubSpot where a token lives {TOKEN_LIFE} s instead of 1800 s and refresh tokens rotate.\n",
         toned("Grantkeeper", Tone::Good)
     ));
-    let ended = run(stage, &mut teller).await;
+    let ended = run(stage, keep, &mut teller).await;
     if let Err(why) = ended {
         teller.line(&format!("\n{} {why}", toned("This step did not hold:", Tone::Bad)));
         teller.line(&format!("The service's log:\n{}", tail(&stage.log())));
@@ -47,7 +47,7 @@ pub(super) async fn tell(stage: &mut Stage, output: Output) -> bool {
     true
 }
 
-async fn run(stage: &mut Stage, teller: &mut Teller) -> Result<(), String> {
+async fn run(stage: &mut Stage, keep: bool, teller: &mut Teller) -> Result<(), String> {
     teller
         .step(
             "Twelve customers have connected the app; their grants are in an encrypted store",
@@ -105,6 +105,9 @@ async fn run(stage: &mut Stage, teller: &mut Teller) -> Result<(), String> {
         .await?;
     teller.step("HubSpot's own ledger agrees", async { ledger(stage) }).await?;
     show_alerts(stage, teller);
+    if keep {
+        return Ok(());
+    }
     let stopped = stage.stop_service().await;
     teller
         .step("The service stops: answers finished, grants stored", async move {
@@ -255,11 +258,22 @@ fn show_alerts(stage: &Stage, teller: &Teller) {
 
 /// What to try when everything is left running.
 pub(super) fn keep(stage: &Stage, output: Output) -> Result<(), Failure> {
-    let config = stage.config();
+    let (config, socket, sim) = (stage.config(), stage.socket(), &stage.sim_url);
+    let (config, socket) = (config.display(), socket.display());
+    let portal = stage.portals[0];
     output.line(&format!(
-        "Try, in another terminal:\n  export GRANTKEEPER_CONFIG={config}\n  grantkeeper sim --help; curl {sim}/_sim/\n  grantkeeper check\nCtrl-C ends it and cleans up.",
-        config = config.display(),
-        sim = stage.sim_url,
+        "\
+Everything is left running. Try, in another terminal:
+
+  curl -s --unix-socket {socket} http://grantkeeper/v1/portals/{portal}/token
+  curl -s --unix-socket {socket} http://grantkeeper/v1/status
+  curl -s {sim}/_sim/portals/{portal}
+  curl -s -X POST {sim}/_sim/portals/{portal}/uninstall     # a customer leaves
+
+  export GRANTKEEPER_CONFIG={config}
+  grantkeeper status; grantkeeper portal list; grantkeeper check
+
+Ctrl-C ends it and cleans up."
     ))
 }
 

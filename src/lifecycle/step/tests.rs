@@ -114,6 +114,15 @@ fn a_store_that_is_down_makes_a_state_and_an_incident_and_is_tried_again() {
 }
 
 #[test]
+fn i14_before_the_end_what_is_unsaved_is_tried_once_more() {
+    let mut story = Story::begin();
+    story.event(Event::Woke).refreshed(true).done(Outcome::SaveFailed);
+    assert_eq!(story.event(Event::LastCall).effects, [Effect::Save]);
+    assert_eq!(story.event(Event::LastCall).effects, []);
+    assert_eq!(Story::live().event(Event::LastCall).effects, []);
+}
+
+#[test]
 fn i5_a_refusal_is_believed_only_after_a_second_look_and_introspection() {
     let mut story = Story::live();
     story.wake().refused(RefusalClass::GrantRefused);

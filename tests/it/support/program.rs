@@ -85,6 +85,12 @@ impl Program {
         panic!("the server does not stand still");
     }
 
+    /// Lets it go on after a freeze.
+    pub(crate) fn thaw(&self) {
+        let pid = rustix::process::Pid::from_raw(i32::try_from(self.pid).unwrap()).unwrap();
+        rustix::process::kill_process(pid, rustix::process::Signal::CONT).unwrap();
+    }
+
     fn owns(&self, port: u16) -> bool {
         let table = fs::read_to_string("/proc/net/tcp").unwrap_or_default();
         let address = format!("0100007F:{port:04X}");
