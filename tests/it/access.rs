@@ -251,6 +251,10 @@ async fn i11_a_reload_adds_and_removes_callers_even_on_a_connection_that_is_open
     let mut place = place("").await;
     let service = serve(&place).await;
     let before = place.extra.clone();
+    assert_eq!(
+        ask(&place, (BILLING, BILLING), "GET", "/v1/portals/1/token").await.problem(),
+        "forbidden"
+    );
     let billing =
         async || ask(&place, (BILLING, BILLING), "GET", "/v1/portals/1/token").await.status;
     assert_eq!(billing().await, 403);

@@ -8,6 +8,7 @@
 mod access;
 mod architecture;
 mod bad_input;
+mod canary;
 mod cli;
 mod fleet;
 mod init;

@@ -40,6 +40,8 @@ pub(crate) struct Place {
     pub(crate) extra: String,
     /// The uid the program runs as, if not the test's own.
     pub(crate) uid: Option<u32>,
+    /// Further environment of the program.
+    pub(crate) env: Vec<(String, String)>,
 }
 
 /// A finished command.
@@ -61,7 +63,15 @@ impl Place {
             dir.path().display()
         );
         let extra = "[hubspot]\nmax_refreshes_per_second = 200\n".to_owned();
-        let place = Self { dir, standin, alerts: Alerts::start().await, store, extra, uid: None };
+        let place = Self {
+            dir,
+            standin,
+            alerts: Alerts::start().await,
+            store,
+            extra,
+            uid: None,
+            env: vec![],
+        };
         place.fill(&place.file_store()).await;
         place
     }
@@ -132,6 +142,7 @@ impl Place {
         let mut command = Command::new(env!("CARGO_BIN_EXE_grantkeeper"));
         command.arg("--config").arg(self.config()).args(args);
         command.env_clear().env("PATH", "/usr/bin:/bin").env("HOME", self.dir.path());
+        command.envs(self.env.iter().cloned());
         command.kill_on_drop(true).current_dir(self.dir.path());
         if let Some(uid) = self.uid {
             command.uid(uid).gid(uid);
@@ -158,9 +169,14 @@ impl Place {
 
     /// Starts the service, whatever becomes of it.
     pub(crate) fn spawn(&self) -> Service {
+        self.spawn_logging("grantkeeper=trace,info", "text")
+    }
+
+    /// Starts the service with this log filter and format, whatever becomes of it.
+    pub(crate) fn spawn_logging(&self, filter: &str, format: &str) -> Service {
         let log = self.path("service.log");
-        let mut command = self.command(&["run"]);
-        command.env("GRANTKEEPER_LOG", "grantkeeper=trace,info");
+        let mut command = self.command(&["run", "--log-format", format]);
+        command.env("GRANTKEEPER_LOG", filter);
         command.stdin(Stdio::null()).stdout(Stdio::null());
         command.stderr(fs::File::create(&log).unwrap());
         Service { child: command.spawn().unwrap(), client: Client::new(self.socket()), log }
@@ -266,7 +282,10 @@ impl Alerts {
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
         let url = format!("http://{}/hook", listener.local_addr().unwrap());
         let alerts = Self { url, told: Arc::default() };
-        let router = Router::new().route("/hook", post(take)).with_state(alerts.clone());
+        let router = Router::new()
+            .route("/hook", post(take))
+            .route("/hook/{secret}", post(take))
+            .with_state(alerts.clone());
         let serving = async move { axum::serve(listener, router).await };
         tokio_util::task::TaskTracker::new().spawn(serving);
         alerts

@@ -75,7 +75,7 @@ impl Source {
     pub(crate) fn names(&self) -> Vec<Named> {
         let mut found = Vec::new();
         for (at, token) in self.tokens.iter().enumerate() {
-            let first = !at.checked_sub(1).is_some_and(|before| self.tokens[before].word == "::");
+            let first = at.checked_sub(1).is_none_or(|before| self.tokens[before].word != "::");
             let leads = self.tokens.get(at + 1).is_some_and(|next| next.word == "::");
             if !first || !leads {
                 continue;
