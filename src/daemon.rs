@@ -8,7 +8,7 @@ use tokio::{net::TcpListener, task::JoinSet, time::timeout};
 use tokio_util::sync::CancellationToken;
 
 mod reload;
-mod signals;
+pub(crate) mod signals;
 
 use reload::Renew;
 use signals::{Received, Signals};
@@ -19,12 +19,13 @@ use crate::{
     engine::{self, Alerting, Engine, Handle, Loaded, Metrics, Panicked, Route, World},
     hubspot::{HubSpot, NoTls, prove},
     incident::Severity,
-    lifecycle::{Introspection, OnStart, Refusal, RefusalClass},
+    lifecycle::{OnStart, Refusal, RefusalClass},
     portal::PortalId,
     sink::{Log, Webhook},
     socket::{ListenError, Socket, serve_health, serve_socket},
     store::{CredentialStore, StoreError, aws::AwsStore, file::FileStore, vault::VaultStore},
     time::{Clock, SystemClock},
+    validate::{Expected, Verdict},
 };
 
 /// From the signal to the end (contract section 7).
@@ -117,12 +118,11 @@ pub async fn run(
     reread: impl Fn() -> Result<Config, String>,
 ) -> Result<(), StartError> {
     let mut signals = Signals::listen()?;
-    let world = open_world(&config).await?;
-    let loaded = engine::load(&*world.store).await?;
-    greet(&config, &world, &loaded);
-    validate(&config, &world, &loaded).await?;
-    require_all(&config, &world, &loaded).await?;
-
+    let (world, loaded) = tokio::select! {
+        prepared = prepare(&config) => prepared?,
+        // Nothing is in flight yet that could be lost.
+        () = signals.stop() => return Ok(()),
+    };
     let socket = Socket::bind(&config.socket)?;
     let health = bind_health(&config).await?;
     let metrics = Arc::new(Metrics::default());
@@ -157,6 +157,7 @@ pub async fn run(
                 Received::Reload => {
                     let renew = Renew { handle: &handle, commands: &running.commands, metrics: &metrics, stop_alerts: &stop_alerts };
                     current = renew.configuration(current, &reread).await;
+                    while reloads.try_join_next().is_some() {}
                     reloads.spawn(reload::records(running.commands.clone()));
                 }
                 Received::Stop => break,
@@ -181,11 +182,21 @@ pub async fn run(
             },
             ended_early,
         ),
-        () = signals.stop_again() => {
+        () = signals.stop() => {
             tracing::warn!("told twice to stop: stopping at once");
             Ok(())
         }
     }
+}
+
+/// Everything that has to be right before anybody is served.
+async fn prepare(config: &Config) -> Result<(World, Loaded), StartError> {
+    let world = open_world(config).await?;
+    let loaded = engine::load(&*world.store).await?;
+    greet(config, &world, &loaded);
+    validate(config, &world, &loaded).await?;
+    require_all(config, &world, &loaded).await?;
+    Ok((world, loaded))
 }
 
 fn ended_early(
@@ -257,8 +268,12 @@ async fn require_all(config: &Config, world: &World, loaded: &Loaded) -> Result<
     let unusable = loaded.portals.iter().filter(|(_, grant)| grant.is_err());
     let mut bad: Vec<PortalId> = unusable.map(|(portal, _)| *portal).collect();
     let told = engine::survey(world, loaded, rate).await;
-    let inactive = told.iter().filter(|(_, told)| *told == Ok(Introspection::Inactive));
-    bad.extend(inactive.map(|(portal, _)| *portal));
+    let required = &config.app.required_scopes;
+    bad.extend(told.iter().filter_map(|(portal, told)| {
+        let expected = Expected { portal: *portal, client_id: &loaded.pair.client_id, required };
+        let told = told.as_ref().ok()?;
+        (expected.judge(told) != Verdict::Good).then_some(*portal)
+    }));
     if bad.is_empty() { Ok(()) } else { Err(StartError::GrantsRefused(bad)) }
 }
 

@@ -13,14 +13,17 @@ use std::{
 
 use serde::Serialize;
 use tempfile::NamedTempFile;
-use tokio::{task::JoinSet, time::sleep};
+use tokio::{
+    task::JoinSet,
+    time::{sleep, timeout},
+};
 use tokio_util::sync::CancellationToken;
 use zeroize::Zeroizing;
 
 use crate::{
     access::{Caller, Rules},
     config::Config,
-    daemon::{self, StartError},
+    daemon::{self, StartError, signals::Signals},
     engine::{self, Alerting, Answer, Denial, Engine, Handle, Loaded, Metrics, World},
     hubspot::prove,
     lifecycle::{Refusal, RefusalClass},
@@ -67,7 +70,18 @@ pub enum InitError {
     NoToken(PortalId, #[source] Denial),
     /// `--wait` ran out; this is what stood in the way last.
     #[error("--wait ran out")]
-    WaitRanOut(#[source] Box<InitError>),
+    WaitRanOut(#[source] Option<Box<InitError>>),
+    /// It was told to stop.
+    #[error("it was told to stop before it had everything")]
+    Interrupted,
+    /// Two outputs have one path, or an output is a folder.
+    #[error("{path} can't be an output: {why}")]
+    Target {
+        /// Which.
+        path: PathBuf,
+        /// Why.
+        why: &'static str,
+    },
     /// A file could not be written.
     #[error("{path} could not be written")]
     Write {
@@ -112,32 +126,24 @@ pub async fn init(
     plan: &Plan,
     mut tell: impl FnMut(&InitError, Duration),
 ) -> Result<Report, InitError> {
+    let targets = targets(plan)?;
+    let mut signals = Signals::listen().map_err(StartError::System)?;
     let world = daemon::open_world(config).await?;
     let deadline = plan.wait.map(|wait| world.clock.boot() + wait);
     let mut retry = Retry { world: &world, deadline, failures: 0, tell: &mut tell };
-    let loaded = loop {
-        match load(&world, plan).await {
-            Ok(loaded) => break loaded,
-            Err(error) => retry.or_end(error).await?,
-        }
+    let loaded = tokio::select! {
+        loaded = retry.until_done(async || load(&world, plan).await) => loaded?,
+        () = signals.stop() => return Err(InitError::Interrupted),
     };
     let wanted: Vec<PortalId> = loaded.portals.iter().map(|(id, _)| *id).collect();
     let running = Fetcher::start(config, world.clone(), loaded);
-    let mut answers = Vec::new();
-    let fetched = loop {
-        match running.fetch(&wanted, &mut answers).await {
-            Ok(()) => break Ok(()),
-            Err(error) => {
-                if let Err(error) = retry.or_end(error).await {
-                    break Err(error);
-                }
-            }
-        }
+    let fetched = tokio::select! {
+        fetched = retry.until_done(async || running.fetch(&wanted).await) => fetched,
+        () = signals.stop() => Err(InitError::Interrupted),
     };
-    // Whatever was fetched: a new refresh token is stored before anything is said.
+    // However it went: what is in flight is finished, and a new refresh token stored, before the end.
     running.stop().await?;
-    fetched?;
-    let files = write(plan, &answers)?;
+    let files = write(targets, &fetched?)?;
     Ok(Report { portals: wanted, files })
 }
 
@@ -179,20 +185,32 @@ struct Retry<'a, T> {
 }
 
 impl<T: FnMut(&InitError, Duration)> Retry<'_, T> {
-    /// Waits before the next try, or gives the error back if there is to be none.
-    async fn or_end(&mut self, error: InitError) -> Result<(), InitError> {
-        let Some(deadline) = self.deadline.filter(|_| error.is_transient()) else {
-            return Err(error);
-        };
-        self.failures += 1;
-        let backoff = Backoff::new(Duration::from_millis(500), Duration::from_secs(10), 0.0);
-        let wait = backoff.map_or(Duration::from_secs(10), |b| b.after(self.failures, 0.0));
-        if self.world.clock.boot() + wait >= deadline {
-            return Err(InitError::WaitRanOut(Box::new(error)));
+    /// Tries until it works, fails for good, or time runs out.
+    async fn until_done<R>(
+        &mut self,
+        attempt: impl AsyncFn() -> Result<R, InitError>,
+    ) -> Result<R, InitError> {
+        let mut last = None;
+        loop {
+            let Some(deadline) = self.deadline else { return attempt().await };
+            let left = deadline.until(self.world.clock.boot());
+            let error = match timeout(left, attempt()).await {
+                Ok(Ok(done)) => return Ok(done),
+                Ok(Err(error)) if !error.is_transient() => return Err(error),
+                Ok(Err(error)) => error,
+                Err(_) => return Err(InitError::WaitRanOut(last.map(Box::new))),
+            };
+            self.failures += 1;
+            let backoff = Backoff::new(Duration::from_millis(500), Duration::from_secs(10), 0.0);
+            let wait = backoff.map_or(Duration::from_secs(10), |b| b.after(self.failures, 0.0));
+            let left = deadline.until(self.world.clock.boot());
+            if left.is_zero() {
+                return Err(InitError::WaitRanOut(Some(Box::new(error))));
+            }
+            (self.tell)(&error, wait.min(left));
+            last = Some(error);
+            sleep(wait.min(left)).await;
         }
-        (self.tell)(&error, wait);
-        sleep(wait).await;
-        Ok(())
     }
 }
 
@@ -218,17 +236,15 @@ impl Fetcher {
         Self { handle, stop, engine: tasks }
     }
 
-    /// A token for each of `wanted` that has none in `answers` yet.
-    async fn fetch(&self, wanted: &[PortalId], answers: &mut Vec<Answer>) -> Result<(), InitError> {
+    /// A token for each of `wanted`; those that are in memory already cost nothing.
+    async fn fetch(&self, wanted: &[PortalId]) -> Result<Vec<Answer>, InitError> {
         let caller = Caller::this_process();
+        let mut answers = Vec::with_capacity(wanted.len());
         for portal in wanted {
-            if answers.iter().any(|answer| answer.portal == *portal) {
-                continue;
-            }
             let answer = self.handle.token(&caller, *portal, None).await;
             answers.push(answer.map_err(|denial| InitError::NoToken(*portal, denial))?);
         }
-        Ok(())
+        Ok(answers)
     }
 
     async fn stop(mut self) -> Result<(), InitError> {
@@ -255,32 +271,72 @@ struct WrittenToken<'a> {
     expires_in: u64,
 }
 
-/// Every file in full beside its place, then all put into place: a crash before that leaves what
-/// was there, and no file is ever seen half-written.
-fn write(plan: &Plan, answers: &[Answer]) -> Result<Vec<PathBuf>, InitError> {
-    let mut staged = Vec::new();
+/// An output, checked before anything is spent for it.
+enum Target {
+    Folder(PathBuf),
+    Env(PathBuf),
+    Json(PathBuf),
+}
+
+fn targets(plan: &Plan) -> Result<Vec<Target>, InitError> {
+    let refuse = |path: &Path, why| Err(InitError::Target { path: path.to_owned(), why });
+    let mut targets = Vec::new();
     if let Some(folder) = &plan.output_dir {
-        make_folder(folder)?;
-        for answer in answers {
-            let path = folder.join(format!("{}.token", answer.portal));
-            // exposed: into the file the operator asked for, 0600
-            staged.push(stage(path, answer.access_token.expose().as_bytes())?);
+        if folder.exists() && !folder.is_dir() {
+            return refuse(folder, "it is not a folder");
+        }
+        targets.push(Target::Folder(folder.clone()));
+    }
+    let files =
+        [plan.env_file.as_ref().map(|p| (p, true)), plan.json_file.as_ref().map(|p| (p, false))];
+    for (path, env) in files.into_iter().flatten() {
+        if path.is_dir() {
+            return refuse(path, "it is a folder");
+        }
+        if env && plan.json_file.as_ref() == Some(path) {
+            return refuse(path, "two outputs would be written to it");
+        }
+        if !folder_of(path).is_dir() {
+            return refuse(path, "its folder does not exist");
+        }
+        targets.push(if env { Target::Env(path.clone()) } else { Target::Json(path.clone()) });
+    }
+    Ok(targets)
+}
+
+/// Every file in full beside its place, then all put into place: a crash before that leaves what
+/// was there, and no file is ever seen half-written. If putting one into place fails, those that
+/// are new are taken away again.
+fn write(targets: Vec<Target>, answers: &[Answer]) -> Result<Vec<PathBuf>, InitError> {
+    let mut staged = Vec::new();
+    for target in targets {
+        match target {
+            Target::Folder(folder) => {
+                make_folder(&folder)?;
+                for answer in answers {
+                    let path = folder.join(format!("{}.token", answer.portal));
+                    // exposed: into the file the operator asked for, 0600
+                    staged.push(stage(path, answer.access_token.expose().as_bytes())?);
+                }
+            }
+            Target::Env(path) => staged.push(stage(path, env_text(answers).as_bytes())?),
+            Target::Json(path) => staged.push(stage(path, json_text(answers).as_bytes())?),
         }
     }
-    if let Some(path) = &plan.env_file {
-        staged.push(stage(path.clone(), env_text(answers).as_bytes())?);
-    }
-    if let Some(path) = &plan.json_file {
-        staged.push(stage(path.clone(), json_text(answers).as_bytes())?);
-    }
-    let mut files = Vec::new();
+    let mut files: Vec<(PathBuf, bool)> = Vec::new();
     for (file, path) in staged {
-        file.persist(&path)
-            .map_err(|error| InitError::Write { path: path.clone(), source: error.error })?;
-        sync_folder(&path)?;
-        files.push(path);
+        let is_new = !path.exists();
+        let placed = file.persist(&path).map(drop).map_err(|error| error.error);
+        if let Err(source) = placed.and_then(|()| sync_folder(&path)) {
+            for (made, _) in files.into_iter().filter(|(_, is_new)| *is_new) {
+                // The error that is told is the one that led here.
+                fs::remove_file(made).ok();
+            }
+            return Err(InitError::Write { path, source });
+        }
+        files.push((path, is_new));
     }
-    Ok(files)
+    Ok(files.into_iter().map(|(path, _)| path).collect())
 }
 
 fn env_text(answers: &[Answer]) -> Zeroizing<String> {
@@ -319,12 +375,11 @@ fn make_folder(folder: &Path) -> Result<(), InitError> {
 }
 
 fn stage(path: PathBuf, content: &[u8]) -> Result<(NamedTempFile, PathBuf), InitError> {
-    let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty());
     let staged = (|| {
         let mut file = tempfile::Builder::new()
             .prefix(".grantkeeper-")
             .permissions(fs::Permissions::from_mode(0o600))
-            .tempfile_in(folder.unwrap_or(Path::new(".")))?;
+            .tempfile_in(folder_of(&path))?;
         file.write_all(content)?;
         file.as_file().sync_all()?;
         Ok(file)
@@ -335,8 +390,10 @@ fn stage(path: PathBuf, content: &[u8]) -> Result<(NamedTempFile, PathBuf), Init
     }
 }
 
-fn sync_folder(path: &Path) -> Result<(), InitError> {
-    let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty());
-    let synced = fs::File::open(folder.unwrap_or(Path::new("."))).and_then(|f| f.sync_all());
-    synced.map_err(|source| InitError::Write { path: path.to_owned(), source })
+fn sync_folder(path: &Path) -> io::Result<()> {
+    fs::File::open(folder_of(path))?.sync_all()
+}
+
+fn folder_of(path: &Path) -> &Path {
+    path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."))
 }

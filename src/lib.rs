@@ -3,7 +3,7 @@
 //! Four floors and a roof; imports only go down, and `tests/it/architecture.rs` holds that.
 //!
 //! - Ground, words: [`secret`], [`portal`], [`time`].
-//! - First, rules, pure: [`lifecycle`], [`access`], [`incident`].
+//! - First, rules, pure: [`lifecycle`], [`access`], [`incident`], [`validate`].
 //! - Second, the outside world, one system a file: [`store`], [`hubspot`], [`sink`].
 //! - Third, the running machine: [`engine`], [`socket`], [`telemetry`].
 //! - Roof, putting it together: [`config`], [`daemon`], [`init`], [`rotation`], [`sim`], [`cli`].
@@ -15,6 +15,7 @@ pub mod time;
 pub mod access;
 pub mod incident;
 pub mod lifecycle;
+pub mod validate;
 
 pub mod hubspot;
 pub mod sink;

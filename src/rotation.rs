@@ -22,9 +22,6 @@ pub enum RotationError {
     /// HubSpot could not be asked, so nothing is proven.
     #[error("HubSpot could not be asked about the new client secret")]
     NotAsked(Refusal),
-    /// The new secret is the old one.
-    #[error("the new client secret is the one in use already")]
-    SameSecret,
     /// HubSpot refuses the new secret.
     #[error("HubSpot refuses the new client secret")]
     Refused(Option<&'static str>),
@@ -44,22 +41,31 @@ pub enum Step {
     Promoted,
 }
 
+/// How a rotation ended well.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Rotated {
+    /// The new secret is in use from now on.
+    Now,
+    /// It was in use already.
+    Already,
+}
+
 /// Rotates to `new`, telling each step.
 ///
 /// Safe to run again after a crash at any point: a secret that is staged already is proven and
-/// promoted, one that is promoted already is [`RotationError::SameSecret`].
+/// promoted, one that is promoted already is [`Rotated::Already`].
 ///
 /// # Errors
-/// See [`RotationError`]; after a refusal the staged secret has been taken away again.
+/// See [`RotationError`]; the staged secret has been taken away again, and the old one is in use.
 pub async fn rotate(
     store: &Arc<dyn CredentialStore>,
     endpoint: &Arc<dyn TokenEndpoint>,
     new: &ClientSecret,
     mut tell: impl FnMut(Step),
-) -> Result<(), RotationError> {
+) -> Result<Rotated, RotationError> {
     let (stored, app) = read(store).await?;
     if app.client_secret.same_as(new) {
-        return Err(RotationError::SameSecret);
+        return Ok(Rotated::Already);
     }
     let staged = stored.record.with_next_secret(Some(new));
     let version = write(store, &staged, stored.version).await?;
@@ -67,11 +73,15 @@ pub async fn rotate(
 
     let pair = ClientPair { client_id: app.client_id.clone(), client_secret: new.clone() };
     if let Err(refusal) = prove(&**endpoint, &pair, any_grant(store).await).await {
-        if refusal.class != RefusalClass::AppRefused {
-            return Err(RotationError::NotAsked(refusal));
+        // What is not proven is not left lying about; whether that works does not change the answer.
+        let unstaged = write(store, &staged.with_next_secret(None), version).await;
+        if let Err(error) = unstaged {
+            tracing::warn!(%error, "the staged secret could not be taken away again; it is not in use");
         }
-        write(store, &staged.with_next_secret(None), version).await?;
-        return Err(RotationError::Refused(refusal.word));
+        return Err(match refusal.class {
+            RefusalClass::AppRefused => RotationError::Refused(refusal.word),
+            _ => RotationError::NotAsked(refusal),
+        });
     }
     tell(Step::Proven);
 
@@ -81,7 +91,7 @@ pub async fn rotate(
         .with_previous_secret(Some(&app.client_secret));
     write(store, &promoted, version).await?;
     tell(Step::Promoted);
-    Ok(())
+    Ok(Rotated::Now)
 }
 
 async fn read(store: &Arc<dyn CredentialStore>) -> Result<(Stored, AppRecord), StoreError> {

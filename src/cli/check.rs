@@ -16,8 +16,9 @@ use crate::{
     daemon,
     engine::{self, survey},
     hubspot::prove,
-    lifecycle::{ClientPair, Introspection, Refusal},
-    portal::{PortalId, Scopes},
+    lifecycle::{Introspection, Refusal},
+    portal::PortalId,
+    validate::{Expected, Verdict},
 };
 
 /// Check configuration, store, the app's client pair and every grant. Spends nothing, needs no
@@ -118,7 +119,14 @@ async fn examine(config: &Config, findings: &mut Vec<Finding>) {
     let told = survey(&world, &loaded, rate).await;
     let mut grants: Vec<_> = told
         .into_iter()
-        .map(|(id, told)| (id, judge(id, told, &loaded.pair, &config.app.required_scopes)))
+        .map(|(portal, told)| {
+            let expected = Expected {
+                portal,
+                client_id: &loaded.pair.client_id,
+                required: &config.app.required_scopes,
+            };
+            (portal, judge(&expected, &told))
+        })
         .collect();
     for (portal, grant) in loaded.portals {
         if let Err(error) = grant {
@@ -130,39 +138,33 @@ async fn examine(config: &Config, findings: &mut Vec<Finding>) {
 }
 
 /// What was told of one grant, as a finding.
-fn judge(
-    portal: PortalId,
-    told: Result<Introspection, Refusal>,
-    pair: &ClientPair,
-    required: &Scopes,
-) -> Finding {
-    let subject = subject(portal);
+fn judge(expected: &Expected<'_>, told: &Result<Introspection, Refusal>) -> Finding {
+    let subject = subject(expected.portal);
     let needs = |detail: String, hint: &str| {
         Finding::bad(&subject, Failure::new(Exit::NeedsPerson, "grant", detail, hint))
     };
-    match told {
-        Err(refusal) => Finding::bad(&subject, Failure::from(&refusal)),
-        Ok(Introspection::Inactive) => needs(
+    let told = match told {
+        Ok(told) => told,
+        Err(refusal) => return Finding::bad(&subject, Failure::from(refusal)),
+    };
+    match expected.judge(told) {
+        Verdict::Good => Finding::good(&subject, "good".to_owned()),
+        Verdict::Inactive => needs(
             "revoked, or never good for this app".to_owned(),
             "Ask the customer to connect the app again, then `grantkeeper enroll`.",
         ),
-        Ok(Introspection::Active { portal: Some(other), .. }) if other != portal => needs(
+        Verdict::WrongPortal(other) => needs(
             format!("the stored token belongs to portal {other}"),
             "Put each portal's token into its own record.",
         ),
-        Ok(Introspection::Active { client_id: Some(id), .. }) if id != pair.client_id => needs(
+        Verdict::WrongApp => needs(
             "the stored token belongs to another app".to_owned(),
             "Check which app's credentials stand in the store.",
         ),
-        Ok(Introspection::Active { scopes: Some(scopes), .. })
-            if !scopes.missing(required).is_empty() =>
-        {
-            needs(
-                format!("scopes missing: {}", scopes.missing(required)),
-                "Have the customer connect again with the scopes the app requires today.",
-            )
-        }
-        Ok(Introspection::Active { .. }) => Finding::good(&subject, "good".to_owned()),
+        Verdict::ScopesMissing(missing) => needs(
+            format!("scopes missing: {missing}"),
+            "Have the customer connect again with the scopes the app requires today.",
+        ),
     }
 }
 

@@ -327,12 +327,6 @@ impl From<RotationError> for Failure {
         match error {
             RotationError::Store(error) => error.into(),
             RotationError::NotAsked(refusal) => Self::from(&refusal),
-            RotationError::SameSecret => Self::new(
-                Exit::Usage,
-                "same_secret",
-                "the new client secret is the one in use already",
-                "Nothing was changed. Copy the new secret from the app's Auth page at HubSpot.",
-            ),
             RotationError::Refused(word) => Self::new(
                 Exit::Invalid,
                 "new_secret_refused",

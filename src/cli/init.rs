@@ -108,12 +108,33 @@ impl From<InitError> for Failure {
                 let why = denial.to_string();
                 Self { message, ..Self::from(denial) }.because(why)
             }
-            InitError::WaitRanOut(error) => {
+            InitError::WaitRanOut(None) => Self::new(
+                Exit::WaitRanOut,
+                "wait_ran_out",
+                message,
+                "Give it more time, or see `grantkeeper check`.",
+            )
+            .because("the store or HubSpot did not answer"),
+            InitError::WaitRanOut(Some(error)) => {
                 let last = Self::from(*error);
-                let why =
-                    last.cause.map_or(last.message.clone(), |c| format!("{}: {c}", last.message));
+                let why = match last.cause {
+                    Some(cause) => format!("{}: {cause}", last.message),
+                    None => last.message,
+                };
                 Self::new(Exit::WaitRanOut, "wait_ran_out", message, last.hint).because(why)
             }
+            InitError::Interrupted => Self::new(
+                Exit::Failed,
+                "interrupted",
+                message,
+                "Nothing was written, and what HubSpot had given was stored. Run it again.",
+            ),
+            InitError::Target { .. } => Self::new(
+                Exit::Usage,
+                "output",
+                message,
+                "Nothing was fetched or written. Name files in folders that exist, each once.",
+            ),
             InitError::Write { source, .. } => Self::new(
                 Exit::Failed,
                 "output",

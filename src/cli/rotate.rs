@@ -8,7 +8,7 @@ use serde::Serialize;
 use super::{Global, exit::Failure, output::Output, setting};
 use crate::{
     daemon,
-    rotation::{self, Step},
+    rotation::{self, Rotated, Step},
     secret::ClientSecret,
 };
 
@@ -54,9 +54,14 @@ impl Rotate {
                 Step::Promoted => "promoted: it is the one in use; the old one is kept beside it",
             });
         };
-        rotation::rotate(&world.store, &world.endpoint, &new, tell).await?;
-        let done =
-            Done { rotated: true, service_follows: setting::followed(global, output).await? };
-        output.answer(&done, |_| "the client secret is rotated".to_owned())
+        let rotated = rotation::rotate(&world.store, &world.endpoint, &new, tell).await?;
+        let done = Done {
+            rotated: rotated == Rotated::Now,
+            service_follows: setting::followed(global, output).await?,
+        };
+        output.answer(&done, |done| {
+            let how = if done.rotated { "is rotated" } else { "is the one in use already" };
+            format!("the client secret {how}")
+        })
     }
 }

@@ -9,14 +9,14 @@ pub(super) enum Received {
     Stop,
 }
 
-pub(super) struct Signals {
+pub(crate) struct Signals {
     hangup: Signal,
     terminate: Signal,
     interrupt: Signal,
 }
 
 impl Signals {
-    pub(super) fn listen() -> io::Result<Self> {
+    pub(crate) fn listen() -> io::Result<Self> {
         Ok(Self {
             hangup: signal(SignalKind::hangup())?,
             terminate: signal(SignalKind::terminate())?,
@@ -33,7 +33,8 @@ impl Signals {
         }
     }
 
-    pub(super) async fn stop_again(&mut self) {
+    /// Waits until it is told to stop; a wish to reload is not heard.
+    pub(crate) async fn stop(&mut self) {
         tokio::select! {
             Some(()) = self.terminate.recv() => {}
             Some(()) = self.interrupt.recv() => {}

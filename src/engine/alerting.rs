@@ -68,11 +68,11 @@ impl Alerting {
         }
     }
 
-    /// Takes no more notices and waits until every lane has tried what it holds.
-    pub async fn finish(self) {
-        drop(self.lanes);
+    /// Takes no more notices; what is given back is empty when every lane has delivered what it held.
+    #[must_use]
+    pub fn retire(self) -> TaskTracker {
         self.tasks.close();
-        self.tasks.wait().await;
+        self.tasks
     }
 }
 

@@ -31,12 +31,21 @@ impl Engine {
         match effect {
             Effect::Refresh => {
                 let urgency = entry.portal.token.map_or(BootTime::default(), |token| token.expires);
-                self.queue.push(portal, Request::Refresh, Lane::Scheduled, urgency, now);
+                let lane = match (entry.wanted, entry.portal.failures) {
+                    (true, _) => Lane::Interactive,
+                    (false, 0) => Lane::Scheduled,
+                    (false, _) => Lane::Retries,
+                };
+                self.queue.push(portal, Request::Refresh, lane, urgency, now);
             }
             Effect::Introspect => {
                 let in_doubt =
                     matches!(entry.portal.phase, Phase::Introspecting(Doubt::Refused(_)));
-                let lane = if in_doubt { Lane::Scheduled } else { Lane::Questions };
+                let lane = match (entry.wanted, in_doubt) {
+                    (true, _) => Lane::Interactive,
+                    (false, true) => Lane::Scheduled,
+                    (false, false) => Lane::Questions,
+                };
                 self.queue.push(portal, Request::Introspect, lane, now, now);
             }
             Effect::Reread => {
@@ -51,6 +60,7 @@ impl Engine {
             }
             Effect::Publish => {
                 entry.issued = entry.held.take();
+                entry.wanted = false;
                 entry.last_refresh = Some(wall);
             }
             Effect::Withdraw => {
@@ -62,7 +72,12 @@ impl Engine {
                 entry.unsaved = None;
             }
             Effect::Open(cause) => self.open(portal, cause),
-            Effect::Close(cause) => self.tell_close(kind(cause), Some(portal)),
+            Effect::Close(cause) => {
+                // What is said of the record stays true until the record is mended.
+                if !(entry.unusable && kind(cause) == Kind::GrantMismatched) {
+                    self.tell_close(kind(cause), Some(portal));
+                }
+            }
             Effect::AppRefused | Effect::AppAccepted | Effect::Throttled(_) => {}
         }
     }
@@ -137,7 +152,9 @@ impl Engine {
         result: Result<Introspection, Refusal>,
     ) {
         let outcome = match result {
-            Err(refusal) => Outcome::IntrospectionRefused(refusal.class),
+            Err(Refusal { class, retry_after, .. }) => {
+                Outcome::IntrospectionRefused { class, retry_after }
+            }
             Ok(Introspection::Inactive) => Outcome::IntrospectedInactive,
             Ok(Introspection::Active { portal: told, client_id, scopes }) => {
                 let wrong_app = client_id.is_some_and(|id| id != self.pair.client_id);
@@ -162,12 +179,11 @@ impl Engine {
                 Some(entry) => {
                     let same = entry.knows(&stored.refresh_token);
                     entry.store_has(Some(stored));
-                    if same {
-                        Reread::Same
-                    } else {
+                    if !same {
                         entry.unsaved = None;
-                        Reread::Newer
                     }
+                    self.mended(portal);
+                    if same { Reread::Same } else { Reread::Newer }
                 }
                 None => Reread::Failed,
             },
@@ -236,7 +252,7 @@ impl Engine {
         result: Result<StoredGrant, StoreError>,
     ) {
         let now = self.world.clock.boot();
-        let Some(entry) = self.portals.get(portal) else {
+        if self.portals.get(portal).is_none() {
             match result {
                 Ok(stored) => self.portals.insert(portal, Some(stored), now),
                 Err(error) if error.kind == StoreErrorKind::Corrupt => {
@@ -247,7 +263,12 @@ impl Engine {
                 Err(_) => return,
             }
             return self.publish_portals();
-        };
+        }
+        // What only waits to be sent is taken back: the record may name another grant by now.
+        if self.queue.remove(portal) {
+            self.step(portal, Event::NotSent);
+        }
+        let Some(entry) = self.portals.get(portal) else { return };
         // A reading that began before our own last write, or while something is in flight, may be
         // older than what we know.
         if entry.stamp != stamp || Self::busy(entry.portal.phase) {
@@ -266,6 +287,7 @@ impl Engine {
                         entry.unsaved = None;
                     }
                 }
+                self.mended(portal);
                 if !same || unusable {
                     tracing::info!(%portal, "the record holds another grant; it is used from now on");
                     self.step(portal, Event::RecordChanged);
@@ -277,11 +299,27 @@ impl Engine {
         }
     }
 
+    /// The record is spoilt. A grant in memory goes on, above all one that the store does not have
+    /// yet; without one there is nothing to go on with.
     fn unusable(&mut self, portal: PortalId, error: &StoreError) {
         tracing::warn!(%portal, %error, hint = %error.hint, "the record can't be used");
+        if let Some(entry) = self.portals.get_mut(portal).filter(|e| e.refresh_token().is_some()) {
+            entry.unusable = true;
+            let reason = End::Unusable.reason();
+            self.tell_open(Kind::GrantMismatched, Some(portal), Some(reason));
+            return;
+        }
         let ended = self.portals.get(portal).and_then(|entry| entry.portal.ended());
         if ended != Some(End::Unusable) {
             self.step(portal, Event::RecordUnusable);
+        }
+    }
+
+    /// A record that could not be used can be used again.
+    fn mended(&mut self, portal: PortalId) {
+        let Some(entry) = self.portals.get_mut(portal) else { return };
+        if std::mem::take(&mut entry.unusable) {
+            self.tell_close(Kind::GrantMismatched, Some(portal));
         }
     }
 

@@ -150,6 +150,8 @@ impl Handle {
         let slot = self.view.slot(portal).ok_or(Denial::UnknownPortal)?;
         slot.used(began);
         let mut news = slot.subscribe();
+        // A portal that is removed is told by its slot's end, so no waiting caller may hold it.
+        drop(slot);
         loop {
             let view = Arc::clone(&news.borrow_and_update());
             let now = self.clock.boot();
@@ -162,10 +164,13 @@ impl Handle {
             // A full queue means that thousands wait already; this one's wish is among them or its
             // time runs out below.
             self.commands.try_send(Command::Want(portal, view.portal.token)).ok();
-            let left = (began + PATIENCE).until(now);
-            match timeout(left, news.changed()).await {
+            // Nothing is sent before `not_before`: a wish that came too early is repeated then.
+            let (end, early) = (began + PATIENCE, view.portal.not_before);
+            let pause = if early > now { early.min(end) } else { end };
+            match timeout(pause.until(now), news.changed()).await {
                 Ok(Ok(())) => {}
                 Ok(Err(_)) => return Err(Denial::UnknownPortal),
+                Err(_) if self.clock.boot() < end => {}
                 Err(_) => return Err(self.none(&view, self.clock.boot())),
             }
         }

@@ -42,6 +42,10 @@ pub(super) struct Entry {
     pub(super) stamp: u64,
     /// A reading came while something was in flight; read again when it is done.
     pub(super) look_again: bool,
+    /// Somebody waits for a token: what is asked of HubSpot goes to the front.
+    pub(super) wanted: bool,
+    /// The record can't be used as it stands; the grant in memory goes on.
+    pub(super) unusable: bool,
     slot: Arc<Slot>,
     timer: Option<BootTime>,
 }
@@ -95,11 +99,13 @@ impl Portals {
             scopes: None,
             stamp: 0,
             look_again: false,
+            wanted: false,
+            unusable: false,
             slot: Arc::new(Slot::new(view, now)),
             timer: None,
         };
         self.entries.insert(portal, entry);
-        self.settle(portal, now);
+        self.settle(portal);
     }
 
     pub(super) fn remove(&mut self, portal: PortalId) {
@@ -141,8 +147,9 @@ impl Portals {
     }
 
     /// Publishes a portal and sets its timer, after something happened to it.
-    pub(super) fn settle(&mut self, portal: PortalId, _now: BootTime) {
+    pub(super) fn settle(&mut self, portal: PortalId) {
         let Some(entry) = self.entries.get_mut(&portal) else { return };
+        entry.wanted &= entry.portal.failures == 0 && entry.portal.ended().is_none();
         let wakes = entry.portal.wakes();
         if entry.timer != wakes {
             if let Some(old) = entry.timer {
@@ -184,6 +191,13 @@ impl Portals {
         let mut ids: Vec<_> = self.entries.keys().copied().collect();
         ids.sort_unstable();
         ids
+    }
+
+    /// Notes that somebody waits for a token of this portal.
+    pub(super) fn wanted(&mut self, portal: PortalId) {
+        if let Some(entry) = self.entries.get_mut(&portal) {
+            entry.wanted = true;
+        }
     }
 
     /// The portals whose newest refresh token is not in the store.

@@ -19,6 +19,8 @@ pub(super) enum Lane {
     Interactive,
     /// On schedule.
     Scheduled,
+    /// After a failure: only what the healthy leave over (I7).
+    Retries,
     /// Questions, which nobody waits for.
     Questions,
 }
@@ -56,10 +58,10 @@ impl Queue {
         }
     }
 
-    pub(super) fn remove(&mut self, portal: PortalId) {
-        if let Some((place, _, _)) = self.requests.remove(&portal) {
-            self.order.remove(&place);
-        }
+    /// Takes a request back; says whether there was one.
+    pub(super) fn remove(&mut self, portal: PortalId) -> bool {
+        let removed = self.requests.remove(&portal);
+        removed.is_some_and(|(place, _, _)| self.order.remove(&place))
     }
 
     /// The next one, with the instant it was queued at.
@@ -81,11 +83,12 @@ mod tests {
     use super::*;
 
     #[test]
-    fn i8_callers_who_wait_come_first_then_the_soonest_expiry_then_questions() {
+    fn i7_i8_callers_come_first_then_the_soonest_expiry_then_retries_then_questions() {
         let at = |s| BootTime::new(Duration::from_secs(s));
         let id = |n| PortalId::new(n).unwrap();
         let mut queue = Queue::default();
         queue.push(id(1), Request::Introspect, Lane::Questions, at(1), at(0));
+        queue.push(id(5), Request::Refresh, Lane::Retries, at(0), at(0));
         queue.push(id(2), Request::Refresh, Lane::Scheduled, at(50), at(0));
         queue.push(id(3), Request::Refresh, Lane::Scheduled, at(20), at(0));
         queue.push(id(4), Request::Refresh, Lane::Scheduled, at(90), at(0));
@@ -93,7 +96,7 @@ mod tests {
         queue.hurry(id(99));
         let order: Vec<u64> =
             std::iter::from_fn(|| queue.pop()).map(|(p, _, _)| p.number()).collect();
-        assert_eq!(order, [4, 3, 2, 1]);
+        assert_eq!(order, [4, 3, 2, 5, 1]);
         assert!(queue.is_empty());
     }
 

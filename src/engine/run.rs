@@ -8,7 +8,7 @@ use tokio::{
     task::{JoinError, JoinSet},
     time::sleep,
 };
-use tokio_util::sync::CancellationToken;
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use super::{
     AT_HUBSPOT, AT_STORE, Alerting, LONGEST_SLEEP, Metrics, Settings, World,
@@ -16,7 +16,7 @@ use super::{
     metrics::ByOutcome,
     portals::Portals,
     queue::Queue,
-    upkeep::Reload,
+    upkeep::{Probing, Reload},
     view::{Health, Overall, View},
     work::Report,
 };
@@ -41,6 +41,8 @@ pub enum Command {
     Reroute(Alerting),
 }
 
+/// After a stop, what the store has not taken is tried again for this long.
+const FAREWELL: Duration = Duration::from_secs(10);
 /// Commands that may wait; more than any socket has connections.
 const WAITING: usize = 4096;
 /// The running machine.
@@ -52,7 +54,7 @@ pub struct Engine {
     pub(super) metrics: Arc<Metrics>,
     pub(super) alerting: Alerting,
     /// Sinks of earlier configurations, which may still hold something to deliver.
-    former_alerting: Vec<Alerting>,
+    former_alerting: Vec<TaskTracker>,
     pub(super) book: Book,
     pub(super) pair: ClientPair,
     pub(super) app: App,
@@ -66,7 +68,9 @@ pub struct Engine {
     at_hubspot: usize,
     commands: mpsc::Receiver<Command>,
     pub(super) reload: Reload,
-    pub(super) probing: bool,
+    pub(super) probing: Probing,
+    /// When the end comes, whatever is left.
+    end: Option<BootTime>,
     pub(super) hubspot_failing_since: Option<BootTime>,
     pub(super) draining: bool,
     pub(super) chance: Chance,
@@ -134,7 +138,8 @@ impl Engine {
                 again: false,
                 waiting: Vec::new(),
             },
-            probing: false,
+            probing: Probing::No,
+            end: None,
             hubspot_failing_since: None,
             draining: false,
             chance: Chance::seeded(),
@@ -161,12 +166,13 @@ impl Engine {
             self.start_due();
             self.send_queued();
             self.publish_overall();
-            if self.draining && self.tasks.is_empty() {
+            if self.has_ended() {
                 break;
             }
             match self.next(&stop).await? {
                 Next::Command(command) => self.obey(command),
                 Next::Report(report) => self.apply(report),
+                Next::Woke if self.draining => self.store_the_rest(),
                 Next::Woke => {}
                 Next::Stop => self.drain(),
             }
@@ -174,19 +180,29 @@ impl Engine {
         for portal in self.portals.unsaved() {
             tracing::error!(%portal, "a new refresh token could not be stored before the end; if HubSpot has retired the one in the store, the customer has to connect again");
         }
-        for alerting in self.former_alerting {
-            alerting.finish().await;
+        self.former_alerting.push(self.alerting.retire());
+        for lanes in self.former_alerting {
+            lanes.wait().await;
         }
-        self.alerting.finish().await;
         Ok(())
     }
 
-    /// Begins nothing new, and tries once more to store what the store has not taken.
+    /// Begins nothing new, and goes on trying to store what the store has not taken.
     fn drain(&mut self) {
         self.draining = true;
+        self.end = Some(self.world.clock.boot() + FAREWELL);
+        self.store_the_rest();
+    }
+
+    fn store_the_rest(&mut self) {
         for portal in self.portals.unsaved() {
             self.step(portal, Event::LastCall);
         }
+    }
+
+    fn has_ended(&self) -> bool {
+        let over = self.end.is_some_and(|end| end <= self.world.clock.boot());
+        self.draining && self.tasks.is_empty() && (over || self.portals.unsaved().is_empty())
     }
 
     async fn next(&mut self, stop: &CancellationToken) -> Result<Next, Panicked> {
@@ -203,11 +219,11 @@ impl Engine {
     fn wakes(&self) -> BootTime {
         let far = self.world.clock.boot() + LONGEST_SLEEP;
         if self.draining {
-            // Nothing is begun any more: only what is in flight is waited for.
-            return far;
+            // Nothing is begun any more; what the store has not taken is tried again each second.
+            return self.world.clock.boot() + Duration::from_secs(1);
         }
         let queued = self.may_send().then_some(self.pace.free_at());
-        let probe = self.app.next_probe().filter(|_| !self.probing);
+        let probe = self.app.next_probe().filter(|_| self.probing == Probing::No);
         let reload = Some(self.reload.due).filter(|_| !self.reload.running);
         let timers = [self.portals.first_due(), queued, probe, reload];
         timers.into_iter().flatten().fold(far, BootTime::min)
@@ -249,6 +265,7 @@ impl Engine {
             Command::Want(portal, seen) => {
                 // What was wished for may have come while the wish waited: it is not fetched twice.
                 if self.portals.get(portal).is_some_and(|entry| entry.portal.token == seen) {
+                    self.portals.wanted(portal);
                     self.step(portal, Event::Wanted);
                     self.queue.hurry(portal);
                 }
@@ -260,11 +277,12 @@ impl Engine {
             }
             Command::Reroute(alerting) => {
                 let former = std::mem::replace(&mut self.alerting, alerting);
-                self.former_alerting.push(former);
+                self.former_alerting.retain(|lanes| !lanes.is_empty());
+                self.former_alerting.push(former.retire());
             }
             Command::Configure(settings) => {
                 let now = self.world.clock.boot();
-                self.pace = Pace::per_second(settings.max_requests_per_second);
+                self.pace.change_rate(settings.max_requests_per_second);
                 self.reload.due = self.reload.due.min(now + settings.validate.every);
                 self.settings = *settings;
             }
@@ -325,7 +343,7 @@ impl Engine {
                 other => self.carry_out(portal, other, now),
             }
         }
-        self.portals.settle(portal, now);
+        self.portals.settle(portal);
         self.look_again(portal);
     }
 

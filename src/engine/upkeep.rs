@@ -17,6 +17,16 @@ use crate::{
 /// HubSpot counts as unreachable after this long without an answer, and this many failures.
 const HUBSPOT_GONE: (Duration, u32) = (Duration::from_secs(10), 3);
 
+/// Whether a probe of the client pair is under way, and whether another was asked for meanwhile: the
+/// record may have changed after the one under way had read it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub(super) enum Probing {
+    #[default]
+    No,
+    Yes,
+    YesAndAgain,
+}
+
 /// The reading of all records: when the next is due, and who waits for one.
 #[derive(Debug)]
 pub(super) struct Reload {
@@ -24,6 +34,15 @@ pub(super) struct Reload {
     pub(super) running: bool,
     pub(super) again: bool,
     pub(super) waiting: Vec<oneshot::Sender<Result<(), StoreErrorKind>>>,
+}
+
+impl Reload {
+    fn answer(&mut self, outcome: Result<(), StoreErrorKind>) {
+        for waiting in self.waiting.drain(..) {
+            // Whoever asked may have gone.
+            waiting.send(outcome).ok();
+        }
+    }
 }
 
 impl Engine {
@@ -43,11 +62,13 @@ impl Engine {
     }
 
     pub(super) fn probe(&mut self) {
-        if !self.probing {
-            self.probing = true;
-            let token = self.portals.any_token();
-            self.tasks.spawn(self.world.clone().probe(self.pair.clone(), token));
+        if self.probing != Probing::No {
+            self.probing = Probing::YesAndAgain;
+            return;
         }
+        self.probing = Probing::Yes;
+        let token = self.portals.any_token();
+        self.tasks.spawn(self.world.clone().probe(self.pair.clone(), token));
     }
 
     pub(super) fn probed(
@@ -55,7 +76,7 @@ impl Engine {
         pair: Result<ClientPair, StoreError>,
         verdict: &Result<(), Refusal>,
     ) {
-        self.probing = false;
+        let again = std::mem::take(&mut self.probing) == Probing::YesAndAgain;
         self.note_store("read", pair.as_ref().err());
         self.note_hubspot(verdict.as_ref().err());
         let probe = match verdict {
@@ -64,7 +85,7 @@ impl Engine {
             Err(_) => Probe::NotTold,
         };
         if let (Ok(pair), Probe::Accepted) = (pair, probe) {
-            if !pair.client_secret.same_as(&self.pair.client_secret) {
+            if !pair.same_as(&self.pair) {
                 tracing::info!(secret = ?pair.client_secret, "the app's new client secret is proven and in use");
             }
             self.pair = pair;
@@ -78,8 +99,13 @@ impl Engine {
                 let word = verdict.as_ref().err().and_then(|refusal| refusal.word);
                 self.tell_open(Kind::AppRejected, None, word);
             }
-            Change::Close => self.tell_close(Kind::AppRejected, None),
+            Change::Close => drop(self.tell_close(Kind::AppRejected, None)),
             Change::ProbeNow | Change::None => {}
+        }
+        if again && !self.draining {
+            self.probe();
+        } else if !self.reload.running {
+            self.reload.answer(Ok(()));
         }
     }
 
@@ -117,12 +143,12 @@ impl Engine {
             self.overall_changed = true;
             self.take_records(records, Some(stamps));
         }
-        if pair.is_ok() {
+        // Who waits for the reload waits for the pair to be proven as well.
+        if pair.is_ok() && !self.draining {
             self.probe();
         }
-        for waiting in self.reload.waiting.drain(..) {
-            // Whoever asked may have gone.
-            waiting.send(outcome).ok();
+        if pair.is_err() || outcome.is_err() || self.draining {
+            self.reload.answer(outcome);
         }
         if std::mem::take(&mut self.reload.again) {
             self.reload();
@@ -136,11 +162,11 @@ impl Engine {
             matches!(refusal.class, Outage | Unreachable | AnswerLost)
         });
         let Some(refusal) = silent else {
-            let was_silent = self.hubspot_failing_since.take().is_some();
-            self.overall_changed |= was_silent;
+            self.hubspot_failing_since = None;
+            self.overall_changed |= !self.overall.hubspot.ok;
             self.overall.hubspot.good();
-            if was_silent {
-                self.tell_close(Kind::HubspotUnreachable, None);
+            // Only after a declared outage: one portal's failures are its own.
+            if self.tell_close(Kind::HubspotUnreachable, None) {
                 for portal in self.portals.ids() {
                     self.step(portal, Event::HubSpotBack);
                 }
@@ -160,18 +186,25 @@ impl Engine {
         let outcome = error.map_or("ok", |error| error.kind.as_str());
         let store = self.world.store.kind();
         self.metrics.store_requests.get_or_create(&ByStoreCall { store, op, outcome }).inc();
-        let silent = error.filter(|error| error.kind == StoreErrorKind::Unreachable);
+        let troubles = |error: &&StoreError| {
+            use StoreErrorKind::{Denied, Misconfigured, Unreachable};
+            matches!(error.kind, Unreachable | Denied | Misconfigured)
+        };
         let was_ok = self.overall.store.ok;
-        if let Some(error) = silent {
+        if let Some(error) = error.filter(troubles) {
             self.overall.store.bad(error.kind.as_str());
-            if self.overall.store.failures == 2 {
+            if error.kind != StoreErrorKind::Unreachable {
+                self.tell_open(Kind::StoreDenied, None, Some(error.kind.as_str()));
+            } else if self.overall.store.failures == 2 {
                 self.tell_open(Kind::StoreUnreachable, None, None);
             }
+            self.overall_changed = true;
         } else {
             self.overall.store.good();
             self.tell_close(Kind::StoreUnreachable, None);
+            self.tell_close(Kind::StoreDenied, None);
+            self.overall_changed |= !was_ok;
         }
-        self.overall_changed |= was_ok != self.overall.store.ok || silent.is_some();
     }
 
     pub(super) fn tell_open(&mut self, kind: Kind, portal: Option<PortalId>, detail: Option<&str>) {
@@ -183,11 +216,12 @@ impl Engine {
         }
     }
 
-    pub(super) fn tell_close(&mut self, kind: Kind, portal: Option<PortalId>) {
+    /// Says whether it was open.
+    pub(super) fn tell_close(&mut self, kind: Kind, portal: Option<PortalId>) -> bool {
         let at = self.world.clock.wall();
-        if let Some(notice) = self.book.close(kind, portal, at) {
-            self.alerting.tell(&notice);
-            self.overall_changed = true;
-        }
+        let Some(notice) = self.book.close(kind, portal, at) else { return false };
+        self.alerting.tell(&notice);
+        self.overall_changed = true;
+        true
     }
 }

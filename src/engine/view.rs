@@ -35,6 +35,12 @@ pub struct PortalView {
     pub scopes: Option<Scopes>,
 }
 
+impl PortalView {
+    fn name(&self) -> Option<Fingerprint> {
+        self.token.as_ref().map(|issued| issued.fingerprint)
+    }
+}
+
 /// An access token with its name.
 #[derive(Debug, Clone)]
 pub struct Issued {
@@ -57,8 +63,14 @@ impl Slot {
         Self { view: watch::Sender::new(Arc::new(view)), last_used }
     }
 
+    /// Publishes `view` if it says anything new: a notice without news would have every waiting
+    /// caller ask again, and the engine publish again, without end.
     pub(super) fn publish(&self, view: PortalView) {
-        self.view.send_replace(Arc::new(view));
+        self.view.send_if_modified(|old| {
+            let news = old.portal != view.portal || old.name() != view.name();
+            *old = Arc::new(view);
+            news
+        });
     }
 
     /// The view as it is now.

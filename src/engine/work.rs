@@ -118,11 +118,11 @@ impl World {
         let mut verdict = prove(&*self.endpoint, &candidate, sample.clone()).await;
         let mut pair = stored.map(|_| candidate.clone());
         let refused = verdict.as_ref().is_err_and(|r| r.class == RefusalClass::AppRefused);
-        if refused && !candidate.client_secret.same_as(&current.client_secret) {
+        if refused && !candidate.same_as(&current) {
             let second = prove(&*self.endpoint, &current, sample).await;
             if second.is_ok() {
                 tracing::warn!(
-                    "the app's record holds a client secret that HubSpot refuses; the one that works stays in use"
+                    "the app's record holds a client pair that HubSpot refuses; the one that works stays in use"
                 );
                 (pair, verdict) = (Ok(current), second);
             }

@@ -11,14 +11,12 @@ use std::{
 
 use async_trait::async_trait;
 use reqwest::{header, redirect};
-use serde::Deserialize;
 use zeroize::Zeroizing;
 
-use super::{Settings, TokenEndpoint, error::classify, wire::token_use};
+use super::{Reply, Settings, TokenEndpoint, wire::token_use};
 use crate::{
     lifecycle::{ClientPair, Granted, Introspection, Refusal, RefusalClass},
-    portal::{ClientId, PortalId, Scopes},
-    secret::{AccessToken, RefreshToken},
+    secret::RefreshToken,
     time::Clock,
 };
 
@@ -60,7 +58,7 @@ impl HubSpot {
         Ok(Self { http, settings, clock, skew: AtomicI64::new(NO_SKEW) })
     }
 
-    async fn post(&self, url: &str, form: &[(&str, &str)]) -> Result<Answer, Refusal> {
+    async fn post(&self, url: &str, form: &[(&str, &str)]) -> Result<Reply, Refusal> {
         let sent = self.http.post(url).form(form).send().await;
         let mut response = sent.map_err(|error| not_answered(&error))?;
         self.note_date(response.headers());
@@ -78,7 +76,7 @@ impl HubSpot {
                 }
                 Ok(Some(_)) | Err(_) if http == 200 => return Err(lost(Some(http))),
                 // The end; or an error page too long or cut off, which decides nothing more.
-                _ => return Ok(Answer { http, retry_after, body }),
+                _ => return Ok(Reply { http, retry_after, body }),
             }
         }
     }
@@ -97,20 +95,6 @@ impl HubSpot {
     }
 }
 
-struct Answer {
-    http: u16,
-    retry_after: Option<String>,
-    body: Zeroizing<Vec<u8>>,
-}
-
-impl Answer {
-    /// The body as `T`, if this is a success that looks like one.
-    fn parse<T: for<'de> Deserialize<'de>>(&self) -> Result<T, Refusal> {
-        let parsed = if self.http == 200 { serde_json::from_slice(&self.body).ok() } else { None };
-        parsed.ok_or_else(|| classify(self.http, &self.body, self.retry_after.as_deref()))
-    }
-}
-
 fn not_answered(error: &reqwest::Error) -> Refusal {
     if error.is_connect() {
         Refusal { class: RefusalClass::Unreachable, http: None, word: None, retry_after: None }
@@ -121,24 +105,6 @@ fn not_answered(error: &reqwest::Error) -> Refusal {
 
 const fn lost(http: Option<u16>) -> Refusal {
     Refusal { class: RefusalClass::AnswerLost, http, word: None, retry_after: None }
-}
-
-/// A token answer; only what every version has is demanded (study `hubspot.md` 1.3).
-#[derive(Deserialize)]
-struct TokenAnswer {
-    access_token: AccessToken,
-    expires_in: u64,
-    refresh_token: Option<RefreshToken>,
-    hub_id: Option<u64>,
-    scopes: Option<Scopes>,
-}
-
-#[derive(Deserialize)]
-struct IntrospectionAnswer {
-    active: bool,
-    hub_id: Option<u64>,
-    client_id: Option<String>,
-    scopes: Option<Scopes>,
 }
 
 #[async_trait]
@@ -152,14 +118,7 @@ impl TokenEndpoint for HubSpot {
             ("client_secret", pair.client_secret.expose()),
             ("refresh_token", token.expose()),
         ];
-        let answer: TokenAnswer = self.post(&url, &form).await?.parse()?;
-        Ok(Granted {
-            access_token: answer.access_token,
-            refresh_token: answer.refresh_token,
-            expires_in: Duration::from_secs(answer.expires_in),
-            portal: answer.hub_id.and_then(|id| PortalId::new(id).ok()),
-            scopes: answer.scopes,
-        })
+        self.post(&url, &form).await?.granted()
     }
 
     async fn introspect(
@@ -175,15 +134,7 @@ impl TokenEndpoint for HubSpot {
             ("token", token.expose()),
             ("token_type_hint", token_use::REFRESH_TOKEN),
         ];
-        let answer: IntrospectionAnswer = self.post(&url, &form).await?.parse()?;
-        if !answer.active {
-            return Ok(Introspection::Inactive);
-        }
-        Ok(Introspection::Active {
-            portal: answer.hub_id.and_then(|id| PortalId::new(id).ok()),
-            client_id: answer.client_id.and_then(|id| ClientId::parse(id).ok()),
-            scopes: answer.scopes,
-        })
+        self.post(&url, &form).await?.introspection()
     }
 
     fn clock_skew(&self) -> Option<jiff::SignedDuration> {

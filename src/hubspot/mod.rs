@@ -13,10 +13,12 @@ use crate::{
 
 pub mod client;
 pub mod error;
+pub mod reply;
 pub mod settings;
 pub mod wire;
 
 pub use client::{HubSpot, NoTls};
+pub use reply::Reply;
 pub use settings::{ApiVersion, Settings};
 
 /// Whoever turns refresh tokens into access tokens.

@@ -71,11 +71,13 @@ pub enum Kind {
     HubspotUnreachable,
     /// The store can't be reached.
     StoreUnreachable,
+    /// The store lets us in no more, or refuses what we must do.
+    StoreDenied,
 }
 
 impl Kind {
     /// Every kind this version opens.
-    pub const ALL: [Self; 8] = [
+    pub const ALL: [Self; 9] = [
         Self::AppRejected,
         Self::GrantRevoked,
         Self::GrantMismatched,
@@ -84,6 +86,7 @@ impl Kind {
         Self::GrantUnsaved,
         Self::HubspotUnreachable,
         Self::StoreUnreachable,
+        Self::StoreDenied,
     ];
 
     /// The word in JSON and metrics.
@@ -98,6 +101,7 @@ impl Kind {
             Self::GrantUnsaved => "grant_unsaved",
             Self::HubspotUnreachable => "hubspot_unreachable",
             Self::StoreUnreachable => "store_unreachable",
+            Self::StoreDenied => "store_denied",
         }
     }
 
@@ -110,7 +114,8 @@ impl Kind {
             | Self::GrantMismatched
             | Self::PortalUnavailable
             | Self::ScopeMissing
-            | Self::StoreUnreachable => Severity::Warning,
+            | Self::StoreUnreachable
+            | Self::StoreDenied => Severity::Warning,
         }
     }
 }

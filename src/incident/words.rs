@@ -65,6 +65,13 @@ pub(super) fn of(kind: Kind, portal: Option<PortalId>, detail: Option<&str>) -> 
             ),
             "See that the store is up, unsealed and can be reached from this host.".to_owned(),
         ),
+        Kind::StoreDenied => (
+            format!(
+                "The credential store refuses what Grantkeeper must do{why}. Tokens go on being \
+                 renewed from memory; changed records are not seen, and new ones may not be stored."
+            ),
+            "Run `grantkeeper check`: it names what is refused and the policy line to add.".to_owned(),
+        ),
     };
     (summary, action)
 }

@@ -17,6 +17,14 @@ pub struct ClientPair {
     pub client_secret: ClientSecret,
 }
 
+impl ClientPair {
+    /// Whether both halves are the same.
+    #[must_use]
+    pub fn same_as(&self, other: &Self) -> bool {
+        self.client_id == other.client_id && self.client_secret.same_as(&other.client_secret)
+    }
+}
+
 /// What a refresh or a code exchange brought.
 #[derive(Debug, Clone)]
 pub struct Granted {

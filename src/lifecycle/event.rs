@@ -19,6 +19,8 @@ pub enum Event {
     HubSpotBack,
     /// The service is about to end.
     LastCall,
+    /// What waited to be sent was taken back before it was.
+    NotSent,
     /// The record holds another grant than the one in use.
     RecordChanged,
     /// The record can't be used as it stands.
@@ -64,7 +66,12 @@ pub enum Outcome {
     /// HubSpot said that the grant is dead.
     IntrospectedInactive,
     /// The question was refused or failed.
-    IntrospectionRefused(RefusalClass),
+    IntrospectionRefused {
+        /// What follows from it.
+        class: RefusalClass,
+        /// How long HubSpot asks to wait.
+        retry_after: Option<Duration>,
+    },
 }
 
 /// What an answer says of the grant, compared with what is expected.

@@ -89,6 +89,11 @@ impl Pace {
         Ok(())
     }
 
+    /// Goes on at another rate; quiet that was asked for stays.
+    pub fn change_rate(&mut self, per_second: f64) {
+        self.gap = Self::per_second(per_second).gap;
+    }
+
     /// When the next slot is free.
     #[must_use]
     pub const fn free_at(&self) -> BootTime {

@@ -38,11 +38,15 @@ pub struct Portal {
     pub save_at: Option<BootTime>,
     /// Failures in a row; zero after any success.
     pub failures: u32,
+    /// Times in a row that a refresh was refused for the client pair; zero after any success.
+    pub app_refusals: u32,
+    /// Times in a row that the store said that somebody else had written.
+    pub conflicts: u32,
     /// What the last failure was.
     pub trouble: Option<RefusalClass>,
     /// When the token is to be renewed; `None` if only on demand.
     pub renew_at: Option<BootTime>,
-    /// Not before this is anything sent for this portal, whoever asks.
+    /// Not before this is anything sent to HubSpot for this portal, whoever asks.
     pub not_before: BootTime,
     /// When the grant is to be validated, if nothing else has proven it by then.
     pub validation_due: BootTime,
@@ -213,6 +217,8 @@ impl Portal {
             held: None,
             save_at: None,
             failures: 0,
+            app_refusals: 0,
+            conflicts: 0,
             trouble: None,
             renew_at: Some(now),
             not_before: now,
@@ -268,8 +274,10 @@ impl Portal {
     pub fn wakes(&self) -> Option<BootTime> {
         match self.phase {
             Phase::Resting => {
-                let first = [self.renew_at, self.save_at, Some(self.validation_due)];
-                first.into_iter().flatten().min().map(|at| at.max(self.not_before))
+                // HubSpot's wish to be left alone does not keep the store waiting.
+                let asking = self.renew_at.into_iter().chain([self.validation_due]).min();
+                let asking = asking.map(|at| at.max(self.not_before));
+                asking.into_iter().chain(self.save_at).min()
             }
             Phase::Ended(End::Revoked | End::Unavailable | End::Mismatched) => {
                 Some(self.validation_due)

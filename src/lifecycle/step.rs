@@ -41,6 +41,10 @@ const REFUSALS_BELIEVED: u32 = 5;
 const MISMATCHES_BELIEVED: u32 = 3;
 /// `BAD_HUB` in a row before a portal counts as gone.
 const UNAVAILABLE_BELIEVED: u32 = 2;
+/// Refusals of the client pair, met by one portal in a row, that are held against the app alone.
+const APP_REFUSALS_BORNE: u32 = 3;
+/// Conflicting writes in a row before the store is left alone for a while.
+const CONFLICTS_BORNE: u32 = 5;
 /// No portal is refreshed twice within this time, however often it is asked for.
 const REFRESH_FLOOR: Duration = Duration::from_secs(1);
 /// The longest wait that HubSpot can ask for (a migration, study `hubspot.md` 3.2).
@@ -71,6 +75,7 @@ impl Step<'_> {
             Event::Wanted => {}
             Event::HubSpotBack => self.hubspot_back(),
             Event::LastCall => self.last_call(),
+            Event::NotSent => self.not_sent(),
             Event::RecordChanged => self.superseded(Superseded::ByNewer),
             Event::RecordUnusable => self.superseded(Superseded::ByUnusable),
             Event::Done { generation, outcome }
@@ -83,6 +88,21 @@ impl Step<'_> {
                     self.replace(by);
                 }
             }
+        }
+    }
+
+    fn not_sent(&mut self) {
+        match self.portal.phase {
+            Phase::Refreshing => {
+                self.portal.phase = Phase::Resting;
+                self.portal.renew_at = Some(self.context.now);
+            }
+            Phase::Introspecting(Doubt::Ended(end)) => self.portal.phase = Phase::Ended(end),
+            Phase::Introspecting(_) => self.portal.phase = Phase::Resting,
+            _ => return,
+        }
+        if let Some(by) = self.portal.superseded.take() {
+            self.replace(by);
         }
     }
 
@@ -99,8 +119,10 @@ impl Step<'_> {
             self.portal.trouble,
             Some(RefusalClass::Outage | RefusalClass::Unreachable | RefusalClass::AnswerLost)
         );
+        // The failures stay counted: whoever fails on its own account goes on backing off.
         if wanting && self.portal.phase == Phase::Resting {
-            self.rest_and_renew();
+            self.portal.renew_at = Some(self.context.now);
+            self.portal.not_before = self.context.now;
         }
     }
 
@@ -113,7 +135,11 @@ impl Step<'_> {
                 self.refused(class, retry_after);
             }
             (Phase::Saving, Outcome::Saved) => self.saved(),
+            (Phase::Saving, Outcome::SaveConflict) if self.portal.conflicts >= CONFLICTS_BORNE => {
+                self.unsaved();
+            }
             (Phase::Saving, Outcome::SaveConflict) => {
+                self.portal.conflicts += 1;
                 self.portal.phase = Phase::Rereading(Doubt::Conflict);
                 self.effects.push(Effect::Reread);
             }
@@ -131,7 +157,10 @@ impl Step<'_> {
                 self.active(doubt, facts);
             }
             (Phase::Introspecting(doubt), Outcome::IntrospectedInactive) => self.inactive(doubt),
-            (Phase::Introspecting(doubt), Outcome::IntrospectionRefused(class)) => {
+            (Phase::Introspecting(doubt), Outcome::IntrospectionRefused { class, retry_after }) => {
+                if class == RefusalClass::RateLimited {
+                    self.effects.push(Effect::Throttled(retry_after));
+                }
                 self.not_told(doubt, class);
             }
             _ => {}
@@ -172,6 +201,9 @@ impl Step<'_> {
             return;
         }
         let reached = |at: Option<BootTime>| at.is_some_and(|at| at <= now);
+        if reached(self.portal.save_at) {
+            return self.save();
+        }
         if now < self.portal.not_before {
             return;
         }
@@ -180,8 +212,6 @@ impl Step<'_> {
         let validation = reached(Some(self.portal.validation_due));
         if self.context.introspect_first && unseen && validation {
             self.introspect(Doubt::Routine);
-        } else if reached(self.portal.save_at) {
-            self.save();
         } else if reached(self.portal.renew_at) {
             self.refresh();
         } else if validation {
@@ -246,6 +276,7 @@ impl Step<'_> {
         self.portal.held = None;
         self.portal.phase = Phase::Resting;
         self.portal.failures = 0;
+        self.portal.app_refusals = 0;
         self.portal.trouble = None;
         self.portal.renew_at = self.context.warm.then(|| {
             schedule::renewal(self.context.portal, token.issued, token.life(), self.context.policy)
@@ -264,6 +295,7 @@ impl Step<'_> {
     }
 
     fn saved(&mut self) {
+        self.portal.conflicts = 0;
         if self.portal.save_at.take().is_some() {
             self.effects.push(Effect::Close(Cause::Unsaved));
         }
@@ -271,6 +303,7 @@ impl Step<'_> {
     }
 
     fn unsaved(&mut self) {
+        self.portal.conflicts = 0;
         let tries = if self.portal.save_at.is_some() { 3 } else { 1 };
         self.portal.save_at = Some(self.context.now + self.wait(tries));
         self.effects.push(Effect::Open(Cause::Unsaved));
@@ -303,7 +336,14 @@ impl Step<'_> {
     }
 
     /// Not this portal's failure: nothing is counted, and it goes on when the app does.
+    /// Unless it comes again and again while the pair is found good in between: then something is
+    /// wrong with this portal after all.
     fn leave_to_app(&mut self) {
+        self.portal.app_refusals += 1;
+        if self.portal.app_refusals > APP_REFUSALS_BORNE {
+            self.effects.push(Effect::AppRefused);
+            return self.fail(RefusalClass::AppRefused, None);
+        }
         self.portal.phase = Phase::Resting;
         self.portal.renew_at = Some(self.context.now);
         self.effects.push(Effect::AppRefused);
@@ -434,6 +474,9 @@ impl Step<'_> {
     }
 
     fn end(&mut self, end: End) {
+        if self.portal.ended().is_some_and(|before| before != end) {
+            self.recovered();
+        }
         self.portal.phase = Phase::Ended(end);
         self.portal.token = None;
         self.portal.held = None;

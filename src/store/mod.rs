@@ -40,6 +40,13 @@ impl fmt::Display for Key {
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct Version(pub(crate) String);
 
+impl From<String> for Version {
+    /// A version by its store's own name for it.
+    fn from(name: String) -> Self {
+        Self(name)
+    }
+}
+
 impl fmt::Display for Version {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&self.0)

@@ -5,10 +5,11 @@ use std::{fs, os::unix::fs::PermissionsExt, time::Duration};
 use grantkeeper::{
     sim::Fault,
     store::{CredentialStore, Key},
+    time::Clock,
 };
 use serde_json::{Value, json};
 
-use crate::support::service::{Place, portal};
+use crate::support::service::{Place, eventually, portal};
 
 const ROTATING: &str = "[settings]\nrotating = true";
 
@@ -97,7 +98,8 @@ async fn a_place_that_can_not_be_written_to_means_that_no_file_appears() {
     let (out, below) = (place.path("out"), place.path("file/out.json"));
     let args = ["init", "--output-dir", out.to_str().unwrap(), "--json", below.to_str().unwrap()];
     let ended = place.run(&args).await;
-    assert_eq!(ended.code, 1, "{}", ended.err);
+    assert_eq!(ended.code, 2, "{}", ended.err);
+    assert_eq!(place.standin.sim.report().refreshes, 0, "nothing was spent for it");
     assert!(ended.err.contains("file/out.json") && ended.err.contains("fix:"), "{}", ended.err);
     assert!(files(&place).is_empty(), "{:?}", files(&place));
 }
@@ -105,7 +107,7 @@ async fn a_place_that_can_not_be_written_to_means_that_no_file_appears() {
 #[tokio::test]
 async fn unknown_portals_and_missing_outputs_are_refused_before_anything_is_spent() {
     let place = Place::new(1, ROTATING).await;
-    let ended = place.run(&["init", "--portal", "99", "--json", "/nonexistent/x"]).await;
+    let ended = place.run(&["init", "--portal", "99", "--json", "x.json"]).await;
     assert_eq!(ended.code, 3, "{}", ended.err);
     assert_eq!(place.run(&["init"]).await.code, 2);
     assert_eq!(place.run(&["init", "--portal", "01", "--json", "/x"]).await.code, 2);
@@ -150,6 +152,57 @@ async fn wait_does_not_wait_for_what_only_a_person_can_mend() {
     let place = Place::new(1, ROTATING).await;
     let other = grantkeeper::secret::ClientSecret::parse("changed-at-hubspot").unwrap();
     place.standin.sim.set_client_secret(other, Duration::ZERO);
-    let ended = place.run(&["init", "--wait", "60s", "--json", "/nonexistent/x"]).await;
+    let ended = place.run(&["init", "--wait", "60s", "--json", "x.json"]).await;
     assert_eq!(ended.code, 78, "{}", ended.err);
+}
+
+#[tokio::test]
+async fn i14_told_to_stop_it_stores_what_is_in_flight_and_writes_nothing() {
+    let place = Place::new(1, ROTATING).await;
+    let late = grantkeeper::sim::Effect::Late(2_000);
+    place.standin.sim.set_fault(Fault::new(late).on(grantkeeper::sim::Endpoint::Token));
+    let out = place.path("out.json");
+    let mut child = place.command(&["init", "--json", out.to_str().unwrap()]).spawn().unwrap();
+    eventually("the refresh is in flight", || async {
+        place.standin.sim.portal(portal(1)).unwrap().in_flight == 1
+    })
+    .await;
+    let pid = rustix::process::Pid::from_raw(i32::try_from(child.id().unwrap()).unwrap()).unwrap();
+    rustix::process::kill_process(pid, rustix::process::Signal::TERM).unwrap();
+    assert_eq!(child.wait().await.unwrap().code(), Some(1));
+    assert!(!out.exists());
+    let stored = place.file_store().read(Key::Portal(portal(1))).await.unwrap();
+    let refresh = stored.record.portal().unwrap().refresh_token;
+    assert!(place.standin.sim.is_good(&refresh), "the rotated grant is in the store");
+}
+
+#[tokio::test]
+async fn outputs_that_can_not_be_are_refused_before_anything_is_spent() {
+    let place = Place::new(1, ROTATING).await;
+    let (folder, one) = (place.path("folder"), place.path("one"));
+    fs::create_dir(&folder).unwrap();
+    fs::write(&one, "from before").unwrap();
+    let (folder, one) = (folder.to_str().unwrap(), one.to_str().unwrap());
+    for args in [
+        &["init", "--json", folder][..],
+        &["init", "--env-file", one, "--json", one],
+        &["init", "--output-dir", one],
+    ] {
+        let ended = place.run(args).await;
+        assert_eq!(ended.code, 2, "{args:?}: {}", ended.err);
+    }
+    assert_eq!(place.standin.sim.report().refreshes, 0);
+    assert_eq!(fs::read_to_string(one).unwrap(), "from before");
+}
+
+#[tokio::test]
+async fn wait_holds_its_time_even_when_hubspot_never_answers() {
+    let place = Place::new(1, ROTATING).await;
+    place.standin.sim.set_fault(Fault::new(grantkeeper::sim::Effect::HangBefore));
+    let clock = grantkeeper::time::SystemClock;
+    let began = clock.boot();
+    let ended = place.run(&["init", "--wait", "2s", "--json", "x.json"]).await;
+    assert_eq!(ended.code, 124, "{}", ended.err);
+    let took = clock.boot().since(began);
+    assert!(took < Duration::from_secs(8), "{took:?}");
 }

@@ -244,3 +244,99 @@ async fn alerts_are_signed_cloud_events_that_the_standard_library_accepts() {
     assert_eq!(headers["content-type"], "application/cloudevents+json");
     drop(service);
 }
+
+/// User and system time of the service so far.
+fn cpu(service: &crate::support::service::Service) -> Duration {
+    let stat =
+        std::fs::read_to_string(format!("/proc/{}/stat", service.child.id().unwrap())).unwrap();
+    let fields: Vec<&str> = stat.rsplit(')').next().unwrap().split_whitespace().collect();
+    let ticks: u64 = fields[11].parse::<u64>().unwrap() + fields[12].parse::<u64>().unwrap();
+    Duration::from_millis(ticks * 10)
+}
+
+#[tokio::test]
+async fn a_caller_who_waits_costs_no_processor_time() {
+    let place = Place::new(1, ROTATING).await;
+    place.standin.sim.set_fault(Fault::new(Effect::Late(4_000)).on(Endpoint::Token));
+    let service = place.serve().await;
+    let before = cpu(&service);
+    service.token(1).await.unwrap();
+    let spent = cpu(&service).saturating_sub(before);
+    assert!(spent < Duration::from_millis(500), "{spent:?} while waiting four seconds");
+}
+
+#[tokio::test]
+async fn i7_portals_that_fail_do_not_starve_those_that_do_not() {
+    let mut place = Place::new(30, "[settings]\nrotating = true\nexpires_in = 12").await;
+    place.extra = "[hubspot]\nmax_refreshes_per_second = 8\n".to_owned();
+    let failing = serde_json::from_value(serde_json::json!({ "http": 500 })).unwrap();
+    for number in 1..=15 {
+        let fault = Fault::new(failing).on(Endpoint::Token).of(portal(number));
+        place.standin.sim.set_fault(fault);
+    }
+    let service = place.serve().await;
+    eventually("the healthy ones have been refreshed four times each", || async {
+        (16..=30).all(|number| place.standin.sim.portal(portal(number)).unwrap().refreshes >= 4)
+    })
+    .await;
+    for number in 16..=30 {
+        let answer = service.token(number).await.unwrap();
+        assert!(answer["short_lived"].is_null(), "portal {number}: {answer}");
+    }
+    assert!(place.alerts.of("grant_revoked", "opened").is_empty());
+}
+
+#[tokio::test]
+async fn i3_a_record_that_is_spoilt_and_mended_costs_no_rotated_grant() {
+    let place = Place::new(1, ROTATING).await;
+    place.standin.sim.set_fault(Fault::new(Effect::Late(2_000)).on(Endpoint::Token).times(1));
+    let store = place.file_store();
+    let good = store.read(Key::Portal(portal(1))).await.unwrap();
+    let service = place.serve().await;
+    eventually("the refresh is in flight", || async {
+        place.standin.sim.portal(portal(1)).unwrap().in_flight == 1
+    })
+    .await;
+    let junk = Record::default().with_member("note", serde_json::json!("oops"));
+    let junk =
+        store.write(Key::Portal(portal(1)), &junk, &Expected::At(good.version)).await.unwrap();
+    place.alerts.wait_for("grant_mismatched", "opened").await;
+    service.token(1).await.unwrap();
+    store.write(Key::Portal(portal(1)), &good.record, &Expected::At(junk)).await.unwrap();
+    eventually("the newest grant is in the store", || async {
+        let stored = store.read(Key::Portal(portal(1))).await.unwrap();
+        let token = stored.record.portal().unwrap().refresh_token;
+        place.standin.sim.is_good(&token)
+    })
+    .await;
+    assert!(place.alerts.of("grant_revoked", "opened").is_empty());
+}
+
+#[tokio::test]
+async fn a_wrong_client_id_in_the_record_does_not_take_a_good_pair_s_place() {
+    let place = Place::new(1, SHORT).await;
+    let service = place.serve().await;
+    service.ready().await;
+    let store = place.file_store();
+    let stored = store.read(Key::App).await.unwrap();
+    let other = grantkeeper::portal::ClientId::parse("another-app").unwrap();
+    let wrong = stored.record.with_client(&other, &place.standin.sim.client_secret());
+    store.write(Key::App, &wrong, &Expected::At(stored.version)).await.unwrap();
+    service.signal(rustix::process::Signal::HUP);
+    let before = place.standin.sim.report().refreshes;
+    eventually("refreshing goes on", || async {
+        place.standin.sim.report().refreshes > before + 4
+    })
+    .await;
+    assert!(place.alerts.all().is_empty(), "{:?}", place.alerts.all());
+}
+
+#[tokio::test]
+async fn i14_told_to_stop_while_starting_it_stops_and_told_twice_at_once() {
+    let place = Place::new(1, ROTATING).await;
+    place.standin.sim.set_fault(Fault::new(Effect::HangBefore));
+    let mut service = place.spawn();
+    eventually("it has asked HubSpot", || async { service.log().contains("records loaded") }).await;
+    service.signal(rustix::process::Signal::TERM);
+    assert_eq!(service.ended().await, 0);
+}

@@ -162,7 +162,8 @@ fn i5_where_nobody_can_be_asked_only_repeated_refusals_are_believed() {
     let mut refusals = 0;
     while story.state() != PortalState::Revoked {
         story.wake().refused(RefusalClass::GrantRefused).done(Outcome::Reread(Reread::Same));
-        story.done(Outcome::IntrospectionRefused(RefusalClass::Outage));
+        story
+            .done(Outcome::IntrospectionRefused { class: RefusalClass::Outage, retry_after: None });
         refusals += 1;
     }
     assert_eq!(refusals, REFUSALS_BELIEVED);
@@ -364,7 +365,7 @@ proptest! {
                 15 => Some(Outcome::Reread(Reread::Failed)),
                 16 => Some(Outcome::IntrospectedActive(facts)),
                 17 => Some(Outcome::IntrospectedInactive),
-                _ => Some(Outcome::IntrospectionRefused(RefusalClass::AppRefused)),
+                _ => Some(Outcome::IntrospectionRefused { class: RefusalClass::AppRefused, retry_after: None }),
             };
             let before = story.portal.clone();
             if let Some(outcome) = outcome {
@@ -428,4 +429,67 @@ fn hubspot_back_ends_the_wait_of_those_it_kept_waiting_and_of_nobody_else() {
     story.event(Event::Woke).refused(RefusalClass::RateLimited);
     let wakes = story.portal.wakes();
     assert_eq!(story.event(Event::HubSpotBack).portal.wakes(), wakes);
+}
+
+#[test]
+fn i7_a_portal_that_alone_meets_a_refused_client_pair_backs_off() {
+    let mut story = Story::live();
+    for _ in 0..10 {
+        story.wake().refused(RefusalClass::AppRefused);
+        assert!(story.effects.contains(&Effect::AppRefused));
+    }
+    assert_eq!(story.state(), PortalState::Retrying);
+    assert!(story.portal.wakes().unwrap() > story.now + Duration::from_secs(30));
+    story.wake().refreshed(false);
+    assert_eq!((story.state(), story.portal.app_refusals), (PortalState::Live, 0));
+}
+
+#[test]
+fn hubspot_s_wish_to_be_left_alone_does_not_keep_the_store_waiting() {
+    let mut story = Story::begin();
+    story.event(Event::Woke).refreshed(true).done(Outcome::SaveFailed);
+    let hour = Some(Duration::from_secs(3600));
+    story.portal.save_at = Some(story.now + Duration::from_secs(60));
+    story.portal.renew_at = Some(story.now);
+    story.now = story.now + Duration::from_secs(5);
+    story.event(Event::Woke);
+    story.done(Outcome::RefreshRefused { class: RefusalClass::Migrating, retry_after: hour });
+    assert_eq!(story.portal.wakes(), story.portal.save_at);
+    assert_eq!(story.wake().effects, [Effect::Save]);
+}
+
+#[test]
+fn a_store_that_conflicts_without_end_is_left_alone_for_a_while() {
+    let mut story = Story::begin();
+    story.event(Event::Woke).refreshed(true);
+    let mut conflicts = 0;
+    while story.portal.save_at.is_none() {
+        story.done(Outcome::SaveConflict);
+        if story.effects == [Effect::Reread] {
+            story.done(Outcome::Reread(Reread::Same));
+        }
+        conflicts += 1;
+    }
+    assert_eq!(conflicts, CONFLICTS_BORNE + 1);
+    assert_eq!(story.state(), PortalState::Unsaved);
+}
+
+#[test]
+fn i8_a_429_to_a_question_slows_everybody_down() {
+    let mut story = Story::live();
+    story.portal.renew_at = Some(story.now + Duration::from_secs(100_000));
+    story.wake();
+    let wait = Some(Duration::from_secs(30));
+    let class = RefusalClass::RateLimited;
+    story.done(Outcome::IntrospectionRefused { class, retry_after: wait });
+    assert!(story.effects.contains(&Effect::Throttled(wait)));
+}
+
+#[test]
+fn what_was_queued_and_not_sent_leaves_the_portal_free_for_a_newer_record() {
+    let mut story = Story::live();
+    story.wake();
+    assert_eq!(story.event(Event::NotSent).effects, []);
+    story.event(Event::RecordChanged);
+    assert_eq!(story.event(Event::Woke).effects, [Effect::Refresh]);
 }
