@@ -174,7 +174,7 @@ pub async fn run(
         stop_engine.cancel();
         engine_task.join_next().await
     };
-    tokio::select! {
+    let ended = tokio::select! {
         ended = timeout(FAREWELL, farewell) => ended.map_or_else(
             |_| {
                 tracing::error!("not everything was finished within {} s", FAREWELL.as_secs());
@@ -186,7 +186,9 @@ pub async fn run(
             tracing::warn!("told twice to stop: stopping at once");
             Ok(())
         }
-    }
+    };
+    tracing::info!("stopped");
+    ended
 }
 
 /// Everything that has to be right before anybody is served.
@@ -213,8 +215,8 @@ fn greet(config: &Config, world: &World, loaded: &Loaded) {
     for warning in &config.warnings {
         tracing::warn!("{warning}");
     }
-    tracing::warn!(
-        "no journal is kept by this version, with or without state_dir: a refresh token that HubSpot has replaced and that the store has not taken yet is lost if the process is killed in between"
+    tracing::info!(
+        "no journal is kept by this version: a refresh token that HubSpot has replaced and that the store has not taken yet is lost if the process is killed in between"
     );
     for stray in &loaded.strays {
         tracing::warn!(name = %stray, "a record among the portals is not named by a portal id and is ignored");

@@ -76,8 +76,8 @@ fn rank(exit: Exit) -> u8 {
     match exit {
         Exit::Invalid => 5,
         Exit::Refused => 4,
-        Exit::TryAgain => 3,
-        Exit::NeedsPerson => 2,
+        Exit::NeedsPerson => 3,
+        Exit::TryAgain => 2,
         _ => 1,
     }
 }

@@ -230,6 +230,16 @@ impl From<AskError> for Failure {
                 Self::new(exit, code, problem.detail.clone(), hint)
                     .because(format!("the service answered {} {}", problem.status, problem.code))
             }
+            AskError::Unreachable { source, .. }
+                if source.kind() == std::io::ErrorKind::PermissionDenied =>
+            {
+                Self::new(
+                    Exit::NoService,
+                    "service_unreachable",
+                    error.to_string(),
+                    "This user may not open the socket: join the group it is given to (socket.group), or run it as the service's own user.",
+                )
+            }
             AskError::Unreachable { .. } => Self::new(
                 Exit::NoService,
                 "service_unreachable",
@@ -326,7 +336,11 @@ impl From<RotationError> for Failure {
     fn from(error: RotationError) -> Self {
         match error {
             RotationError::Store(error) => error.into(),
-            RotationError::NotAsked(refusal) => Self::from(&refusal),
+            RotationError::NotAsked(refusal) => {
+                let failure = Self::from(&refusal);
+                let hint = format!("Nothing was changed; the secret in use stays in use. {}", failure.hint);
+                Self { hint, ..failure }
+            }
             RotationError::Refused(word) => Self::new(
                 Exit::Invalid,
                 "new_secret_refused",

@@ -11,6 +11,7 @@ use super::{
     setting,
 };
 use crate::{
+    engine::Denial,
     init::{self, InitError, Plan},
     portal::PortalId,
 };
@@ -72,11 +73,7 @@ impl Init {
         let report = init::init(&config, &plan, tell).await?;
         output.answer(&report, |report| {
             let files = report.files.iter().map(|file| file.display().to_string());
-            format!(
-                "{} tokens written to\n{}",
-                report.portals.len(),
-                files.collect::<Vec<_>>().join("\n")
-            )
+            format!("portals: {}\n{}", report.portals.len(), files.collect::<Vec<_>>().join("\n"))
         })
     }
 }
@@ -105,8 +102,13 @@ impl From<InitError> for Failure {
             }
             .because(error.what),
             InitError::NoToken(_, denial) => {
-                let why = denial.to_string();
-                Self { message, ..Self::from(denial) }.because(why)
+                let (why, ended) = (denial.to_string(), matches!(denial, Denial::Ended(_)));
+                let failure = Self { message, ..Self::from(denial) }.because(why);
+                if !ended {
+                    return failure;
+                }
+                let hint = "Nothing was written. Mend that grant (`grantkeeper check`), or name the portals to fetch with --portal.";
+                Self { hint: hint.to_owned(), ..failure }
             }
             InitError::WaitRanOut(None) => Self::new(
                 Exit::WaitRanOut,

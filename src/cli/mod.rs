@@ -222,10 +222,11 @@ fn secret_text(file: Option<&Path>, prompt: &str) -> Result<Zeroizing<String>, F
         }
     };
     read.map_err(|error| {
+        let place = file.map_or("the terminal".into(), Path::to_string_lossy);
         Failure::new(
             Exit::Usage,
             "no_secret",
-            "the secret could not be read",
+            format!("the secret could not be read from {place}"),
             "Name a readable text file, or `-` for standard input.",
         )
         .because(error.to_string())

@@ -150,5 +150,7 @@ pub fn table(header: &[&str], rows: impl IntoIterator<Item = Vec<String>>) -> St
         table.add_row(row);
     }
     let text = table.to_string();
-    text.lines().map(|line| line.trim_end().to_owned() + "\n").collect()
+    // Every cell is padded on both sides; the first column's padding would indent the whole table.
+    let trimmed = |line: &str| line.strip_prefix(' ').unwrap_or(line).trim_end().to_owned();
+    text.lines().map(|line| trimmed(line) + "\n").collect()
 }

@@ -1,6 +1,6 @@
 //! `grantkeeper portal`.
 
-use clap::{Args, Subcommand};
+use clap::{Args, Subcommand, builder::PossibleValuesParser};
 
 use super::{
     Global,
@@ -9,6 +9,7 @@ use super::{
     setting,
 };
 use crate::{
+    lifecycle::PortalState,
     portal::PortalId,
     socket::protocol::{PortalBody, PortalsBody},
 };
@@ -24,8 +25,8 @@ pub(super) enum Portal {
 
 #[derive(Debug, Args)]
 pub(super) struct List {
-    /// Only those in this state, such as `revoked`
-    #[arg(long, value_name = "STATE")]
+    /// Only those in this state
+    #[arg(long, value_name = "STATE", value_parser = states())]
     state: Option<String>,
 }
 
@@ -33,6 +34,10 @@ pub(super) struct List {
 pub(super) struct Show {
     /// The portal's id
     portal: PortalId,
+}
+
+fn states() -> PossibleValuesParser {
+    PossibleValuesParser::new(PortalState::ALL.map(PortalState::as_str))
 }
 
 impl Portal {

@@ -57,7 +57,7 @@ impl Sim {
                 Exit::Failed,
                 "address",
                 format!("the stand-in can't listen on {}", self.listen),
-                "Choose another port, or 0 to let the system choose.",
+                "Write an address and a free port, such as 127.0.0.1:8484; port 0 lets the system choose.",
             )
             .because(error.to_string())
         })?;

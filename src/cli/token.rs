@@ -17,7 +17,8 @@ use crate::{portal::PortalId, secret::AccessToken};
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Example:
-  curl -H \"Authorization: Bearer $(grantkeeper token 4711)\" https://api.hubapi.com/account-info/2026-03/details")]
+  curl -H \"Authorization: Bearer $(grantkeeper token 4711)\" \\
+    https://api.hubapi.com/account-info/2026-03/details")]
 pub(super) struct Token {
     /// The portal's id
     portal: PortalId,

@@ -1,7 +1,7 @@
 //! Carries out what the rules decided for one portal, and turns what comes back into events. The
 //! secrets move here; the rules never see them.
 
-use std::sync::Arc;
+use std::{collections::BTreeSet, sync::Arc};
 
 use super::{
     Engine,
@@ -229,7 +229,7 @@ impl Engine {
     /// A whole reading of the store. Without `stamps` it is the first.
     pub(super) fn take_records(&mut self, records: Records, stamps: Option<&Stamps>) {
         let before = self.portals.ids();
-        let met: super::run::Met = records.iter().map(|(id, _)| *id).collect();
+        let met: BTreeSet<PortalId> = records.iter().map(|(id, _)| *id).collect();
         for (portal, result) in records {
             let stamp = stamps.and_then(|stamps| stamps.get(&portal)).copied().unwrap_or_default();
             self.consider(portal, stamp, result);

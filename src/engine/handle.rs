@@ -66,7 +66,7 @@ pub enum Denial {
     #[error("the grant has ended: {}", .0.reason())]
     Ended(End),
     /// HubSpot refuses the app's client pair, and the token in hand is used up.
-    #[error("HubSpot refuses the app's credentials; a person has been told")]
+    #[error("HubSpot refuses the app's credentials; an incident is open")]
     AppRejected(Duration),
     /// The first token is not there yet.
     #[error("no token yet; it is on its way")]
@@ -304,6 +304,14 @@ impl Handle {
     #[must_use]
     pub fn state(&self, view: &PortalView) -> PortalState {
         view.portal.state(self.clock.boot(), self.view.overall.load().app.is_open())
+    }
+
+    /// Why a portal's state is what it is, if there is anything to say.
+    #[must_use]
+    pub fn reason(&self, view: &PortalView) -> Option<&'static str> {
+        let app_open = self.view.overall.load().app.is_open();
+        let of_app = (!app_open && view.portal.ended().is_none()).then_some("app_rejected");
+        view.portal.reason().or(of_app)
     }
 
     /// The clock answers are counted on.

@@ -13,6 +13,7 @@ use crate::{
 };
 
 pub mod alerting;
+mod chance;
 mod effects;
 pub mod handle;
 pub mod load;

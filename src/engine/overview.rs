@@ -1,7 +1,7 @@
 //! What the engine tells of itself: states, readiness, counts. Reads what is published, waits for
 //! nobody, and takes a caller wherever it is about portals.
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
 use super::{
     Handle,
@@ -109,24 +109,29 @@ impl Handle {
         let slots = self.view.portals.load();
         let views: Vec<_> = slots.values().map(|slot| slot.now()).collect();
         let on_demand = matches!(overall.mode, RefreshMode::OnDemand);
-        let waiting = |view: &&Arc<PortalView>| {
+        // One customer's trouble is no reason to take everybody's service away: a portal that fails
+        // on its own account is a remark.
+        let waiting = |view: &Arc<PortalView>| {
             let first = view.portal.token.is_none() && view.portal.ended().is_none();
-            first && view.portal.renew_at.is_some() && !on_demand
+            let own_trouble = view.portal.failures >= 3 && overall.hubspot.ok;
+            first && view.portal.renew_at.is_some() && !on_demand && !own_trouble
         };
-        if views.iter().any(|view| waiting(&view)) {
+        if views.iter().any(waiting) {
             reasons.push(if overall.hubspot.ok { "no_token_yet" } else { "hubspot_unreachable" });
         }
-        let expired = |view: &Arc<PortalView>| {
-            view.portal.token.is_some_and(|token| token.left(now).is_zero()) && !on_demand
-        };
-        if views.iter().any(expired) {
+        let going = views.iter().filter(|view| view.portal.ended().is_none()).count();
+        let served = |view: &&Arc<PortalView>| view.portal.serves(now, Duration::ZERO);
+        let without = going - views.iter().filter(served).count();
+        let mut remarks = Vec::new();
+        if going > 0 && without == going && reasons.is_empty() && !on_demand {
             reasons.push("token_expired");
+        } else if without > 0 && !on_demand {
+            remarks.push(format!("{without} of {going} portals have no live token"));
         }
         let ended = views.iter().filter(|view| view.portal.ended().is_some()).count();
         if terms.on_start == OnStart::RequireAll && ended > 0 {
             reasons.push("grant_ended");
         }
-        let mut remarks = Vec::new();
         if !overall.store.ok {
             remarks.push("the store can't be reached; records in memory are used".to_owned());
         }

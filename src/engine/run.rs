@@ -1,7 +1,7 @@
 //! The engine's turn: `next` waits for whatever comes first, `apply` decides, without waiting, what
 //! follows. One owner, so there are no locks and one thing happens at a time.
 
-use std::{collections::BTreeSet, sync::Arc, time::Duration};
+use std::{sync::Arc, time::Duration};
 
 use tokio::{
     sync::{Semaphore, mpsc, oneshot},
@@ -12,6 +12,7 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use super::{
     AT_HUBSPOT, AT_STORE, Alerting, LONGEST_SLEEP, Metrics, Settings, World,
+    chance::Chance,
     load::Loaded,
     metrics::ByOutcome,
     portals::Portals,
@@ -22,7 +23,9 @@ use super::{
 };
 use crate::{
     incident::Book,
-    lifecycle::{App, ClientPair, Effect, Event, Phase, RefreshMode, TokenLife, schedule::Pace},
+    lifecycle::{
+        App, ClientPair, Effect, Event, Phase, PortalState, RefreshMode, TokenLife, schedule::Pace,
+    },
     portal::PortalId,
     store::StoreErrorKind,
     time::BootTime,
@@ -113,10 +116,10 @@ impl Engine {
             app: App::Unproven,
             incidents: Vec::new(),
             store: Health::new(world.store.kind()),
-            hubspot: Health::new("oauth"),
+            hubspot: Health::new(world.endpoint.kind()),
             mode: settings.refresh.mode,
             strays: loaded.strays,
-            records_read: Some(world.clock.wall()),
+            records_read: Some(world.clock.wall_at(now)),
             reload_refused: None,
         };
         let view = Arc::new(View::new(overall.clone()));
@@ -332,6 +335,7 @@ impl Engine {
     pub(super) fn step(&mut self, portal: PortalId, event: Event) {
         let now = self.world.clock.boot();
         let chance = self.chance.draw();
+        let before = self.portals.get(portal).map(|e| e.portal.state(now, self.app.is_open()));
         for effect in self.portals.step(portal, &event, now, chance, &self.settings) {
             match effect {
                 Effect::AppRefused => self.app_refused(),
@@ -344,6 +348,7 @@ impl Engine {
             }
         }
         self.portals.settle(portal);
+        self.tell_state(portal, before, now);
         self.look_again(portal);
     }
 
@@ -361,6 +366,22 @@ impl Engine {
         self.portals.mode(&self.settings)
     }
 
+    fn tell_state(&self, portal: PortalId, before: Option<PortalState>, now: BootTime) {
+        let Some(entry) = self.portals.get(portal) else { return };
+        let state = entry.portal.state(now, self.app.is_open());
+        if before == Some(state) {
+            return;
+        }
+        let (was, is) = (before.map_or("new", PortalState::as_str), state.as_str());
+        let reason = entry.portal.reason().unwrap_or("none");
+        match state {
+            PortalState::Live | PortalState::Pending => {
+                tracing::debug!(%portal, was, is, "state");
+            }
+            _ => tracing::warn!(%portal, was, is, reason, "state"),
+        }
+    }
+
     /// Publishes which portals there are, after one came or went.
     pub(super) fn publish_portals(&mut self) {
         self.view.portals.store(Arc::new(self.portals.slots()));
@@ -371,30 +392,3 @@ impl Engine {
         !matches!(phase, Phase::Resting | Phase::Ended(_))
     }
 }
-
-/// Jitter: nothing secret depends on it.
-#[derive(Debug)]
-pub(super) struct Chance(u64);
-
-impl Chance {
-    fn seeded() -> Self {
-        let mut seed = [0; 8];
-        // Without a seed the jitter is the same for every process, which is all that is lost.
-        aws_lc_rs::rand::fill(&mut seed).ok();
-        Self(u64::from_le_bytes(seed) | 1)
-    }
-
-    /// A number from 0 to 1 (xorshift64*).
-    pub(super) fn draw(&mut self) -> f64 {
-        self.0 ^= self.0 >> 12;
-        self.0 ^= self.0 << 25;
-        self.0 ^= self.0 >> 27;
-        let top = self.0.wrapping_mul(0x2545_F491_4F6C_DD1D) >> 40;
-        #[expect(clippy::cast_precision_loss, reason = "24 bits fit a double exactly")]
-        let share = top as f64 / 16_777_216.0;
-        share
-    }
-}
-
-/// Portals met during a reload, to tell which are gone.
-pub(super) type Met = BTreeSet<PortalId>;

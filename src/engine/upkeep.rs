@@ -86,7 +86,8 @@ impl Engine {
         };
         if let (Ok(pair), Probe::Accepted) = (pair, probe) {
             if !pair.same_as(&self.pair) {
-                tracing::info!(secret = ?pair.client_secret, "the app's new client secret is proven and in use");
+                let fingerprint = pair.client_secret.fingerprint();
+                tracing::info!(secret = %fingerprint, "the app's new client pair is proven and in use");
             }
             self.pair = pair;
         }
@@ -139,7 +140,7 @@ impl Engine {
         self.note_store("list", trouble);
         if let Ok((records, strays)) = portals {
             self.overall.strays = strays;
-            self.overall.records_read = Some(self.world.clock.wall());
+            self.overall.records_read = Some(self.world.clock.wall_at(self.world.clock.boot()));
             self.overall_changed = true;
             self.take_records(records, Some(stamps));
         }
@@ -162,7 +163,9 @@ impl Engine {
             matches!(refusal.class, Outage | Unreachable | AnswerLost)
         });
         let Some(refusal) = silent else {
-            self.hubspot_failing_since = None;
+            if self.hubspot_failing_since.take().is_some() && self.overall.hubspot.failures > 1 {
+                tracing::info!("HubSpot answers again");
+            }
             self.overall_changed |= !self.overall.hubspot.ok;
             self.overall.hubspot.good();
             // Only after a declared outage: one portal's failures are its own.
@@ -173,6 +176,14 @@ impl Engine {
             }
             return;
         };
+        if self.overall.hubspot.failures == 1 {
+            let trouble = refusal.class.as_str();
+            tracing::warn!(
+                trouble,
+                http = refusal.http,
+                "HubSpot gave no useful answer, twice in a row"
+            );
+        }
         let since = *self.hubspot_failing_since.get_or_insert(now);
         self.overall.hubspot.bad(refusal.class.as_str());
         self.overall_changed = true;
@@ -209,7 +220,7 @@ impl Engine {
 
     pub(super) fn tell_open(&mut self, kind: Kind, portal: Option<PortalId>, detail: Option<&str>) {
         let affected = if portal.is_none() { self.portals.ids() } else { Vec::new() };
-        let at = self.world.clock.wall();
+        let at = self.world.clock.wall_at(self.world.clock.boot());
         if let Some(notice) = self.book.open(kind, portal, detail, &affected, at) {
             self.alerting.tell(&notice);
             self.overall_changed = true;
@@ -218,7 +229,7 @@ impl Engine {
 
     /// Says whether it was open.
     pub(super) fn tell_close(&mut self, kind: Kind, portal: Option<PortalId>) -> bool {
-        let at = self.world.clock.wall();
+        let at = self.world.clock.wall_at(self.world.clock.boot());
         let Some(notice) = self.book.close(kind, portal, at) else { return false };
         self.alerting.tell(&notice);
         self.overall_changed = true;

@@ -137,6 +137,10 @@ impl TokenEndpoint for HubSpot {
         self.post(&url, &form).await?.introspection()
     }
 
+    fn kind(&self) -> &'static str {
+        self.settings.api_version.as_str()
+    }
+
     fn clock_skew(&self) -> Option<jiff::SignedDuration> {
         let skew = self.skew.load(Ordering::Relaxed);
         (skew != NO_SKEW && skew.abs() >= NOTABLE_SKEW)

@@ -34,6 +34,9 @@ pub trait TokenEndpoint: fmt::Debug + Send + Sync + 'static {
         token: &RefreshToken,
     ) -> Result<Introspection, Refusal>;
 
+    /// What it is called in `status`: the API version.
+    fn kind(&self) -> &'static str;
+
     /// By how much this machine's wall clock is ahead of HubSpot's, if that is worth a word.
     fn clock_skew(&self) -> Option<SignedDuration>;
 }

@@ -25,7 +25,7 @@ pub(super) fn of(kind: Kind, portal: Option<PortalId>, detail: Option<&str>) -> 
                  introspection agrees. Its tokens are no longer served."
             ),
             "The customer uninstalled the app, or its refresh token was revoked or replaced. Ask them \
-             to connect again, then store the new refresh token: it is picked up by itself."
+             to connect again, then store the new refresh token (`grantkeeper enroll`)."
                 .to_owned(),
         ),
         Kind::GrantMismatched => (

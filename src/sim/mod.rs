@@ -77,6 +77,8 @@ pub struct Sim {
 struct World {
     /// How often everything was set back; what began before is not noted after.
     epoch: u64,
+    /// The pair it started with.
+    first_pair: (ClientId, ClientSecret),
     scenario: Scenario,
     state: State,
     settings: Settings,
@@ -94,9 +96,11 @@ impl World {
         for fault in &scenario.faults {
             faults.set(fault.clone());
         }
+        let state = State::new(&scenario, now);
         Self {
             epoch,
-            state: State::new(&scenario, now),
+            first_pair: (state.client_id.clone(), state.client_secret.clone()),
+            state,
             settings: scenario.settings.clone(),
             scenario,
             faults,
@@ -307,7 +311,14 @@ impl Sim {
     pub fn reset(&self) {
         let now = self.now();
         let mut world = self.world();
-        *world = World::new(world.scenario.clone(), world.epoch + 1, now);
+        let mut scenario = world.scenario.clone();
+        // A pair that was drawn at random is the one its users have by now; with a seed it comes
+        // again by itself.
+        if scenario.seed.is_none() {
+            scenario.app.client_id.get_or_insert_with(|| world.first_pair.0.clone());
+            scenario.app.client_secret.get_or_insert_with(|| world.first_pair.1.clone());
+        }
+        *world = World::new(scenario, world.epoch + 1, now);
     }
 
     // Ground truth.

@@ -17,25 +17,32 @@ impl AlertSink for Log {
 
     async fn deliver(&self, notice: &Notice) -> Result<(), DeliveryError> {
         let incident = &notice.incident;
+        let numbers: Vec<_> = incident.portals.iter().map(|id| id.number()).collect();
         macro_rules! tell {
-            ($level:ident, $verb:literal) => {
+            ($level:ident) => {
                 tracing::$level!(
                     incident = %incident.incident_id,
                     kind = incident.kind.as_str(),
                     severity = incident.severity.as_str(),
                     portal_count = incident.portal_count,
-                    portals = ?incident.portals.iter().map(|id| id.number()).collect::<Vec<_>>(),
+                    portals = ?numbers,
                     action = %incident.action,
-                    concat!("incident ", $verb, ": {}"),
+                    "incident opened: {}",
                     incident.summary
                 )
             };
         }
         match (notice.change, incident.severity) {
-            (Change::Resolved, _) => tell!(info, "resolved"),
-            (Change::Opened, Severity::Critical) => tell!(error, "opened"),
-            (Change::Opened, Severity::Warning) => tell!(warn, "opened"),
-            (Change::Opened, Severity::Info) => tell!(info, "opened"),
+            (Change::Resolved, _) => tracing::info!(
+                incident = %incident.incident_id,
+                kind = incident.kind.as_str(),
+                portals = ?numbers,
+                since = %incident.since,
+                "incident resolved"
+            ),
+            (Change::Opened, Severity::Critical) => tell!(error),
+            (Change::Opened, Severity::Warning) => tell!(warn),
+            (Change::Opened, Severity::Info) => tell!(info),
         }
         Ok(())
     }

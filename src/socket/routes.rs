@@ -77,7 +77,8 @@ async fn token(
     headers: HeaderMap,
 ) -> Result<Response, Problem> {
     let portal = portal_id(id)?;
-    let Query(query) = query.map_err(|_| bad("min_ttl is a whole number of seconds"))?;
+    let Query(query) =
+        query.map_err(|_| bad("the query takes min_ttl, a whole number of seconds"))?;
     if query.min_ttl.is_some_and(|seconds| seconds > LONGEST_TTL) {
         return Err(bad("min_ttl is at most a day"));
     }
@@ -161,14 +162,14 @@ async fn portals(
 fn portal_body(handle: &Handle, portal: PortalId, view: &Arc<PortalView>) -> PortalBody {
     let clock = handle.clock();
     let wall = |at| Some(clock.wall_at(at));
-    let ended = view.portal.ended().is_some();
+    let (now, ended) = (clock.boot(), view.portal.ended().is_some());
     PortalBody {
         portal_id: portal,
         state: handle.state(view).as_str().to_owned(),
-        reason: view.portal.reason().map(str::to_owned),
+        reason: handle.reason(view).map(str::to_owned),
         expires_at: view.portal.token.and_then(|token| wall(token.expires)),
         last_refresh: view.last_refresh,
-        next_refresh: view.portal.renew_at.filter(|_| !ended).and_then(wall),
+        next_refresh: view.portal.renew_at.filter(|at| !ended && *at > now).and_then(wall),
         scopes: view.scopes.clone(),
     }
 }

@@ -11,14 +11,15 @@ use crate::support::source::{Source, rust_files};
 /// The floors of `src/lib.rs`, from the ground up.
 const FLOORS: [&[&str]; 5] = [
     &["secret", "portal", "time"],
-    &["access", "incident", "lifecycle"],
+    &["access", "incident", "lifecycle", "validate"],
     &["hubspot", "sink", "store"],
     &["engine", "socket", "telemetry"],
     &["config", "daemon", "init", "rotation", "sim", "cli", "main"],
 ];
 
 /// Which room may name which other on its own floor, and why it needs to.
-const BESIDE: [(&str, &str, &str); 9] = [
+const BESIDE: [(&str, &str, &str); 10] = [
+    ("validate", "lifecycle", "judges what introspection told, in its words"),
     ("socket", "engine", "asks it, with the caller in hand"),
     ("daemon", "config", "puts together what it says"),
     ("init", "config", "opens what it names"),

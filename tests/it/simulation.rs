@@ -88,6 +88,10 @@ impl TokenEndpoint for InMemory {
         self.post("/oauth/2026-03/token/introspect", form).await?.introspection()
     }
 
+    fn kind(&self) -> &'static str {
+        "2026-03"
+    }
+
     fn clock_skew(&self) -> Option<jiff::SignedDuration> {
         None
     }

@@ -66,7 +66,7 @@ impl FileStore {
             let hint = if there {
                 "Put the key back: without it nobody can open what is stored."
             } else {
-                "Set `store.file.key_file`, or let a key be made with `--create-key`."
+                "For a new store, run `grantkeeper app set --client-id … --create-key`; for an old one, put its key back."
             };
             let what = format!("there is no key file {}", key_file.display());
             return Err(StoreError::new(StoreErrorKind::Misconfigured, what, hint));
@@ -182,7 +182,7 @@ impl Inner {
                     io::ErrorKind::NotFound => (
                         Misconfigured,
                         "is not there",
-                        "Correct `store.file.path`, or let the file be made with `--create-key`.",
+                        "Correct `store.file.path`; for a new store, run `grantkeeper app set --client-id … --create-key`.",
                     ),
                     io::ErrorKind::PermissionDenied | io::ErrorKind::ReadOnlyFilesystem => (
                         Denied,
