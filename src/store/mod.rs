@@ -195,6 +195,14 @@ impl StoreError {
 }
 
 /// A write that came too late.
+/// What helps where a record is not there.
+const fn enrol(key: Key) -> &'static str {
+    match key {
+        Key::App => "Store the app's client id and secret there: `grantkeeper app set`.",
+        Key::Portal(_) => "Store the portal's refresh token there: `grantkeeper enroll`.",
+    }
+}
+
 fn conflict(key: Key) -> StoreError {
     StoreError::new(
         StoreErrorKind::Conflict,

@@ -57,9 +57,11 @@ impl Fault {
     pub(super) fn explain(self, doing: &str, action: &str, name: &str) -> StoreError {
         use StoreErrorKind::{Conflict, Denied, Misconfigured, Missing, Unreachable};
         let (kind, why, hint) = match self.0 {
-            Cause::Missing => {
-                (Missing, "there is no such secret", "See the prefix, or enrol the portal.")
-            }
+            Cause::Missing => (
+                Missing,
+                "there is no such secret",
+                "See that `prefix` is right; else store it: `grantkeeper app set` for the app, `grantkeeper enroll` for a portal.",
+            ),
             Cause::Exists => {
                 (Conflict, "the secret is there already", "Read it again and decide anew.")
             }

@@ -12,7 +12,7 @@ use self::{
 };
 use super::{
     CredentialStore, Expected, Key, Listing, Record, StoreError, StoreErrorKind, Stored, Version,
-    conflict, record::corrupt, sort_names,
+    conflict, enrol, record::corrupt, sort_names,
 };
 use crate::portal::PortalId;
 
@@ -136,7 +136,7 @@ fn stored(key: Key, found: Option<Found>) -> Result<Stored, StoreError> {
 
 fn missing(key: Key) -> StoreError {
     let what = format!("there is no record `{key}` in the store file");
-    StoreError::new(StoreErrorKind::Missing, what, "Enrol the portal, or import it.")
+    StoreError::new(StoreErrorKind::Missing, what, enrol(key))
 }
 
 impl Inner {

@@ -245,7 +245,7 @@ impl Asked<'_> {
             (404, Reason::Other) => (
                 StoreErrorKind::Missing,
                 "there is no such record".to_owned(),
-                "See the prefix, or enrol the portal.".to_owned(),
+                "See that `prefix` is right; else store it: `grantkeeper app set` for the app, `grantkeeper enroll` for a portal.".to_owned(),
             ),
             (401 | 403, _) => return self.denied(),
             (429, _) => (
