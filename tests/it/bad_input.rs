@@ -1,12 +1,11 @@
 //! What is wrong before or at the start: each gets a message that says what happened, why and what to
 //! do, the contract's exit code, and loses nothing.
 
-use std::{fs, os::unix::net::UnixListener, sync::Arc};
+use std::{fs, os::unix::net::UnixListener};
 
 use grantkeeper::{
     secret::ClientSecret,
-    store::{CredentialStore, Expected, Key, vault::VaultStore},
-    time::SystemClock,
+    store::{CredentialStore, Expected, Key},
 };
 use serde_json::json;
 
@@ -94,8 +93,8 @@ async fn one_unusable_portal_record_is_told_and_the_others_are_served() {
 #[tokio::test]
 async fn two_records_for_one_portal_are_one_portal_and_a_remark() {
     let mut place = Place::new(1, ROTATING).await;
-    let (mount, _) = on_openbao(&mut place).await;
     let bao = openbao().await;
+    let (mount, _) = place.move_to_openbao(bao).await;
     bao.put(&mount, "grantkeeper/acme-sync/portals/01", json!({"refresh_token": "na1-x"})).await;
     let check = place.run(&["check"]).await;
     assert_eq!(check.code, 0, "{}{}", check.out, check.err);
@@ -112,7 +111,7 @@ async fn a_kv_version_1_mount_is_refused_with_the_fix() {
     let mut place = Place::new(1, ROTATING).await;
     let bao = openbao().await;
     let mount = bao.mount_kv(1).await;
-    point_at_openbao(&mut place, &mount).await;
+    place.use_openbao(bao, &mount, &bao.root_token);
     refused(&place.run(&["run"]).await, 78, &["version"]);
 }
 
@@ -286,27 +285,4 @@ async fn a_lost_key_of_the_embedded_store_is_told_and_the_store_is_left_alone() 
     assert!(!place.path("store.key").exists(), "no other key is made in its place");
     fs::rename(place.path("moved.key"), place.path("store.key")).unwrap();
     place.serve().await.token(1).await.unwrap();
-}
-
-async fn point_at_openbao(place: &mut Place, mount: &str) {
-    let bao = openbao().await;
-    let token = place.path("vault-token");
-    secret_file(&token, &bao.root_token);
-    place.store = format!(
-        "[store]\nkind = \"vault\"\n[store.vault]\naddress = \"{}\"\nmount = \"{mount}\"\n\
-         auth = {{ method = \"token\", token_file = \"{}\" }}\n",
-        bao.addr,
-        token.display()
-    );
-}
-
-async fn on_openbao(place: &mut Place) -> (String, Arc<dyn CredentialStore>) {
-    let bao = openbao().await;
-    let mount = bao.mount().await;
-    point_at_openbao(place, &mount).await;
-    let mut settings = bao.settings(&mount);
-    "grantkeeper/acme-sync".clone_into(&mut settings.prefix);
-    let store = VaultStore::connect(settings, Arc::new(SystemClock)).unwrap();
-    place.fill(&store).await;
-    (mount, Arc::new(store))
 }

@@ -6,7 +6,7 @@ use tokio::process::Command;
 
 use crate::support::{
     openbao,
-    service::{Ended, Place, finish, portal, secret_file},
+    service::{Ended, Place, finish, portal},
 };
 
 const ROTATING: &str = "[settings]\nrotating = true";
@@ -185,13 +185,8 @@ async fn check_tells_missing_scopes_and_a_store_that_denies() {
     let bao = openbao().await;
     let mount = bao.mount().await;
     let policy = bao.policy("path \"secret/none\" { capabilities = [\"read\"] }").await;
-    secret_file(&place.path("vault-token"), &bao.token(&policy, json!({})).await);
-    place.store = format!(
-        "[store]\nkind = \"vault\"\n[store.vault]\naddress = \"{}\"\nmount = \"{mount}\"\n\
-         auth = {{ method = \"token\", token_file = \"{}\" }}\n",
-        bao.addr,
-        place.path("vault-token").display()
-    );
+    let token = bao.token(&policy, json!({})).await;
+    place.use_openbao(bao, &mount, &token);
     let ended = place.run(&["check"]).await;
     assert_eq!(ended.code, 77, "{}", ended.out);
     assert!(ended.out.contains("fix:"), "{}", ended.out);

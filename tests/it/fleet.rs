@@ -11,7 +11,7 @@ use std::{
 
 use grantkeeper::{
     portal::PortalId,
-    store::{CredentialStore, Key, vault::VaultStore},
+    store::{CredentialStore, Key},
     time::{Clock, SystemClock},
 };
 use tokio::task::JoinSet;
@@ -19,7 +19,7 @@ use tokio::task::JoinSet;
 use crate::support::{
     openbao,
     openbao::OpenBao,
-    service::{Place, Service, portal, secret_file},
+    service::{Place, Service, portal},
 };
 
 const PORTALS: u64 = 200;
@@ -28,7 +28,7 @@ const LASTING: Duration = Duration::from_secs(60);
 #[tokio::test(flavor = "multi_thread")]
 async fn i1_i2_two_hundred_portals_for_a_minute_never_see_an_expired_token_or_a_double_refresh() {
     let mut place = Place::new(PORTALS, "[settings]\nrotating = true\nexpires_in = 6").await;
-    let store = on_openbao(&mut place, openbao().await).await;
+    let (_, store) = place.move_to_openbao(openbao().await).await;
     let service = place.serve().await;
     service.ready().await;
 
@@ -130,30 +130,12 @@ async fn slower_than_50_ms(service: &Service) -> u64 {
     slower
 }
 
-/// Moves the place's store to a mount of its own on a real OpenBao, and fills it.
-async fn on_openbao(place: &mut Place, bao: &OpenBao) -> VaultStore {
-    let mount = bao.mount().await;
-    let token = place.path("vault-token");
-    secret_file(&token, &bao.root_token);
-    place.store = format!(
-        "[store]\nkind = \"vault\"\n[store.vault]\naddress = \"{}\"\nmount = \"{mount}\"\n\
-         auth = {{ method = \"token\", token_file = \"{}\" }}\n",
-        bao.addr,
-        token.display()
-    );
-    let mut settings = bao.settings(&mount);
-    "grantkeeper/acme-sync".clone_into(&mut settings.prefix);
-    let store = VaultStore::connect(settings, Arc::new(SystemClock)).unwrap();
-    place.fill(&store).await;
-    store
-}
-
 #[tokio::test]
 async fn i3_with_the_store_gone_a_rotated_grant_is_served_told_and_stored_when_it_is_back() {
     // The store is given up after eight seconds: tokens have to live longer than that.
     let mut place = Place::new(2, "[settings]\nrotating = true\nexpires_in = 16").await;
     let bao = OpenBao::start().await;
-    let store = on_openbao(&mut place, &bao).await;
+    let (_, store) = place.move_to_openbao(&bao).await;
     let service = place.serve().await;
     service.ready().await;
 

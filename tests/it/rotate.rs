@@ -12,7 +12,7 @@ use serde_json::json;
 
 use crate::support::{
     openbao,
-    service::{Ended, Place, secret_file},
+    service::{Ended, Place},
 };
 
 const SHORT: &str = "[settings]\nrotating = true\nexpires_in = 6";
@@ -131,13 +131,7 @@ async fn on_openbao_members_of_others_survive_a_rotation() {
     let mut place = Place::new(1, SHORT).await;
     let bao = openbao().await;
     let mount = bao.mount().await;
-    secret_file(&place.path("vault-token"), &bao.root_token);
-    place.store = format!(
-        "[store]\nkind = \"vault\"\n[store.vault]\naddress = \"{}\"\nmount = \"{mount}\"\n\
-         auth = {{ method = \"token\", token_file = \"{}\" }}\n",
-        bao.addr,
-        place.path("vault-token").display()
-    );
+    place.use_openbao(bao, &mount, &bao.root_token);
     let sim = &place.standin.sim;
     let app = json!({
         "clientId": sim.client_id().as_str(), "clientSecret": sim.client_secret().expose(), "team": "blue",

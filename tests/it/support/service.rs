@@ -17,7 +17,9 @@ use grantkeeper::{
     store::{
         CredentialStore, Expected, Key, Record,
         file::{FileStore, Settings},
+        vault::VaultStore,
     },
+    time::SystemClock,
 };
 use serde_json::Value;
 use tokio::{
@@ -25,7 +27,7 @@ use tokio::{
     process::{Child, Command},
 };
 
-use super::{sim::Standin, temp_dir};
+use super::{openbao::OpenBao, sim::Standin, temp_dir};
 
 /// The longest anything in these tests may take before it counts as not happening.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(30);
@@ -97,6 +99,29 @@ impl Place {
             let record = Record::default().with_refresh_token(&token);
             store.write(Key::Portal(id), &record, &Expected::Absent).await.unwrap();
         }
+    }
+
+    /// Lets the configuration name a mount of OpenBao, logged in to with `token`.
+    pub(crate) fn use_openbao(&mut self, bao: &OpenBao, mount: &str, token: &str) {
+        let file = self.path("vault-token");
+        secret_file(&file, token);
+        self.store = format!(
+            "[store]\nkind = \"vault\"\n[store.vault]\naddress = \"{}\"\nmount = \"{mount}\"\n\
+             auth = {{ method = \"token\", token_file = \"{}\" }}\n",
+            bao.addr,
+            file.display()
+        );
+    }
+
+    /// Moves the place to a mount of its own on `bao`, filled; gives the mount and its store.
+    pub(crate) async fn move_to_openbao(&mut self, bao: &OpenBao) -> (String, VaultStore) {
+        let mount = bao.mount().await;
+        self.use_openbao(bao, &mount, &bao.root_token);
+        let mut settings = bao.settings(&mount);
+        "grantkeeper/acme-sync".clone_into(&mut settings.prefix);
+        let store = VaultStore::connect(settings, Arc::new(SystemClock)).unwrap();
+        self.fill(&store).await;
+        (mount, store)
     }
 
     pub(crate) fn path(&self, name: &str) -> PathBuf {
