@@ -11,6 +11,7 @@ use crate::{
     engine::Denial,
     hubspot::NoTls,
     lifecycle::{Refusal, RefusalClass},
+    portal::PortalId,
     rotation::RotationError,
     socket::{ListenError, client::AskError},
     store::{StoreError, StoreErrorKind},
@@ -79,6 +80,15 @@ impl Failure {
             retryable: exit == Exit::TryAgain,
             exit,
         }
+    }
+
+    /// The same, saying which portal it is about, unless it is about reaching the service at all.
+    #[must_use]
+    pub fn about(self, portal: PortalId) -> Self {
+        if self.exit == Exit::NoService {
+            return self;
+        }
+        Self { message: format!("portal {portal}: {}", self.message), ..self }
     }
 
     /// The same with a reason.

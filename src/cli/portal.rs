@@ -61,7 +61,8 @@ impl Portal {
             }
             Self::Show(show) => {
                 let target = format!("/v1/portals/{}", show.portal);
-                let portal: PortalBody = service.get(&target).await?;
+                let portal = service.get::<PortalBody>(&target).await;
+                let portal = portal.map_err(|error| Failure::from(error).about(show.portal))?;
                 output.answer(&portal, |portal| {
                     let mut text = rows(std::slice::from_ref(portal));
                     if let Some(scopes) = &portal.scopes {

@@ -48,7 +48,8 @@ impl Token {
         let service = setting::service(global)?;
         let ttl = self.min_ttl.map(|ttl| format!("?min_ttl={}", ttl.as_secs()));
         let target = format!("/v1/portals/{}/token{}", self.portal, ttl.unwrap_or_default());
-        let answer: Answer = service.get(&target).await?;
+        let answer = service.get::<Answer>(&target).await;
+        let answer = answer.map_err(|error| Failure::from(error).about(self.portal))?;
         // exposed: to standard output, which is what was asked for
         output.line(answer.access_token.expose())
     }
