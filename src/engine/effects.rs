@@ -271,7 +271,7 @@ impl Engine {
         let Some(entry) = self.portals.get(portal) else { return };
         // A reading that began before our own last write, or while something is in flight, may be
         // older than what we know.
-        if entry.stamp != stamp || Self::busy(entry.portal.phase) {
+        if entry.stamp != stamp || !self.portals.rests(portal) {
             if let Some(entry) = self.portals.get_mut(portal) {
                 entry.look_again = true;
             }

@@ -23,9 +23,7 @@ use super::{
 };
 use crate::{
     incident::Book,
-    lifecycle::{
-        App, ClientPair, Effect, Event, Phase, PortalState, RefreshMode, TokenLife, schedule::Pace,
-    },
+    lifecycle::{App, ClientPair, Effect, Event, PortalState, TokenLife, schedule::Pace},
     portal::PortalId,
     store::StoreErrorKind,
     time::BootTime,
@@ -67,6 +65,7 @@ pub struct Engine {
     pub(super) store_permits: Arc<Semaphore>,
     pub(super) overall: Overall,
     pub(super) overall_changed: bool,
+    portals_changed: bool,
     pace: Pace,
     at_hubspot: usize,
     commands: mpsc::Receiver<Command>,
@@ -132,6 +131,7 @@ impl Engine {
             tasks: JoinSet::new(),
             store_permits: Arc::new(Semaphore::new(AT_STORE)),
             overall_changed: true,
+            portals_changed: true,
             pace: Pace::per_second(settings.max_requests_per_second),
             at_hubspot: 0,
             commands,
@@ -155,7 +155,7 @@ impl Engine {
             former_alerting: Vec::new(),
         };
         engine.take_records(loaded.portals, None);
-        engine.publish_overall();
+        engine.publish();
         (engine, Running { view, commands: sender })
     }
 
@@ -168,7 +168,7 @@ impl Engine {
         loop {
             self.start_due();
             self.send_queued();
-            self.publish_overall();
+            self.publish();
             if self.has_ended() {
                 break;
             }
@@ -352,18 +352,17 @@ impl Engine {
         self.look_again(portal);
     }
 
-    fn publish_overall(&mut self) {
+    /// Publishes what this turn changed beside single portals.
+    fn publish(&mut self) {
+        if std::mem::take(&mut self.portals_changed) {
+            self.view.portals.store(Arc::new(self.portals.slots()));
+        }
         if std::mem::take(&mut self.overall_changed) {
             self.overall.app = self.app;
-            self.overall.mode = self.mode();
+            self.overall.mode = self.portals.mode(&self.settings);
             self.overall.incidents = self.book.incidents().cloned().collect();
             self.view.overall.store(Arc::new(self.overall.clone()));
         }
-    }
-
-    /// The mode in force: `auto` is eager while half the rate carries every portal.
-    pub(super) fn mode(&self) -> RefreshMode {
-        self.portals.mode(&self.settings)
     }
 
     fn tell_state(&self, portal: PortalId, before: Option<PortalState>, now: BootTime) {
@@ -382,13 +381,10 @@ impl Engine {
         }
     }
 
-    /// Publishes which portals there are, after one came or went.
-    pub(super) fn publish_portals(&mut self) {
-        self.view.portals.store(Arc::new(self.portals.slots()));
+    /// One came or went: which there are is published once, at the end of the turn. Doing it for
+    /// each of ten thousand that are loaded would copy the whole list ten thousand times.
+    pub(super) const fn publish_portals(&mut self) {
+        self.portals_changed = true;
         self.overall_changed = true;
-    }
-
-    pub(super) fn busy(phase: Phase) -> bool {
-        !matches!(phase, Phase::Resting | Phase::Ended(_))
     }
 }
