@@ -16,9 +16,10 @@ use signals::{Received, Signals};
 use crate::{
     access::Rules,
     config::{Config, StoreSettings},
-    engine::{self, Alerting, Engine, Handle, Loaded, Metrics, Panicked, Route, World},
+    engine::{self, Alerting, Engine, Handle, Loaded, Metrics, Panicked, Route, Start, World},
     hubspot::{HubSpot, NoTls, prove},
     incident::Severity,
+    journal::{Journal, Keeper, Recovered, StateError, open_state},
     lifecycle::{OnStart, Refusal, RefusalClass},
     portal::PortalId,
     sink::{Log, Webhook},
@@ -37,6 +38,9 @@ pub enum StartError {
     /// The store.
     #[error(transparent)]
     Store(#[from] StoreError),
+    /// The journal.
+    #[error(transparent)]
+    State(#[from] StateError),
     /// No CA certificates.
     #[error(transparent)]
     NoTls(#[from] NoTls),
@@ -94,7 +98,33 @@ pub async fn open_world(config: &Config) -> Result<World, StartError> {
     let clock: Arc<dyn Clock> = Arc::new(SystemClock);
     let store = open_store(&config.store).await?;
     let endpoint = Arc::new(HubSpot::new(config.hubspot.clone(), Arc::clone(&clock))?);
-    Ok(World { store, endpoint, clock })
+    Ok(World { store, endpoint, journal: Journal::none(), clock })
+}
+
+/// What an earlier process left in `state_dir`, and the one who goes on writing there.
+pub(crate) type State = (Recovered, Option<Keeper>);
+
+/// Opens the journal in `state_dir`, if there is one, as `world`'s own.
+///
+/// # Errors
+/// See [`StateError`].
+pub(crate) async fn open_journal(config: &Config, world: &mut World) -> Result<State, StateError> {
+    let Some(settings) = &config.state else { return Ok((Recovered::default(), None)) };
+    let (journal, recovered, keeper) =
+        open_state(settings, &config.app.name, Arc::clone(&world.clock)).await?;
+    world.journal = journal;
+    if recovered.damaged > 0 {
+        tracing::error!(
+            frames = recovered.damaged,
+            "the journal holds entries that the disk has changed; they are left out"
+        );
+    }
+    if recovered.torn {
+        tracing::warn!(
+            "the journal's last entry was cut off: an earlier process died while writing it"
+        );
+    }
+    Ok((recovered, Some(keeper)))
 }
 
 /// The engine's settings as configured.
@@ -118,7 +148,7 @@ pub async fn run(
     reread: impl Fn() -> Result<Config, String>,
 ) -> Result<(), StartError> {
     let mut signals = Signals::listen()?;
-    let (world, loaded) = tokio::select! {
+    let (world, start, keeper) = tokio::select! {
         prepared = prepare(&config) => prepared?,
         // Nothing is in flight yet that could be lost.
         () = signals.stop() => return Ok(()),
@@ -132,7 +162,7 @@ pub async fn run(
     let clock = Arc::clone(&world.clock);
     let store = Arc::clone(&world.store);
     let (engine, running) =
-        Engine::new(world, settings.clone(), loaded, alerting, Arc::clone(&metrics));
+        Engine::new(world, settings.clone(), start, alerting, Arc::clone(&metrics));
     let handle = Handle::new(&running, rules(&config), &settings, Arc::clone(&metrics), clock);
 
     let (stop_serving, stop_engine) = (CancellationToken::new(), CancellationToken::new());
@@ -145,6 +175,10 @@ pub async fn run(
     serving.spawn(async move { store.maintain(upkeep).await });
     let mut engine_task = JoinSet::new();
     engine_task.spawn(engine.run(stop_engine.clone()));
+    let mut keeping = JoinSet::new();
+    if let Some(keeper) = keeper {
+        keeping.spawn(keeper.run());
+    }
     tracing::info!(socket = %config.socket.path.display(), "serving");
     notify(&[NotifyState::Ready]);
 
@@ -172,7 +206,10 @@ pub async fn run(
         while serving.join_next().await.is_some() {}
         stop_alerts.cancel();
         stop_engine.cancel();
-        engine_task.join_next().await
+        let ended = engine_task.join_next().await;
+        // With the engine gone nobody holds the journal any more: it writes what it has and ends.
+        while keeping.join_next().await.is_some() {}
+        ended
     };
     let ended = tokio::select! {
         ended = timeout(FAREWELL, farewell) => ended.map_or_else(
@@ -192,13 +229,16 @@ pub async fn run(
 }
 
 /// Everything that has to be right before anybody is served.
-async fn prepare(config: &Config) -> Result<(World, Loaded), StartError> {
-    let world = open_world(config).await?;
-    let loaded = engine::load(&*world.store).await?;
-    greet(config, &world, &loaded);
-    validate(config, &world, &loaded).await?;
-    require_all(config, &world, &loaded).await?;
-    Ok((world, loaded))
+async fn prepare(config: &Config) -> Result<(World, Start, Option<Keeper>), StartError> {
+    let mut world = open_world(config).await?;
+    let (recovered, keeper) = open_journal(config, &mut world).await?;
+    let start = engine::start(&world, recovered).await?;
+    greet(config, &world, &start);
+    if let Some(loaded) = &start.loaded {
+        validate(config, &world, loaded).await?;
+        require_all(config, &world, loaded).await?;
+    }
+    Ok((world, start, keeper))
 }
 
 fn ended_early(
@@ -211,13 +251,16 @@ fn ended_early(
     }
 }
 
-fn greet(config: &Config, world: &World, loaded: &Loaded) {
+fn greet(config: &Config, world: &World, start: &Start) {
     for warning in &config.warnings {
         tracing::warn!("{warning}");
     }
-    tracing::info!(
-        "no journal is kept by this version: a refresh token that HubSpot has replaced and that the store has not taken yet is lost if the process is killed in between"
-    );
+    if !world.journal.is_there() {
+        tracing::warn!(
+            "no state_dir is configured: what HubSpot answers is safe once the store has it, and not before. If this process is killed in between and HubSpot replaces refresh tokens, that one is lost; and a restart refreshes every portal anew"
+        );
+    }
+    let Some(loaded) = &start.loaded else { return };
     for stray in &loaded.strays {
         tracing::warn!(name = %stray, "a record among the portals is not named by a portal id and is ignored");
     }
@@ -226,6 +269,7 @@ fn greet(config: &Config, world: &World, loaded: &Loaded) {
         store = world.store.kind(),
         hubspot = %config.hubspot.api_version,
         portals = loaded.portals.len(),
+        in_journal = start.recovered.trails.len(),
         "records loaded"
     );
 }

@@ -16,12 +16,13 @@ use crate::{
     access::{Caller, Rules},
     config::Config,
     daemon::{self, StartError, signals::Signals},
-    engine::{self, Alerting, Answer, Denial, Engine, Handle, Loaded, Metrics, World},
+    engine::{self, Alerting, Answer, Denial, Engine, Handle, Loaded, Metrics, Start, World},
     hubspot::prove,
+    journal::Keeper,
     lifecycle::{Refusal, RefusalClass},
     portal::PortalId,
     store::StoreError,
-    time::{Backoff, BootTime},
+    time::{Backoff, BootTime, Clock},
 };
 
 /// What to fetch and where to put it.
@@ -120,15 +121,21 @@ pub async fn init(
 ) -> Result<Report, InitError> {
     let targets = files::targets(plan)?;
     let mut signals = Signals::listen().map_err(StartError::System)?;
-    let world = daemon::open_world(config).await?;
+    let mut world = daemon::open_world(config).await?;
+    let (mut recovered, keeper) =
+        daemon::open_journal(config, &mut world).await.map_err(StartError::from)?;
     let deadline = plan.wait.map(|wait| world.clock.boot() + wait);
-    let mut retry = Retry { world: &world, deadline, failures: 0, tell: &mut tell };
+    let clock = Arc::clone(&world.clock);
+    let mut retry = Retry { clock: &*clock, deadline, failures: 0, tell: &mut tell };
     let loaded = tokio::select! {
         loaded = retry.until_done(async || load(&world, plan).await) => loaded?,
         () = signals.stop() => return Err(InitError::Interrupted),
     };
     let wanted: Vec<PortalId> = loaded.portals.iter().map(|(id, _)| *id).collect();
-    let running = Fetcher::start(config, world.clone(), loaded);
+    // Of portals that were not asked for nothing is known here, not even whether they are gone.
+    recovered.trails.retain(|portal, _| wanted.contains(portal));
+    let start = Start { loaded: Some(loaded), recovered };
+    let running = Fetcher::start(config, world, start, keeper);
     let fetched = tokio::select! {
         fetched = retry.until_done(async || running.fetch(&wanted).await) => fetched,
         () = signals.stop() => Err(InitError::Interrupted),
@@ -170,7 +177,7 @@ async fn load(world: &World, plan: &Plan) -> Result<Loaded, InitError> {
 }
 
 struct Retry<'a, T> {
-    world: &'a World,
+    clock: &'a dyn Clock,
     deadline: Option<BootTime>,
     failures: u32,
     tell: &'a mut T,
@@ -185,7 +192,7 @@ impl<T: FnMut(&InitError, Duration)> Retry<'_, T> {
         let mut last = None;
         loop {
             let Some(deadline) = self.deadline else { return attempt().await };
-            let left = deadline.until(self.world.clock.boot());
+            let left = deadline.until(self.clock.boot());
             let error = match timeout(left, attempt()).await {
                 Ok(Ok(done)) => return Ok(done),
                 Ok(Err(error)) if !error.is_transient() => return Err(error),
@@ -195,7 +202,7 @@ impl<T: FnMut(&InitError, Duration)> Retry<'_, T> {
             self.failures += 1;
             let backoff = Backoff::new(Duration::from_millis(500), Duration::from_secs(10), 0.0);
             let wait = backoff.map_or(Duration::from_secs(10), |b| b.after(self.failures, 0.0));
-            let left = deadline.until(self.world.clock.boot());
+            let left = deadline.until(self.clock.boot());
             if left.is_zero() {
                 return Err(InitError::WaitRanOut(Some(Box::new(error))));
             }
@@ -211,21 +218,26 @@ struct Fetcher {
     handle: Handle,
     stop: CancellationToken,
     engine: JoinSet<Result<(), engine::Panicked>>,
+    keeping: JoinSet<()>,
 }
 
 impl Fetcher {
-    fn start(config: &Config, world: World, loaded: Loaded) -> Self {
+    fn start(config: &Config, world: World, start: Start, keeper: Option<Keeper>) -> Self {
         let settings = daemon::engine_settings(config);
         let metrics = Arc::new(Metrics::default());
         let rules = Rules::new(rustix::process::geteuid().as_raw(), Vec::new());
         let clock = Arc::clone(&world.clock);
         let (engine, running) =
-            Engine::new(world, settings.clone(), loaded, Alerting::default(), Arc::clone(&metrics));
+            Engine::new(world, settings.clone(), start, Alerting::default(), Arc::clone(&metrics));
         let handle = Handle::new(&running, rules, &settings, metrics, clock);
         let stop = CancellationToken::new();
         let mut tasks = JoinSet::new();
         tasks.spawn(engine.run(stop.clone()));
-        Self { handle, stop, engine: tasks }
+        let mut keeping = JoinSet::new();
+        if let Some(keeper) = keeper {
+            keeping.spawn(keeper.run());
+        }
+        Self { handle, stop, engine: tasks, keeping }
     }
 
     /// A token for each of `wanted`; those that are in memory already cost nothing.
@@ -241,7 +253,9 @@ impl Fetcher {
 
     async fn stop(mut self) -> Result<(), InitError> {
         self.stop.cancel();
-        match self.engine.join_next().await {
+        let ended = self.engine.join_next().await;
+        while self.keeping.join_next().await.is_some() {}
+        match ended {
             None | Some(Ok(Ok(()))) => Ok(()),
             Some(Ok(Err(panicked))) => Err(StartError::Panicked(panicked).into()),
             Some(Err(error)) => Err(StartError::Panicked(engine::Panicked(error)).into()),

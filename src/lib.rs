@@ -4,7 +4,8 @@
 //!
 //! - Ground, words: [`secret`], [`portal`], [`time`].
 //! - First, rules, pure: [`lifecycle`], [`access`], [`incident`], [`validate`].
-//! - Second, the outside world, one system a file: [`store`], [`hubspot`], [`sink`].
+//! - Second, the outside world, one system a file: [`store`], [`hubspot`], [`sink`],
+//!   [`journal`], [`sealing`].
 //! - Third, the running machine: [`engine`], [`socket`], [`telemetry`].
 //! - Roof, putting it together: [`config`], [`daemon`], [`init`], [`rotation`], [`sim`], [`cli`].
 
@@ -18,6 +19,8 @@ pub mod lifecycle;
 pub mod validate;
 
 pub mod hubspot;
+pub mod journal;
+pub mod sealing;
 pub mod sink;
 pub mod store;
 

@@ -18,6 +18,9 @@ pub struct PortalId(u64);
 pub struct NotAPortalId;
 
 impl PortalId {
+    /// The first there can be.
+    pub const FIRST: Self = Self(1);
+
     /// # Errors
     /// Zero is not a portal.
     pub const fn new(number: u64) -> Result<Self, NotAPortalId> {

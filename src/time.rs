@@ -3,18 +3,21 @@
 //! is; everybody else is told.
 
 use std::{
-    fmt,
+    fmt, fs,
     ops::{Add, Sub},
+    sync::OnceLock,
     time::Duration,
 };
 
 use jiff::Timestamp;
 use rustix::time::{ClockId, clock_gettime};
+use serde::{Deserialize, Serialize};
 
 /// An instant on `CLOCK_BOOTTIME`: monotonic, and counting through suspend.
 ///
 /// `std::time::Instant` stops while the machine sleeps, and a token does not (study `scale.md` 3.4).
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default, Serialize, Deserialize)]
+#[serde(transparent)]
 pub struct BootTime(Duration);
 
 impl BootTime {
@@ -65,6 +68,68 @@ impl fmt::Debug for BootTime {
     }
 }
 
+/// Names one run of the machine: instants on the boot clock can be compared within one run only.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct BootId(String);
+
+impl BootId {
+    /// The run that the system calls `name`.
+    #[must_use]
+    pub const fn new(name: String) -> Self {
+        Self(name)
+    }
+
+    /// Whether `other` is known to be the same run.
+    #[must_use]
+    pub fn is_same_as(&self, other: &Self) -> bool {
+        !self.0.is_empty() && self == other
+    }
+}
+
+/// An instant that can be understood by another process, after a restart or a reboot.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Stamp {
+    boot_id: BootId,
+    boot: BootTime,
+    wall: Timestamp,
+}
+
+impl Stamp {
+    /// `instant`, which is not in the future, as `clock` would tell it to somebody else.
+    #[must_use]
+    pub fn of(instant: BootTime, clock: &dyn Clock) -> Self {
+        Self { boot_id: clock.boot_id(), boot: instant, wall: clock.wall_at(instant) }
+    }
+
+    /// How long ago that was. Within one run of the machine the boot clock tells, and no step of the
+    /// wall clock matters. After a reboot there is only the wall clock: the whole seconds it was
+    /// written in are rounded against us, and where it has gone back nothing is known.
+    #[must_use]
+    pub fn age(&self, clock: &dyn Clock) -> Option<Age> {
+        if self.boot_id.is_same_as(&clock.boot_id()) {
+            return Some(Age { span: clock.boot().since(self.boot), sure: true });
+        }
+        let span = Duration::try_from(clock.wall().duration_since(self.wall)).ok()?;
+        Some(Age { span: span + Duration::from_secs(1), sure: false })
+    }
+
+    /// By the wall clock.
+    #[must_use]
+    pub const fn wall(&self) -> Timestamp {
+        self.wall
+    }
+}
+
+/// How long ago something was.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Age {
+    /// So long.
+    pub span: Duration,
+    /// Whether a clock that can't be set says so.
+    pub sure: bool,
+}
+
 /// What time it is, for code that has to know.
 pub trait Clock: fmt::Debug + Send + Sync + 'static {
     /// For measuring: expiry, deadlines, back-off.
@@ -72,6 +137,9 @@ pub trait Clock: fmt::Debug + Send + Sync + 'static {
 
     /// For people and other machines: logs, answers, signatures. Never for deciding.
     fn wall(&self) -> Timestamp;
+
+    /// Which run of the machine [`Clock::boot`] counts in.
+    fn boot_id(&self) -> BootId;
 
     /// The wall-clock time at which `instant` falls, as far as can be told now, in whole seconds: the
     /// two clocks drift, and more digits would differ from one answer to the next.
@@ -105,6 +173,12 @@ impl Clock for SystemClock {
     fn wall(&self) -> Timestamp {
         Timestamp::now()
     }
+
+    fn boot_id(&self) -> BootId {
+        static ID: OnceLock<BootId> = OnceLock::new();
+        let read = || fs::read_to_string("/proc/sys/kernel/random/boot_id").unwrap_or_default();
+        ID.get_or_init(|| BootId(read().trim().to_owned())).clone()
+    }
 }
 
 /// A clock that follows tokio's, and so stands still and jumps with it: thirty simulated days take
@@ -132,6 +206,10 @@ impl Clock for RuntimeClock {
 
     fn wall(&self) -> Timestamp {
         self.wall_origin.checked_add(self.origin.elapsed()).unwrap_or(self.wall_origin)
+    }
+
+    fn boot_id(&self) -> BootId {
+        BootId("simulated".to_owned())
     }
 }
 
@@ -191,6 +269,53 @@ mod tests {
         assert_eq!(backoff.after(4, 1.0), 4 * SECOND);
         assert_eq!(backoff.after(1, 1.0), SECOND, "never below the floor");
         assert_eq!(backoff.after(u32::MAX, 0.0), 10 * SECOND);
+    }
+
+    /// A machine whose clocks stand where the test puts them.
+    #[derive(Debug)]
+    struct Fixed {
+        boot: u64,
+        wall: &'static str,
+        run: &'static str,
+    }
+
+    impl Clock for Fixed {
+        fn boot(&self) -> BootTime {
+            BootTime::new(Duration::from_secs(self.boot))
+        }
+
+        fn wall(&self) -> Timestamp {
+            self.wall.parse().unwrap()
+        }
+
+        fn boot_id(&self) -> BootId {
+            BootId::new(self.run.to_owned())
+        }
+    }
+
+    #[test]
+    fn i1_an_age_within_one_run_of_the_machine_does_not_ask_the_wall_clock() {
+        let written = Fixed { boot: 1000, wall: "2026-11-24T00:00:00Z", run: "one" };
+        let stamp = Stamp::of(written.boot(), &written);
+        for wall in ["2026-11-24T00:00:10Z", "2020-01-01T00:00:00Z", "2031-01-01T00:00:00Z"] {
+            let age = stamp.age(&Fixed { boot: 1010, wall, run: "one" }).unwrap();
+            assert_eq!(age, Age { span: 10 * SECOND, sure: true }, "{wall}");
+        }
+    }
+
+    #[test]
+    fn i1_an_age_over_a_reboot_is_the_wall_clock_s_and_none_if_that_went_back() {
+        let written = Fixed { boot: 100_000, wall: "2026-11-24T00:00:00Z", run: "one" };
+        let stamp = Stamp::of(written.boot(), &written);
+        let later = Fixed { boot: 5, wall: "2026-11-24T00:01:00Z", run: "two" };
+        assert_eq!(stamp.age(&later), Some(Age { span: 61 * SECOND, sure: false }));
+        let back = Fixed { boot: 5, wall: "2026-11-23T00:00:00Z", run: "two" };
+        assert_eq!(stamp.age(&back), None);
+        let nameless = Fixed { boot: 5, wall: "2026-11-23T00:00:00Z", run: "" };
+        assert_eq!(
+            Stamp::of(nameless.boot(), &nameless).age(&nameless).map(|a| a.sure),
+            Some(false)
+        );
     }
 
     #[tokio::test(start_paused = true)]

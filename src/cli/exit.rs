@@ -10,6 +10,7 @@ use crate::{
     daemon::StartError,
     engine::Denial,
     hubspot::NoTls,
+    journal::{FolderError, OpenError, StateError},
     lifecycle::{Refusal, RefusalClass},
     portal::PortalId,
     rotation::RotationError,
@@ -188,6 +189,7 @@ impl From<Denial> for Failure {
                 (Exit::NotFound, "`grantkeeper portal list` shows the portals there are.")
             }
             Denial::BadRequest(_) => (Exit::Usage, "See --help."),
+            Denial::Paused => (Exit::Failed, "`grantkeeper portal resume` lets it go on."),
             Denial::Ended(_) => (
                 Exit::NeedsPerson,
                 "Ask the customer to connect the app again, then store the new refresh token.",
@@ -293,10 +295,26 @@ impl From<ConfigError> for Failure {
     }
 }
 
+impl From<StateError> for Failure {
+    fn from(error: StateError) -> Self {
+        let exit = match &error {
+            // Around a restart the former one may not have gone yet.
+            StateError::Folder(FolderError::InUse(_)) => Exit::TryAgain,
+            StateError::Folder(FolderError::Open { .. } | FolderError::Foreign(_)) => Exit::Refused,
+            StateError::Key(fault) if fault.is_refusal() => Exit::Refused,
+            StateError::Open(OpenError::Disk(_)) => Exit::Failed,
+            _ => Exit::Invalid,
+        };
+        let cause = causes(&error);
+        Self { cause, ..Self::new(exit, "state_dir", error.to_string(), error.hint()) }
+    }
+}
+
 impl From<StartError> for Failure {
     fn from(error: StartError) -> Self {
         match error {
             StartError::Store(error) => error.into(),
+            StartError::State(error) => error.into(),
             StartError::NoTls(error) => error.into(),
             StartError::Listen(error) => error.into(),
             StartError::AppRefused(refusal) => Self::from(&refusal),

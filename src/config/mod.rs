@@ -33,7 +33,7 @@ use reader::Section;
 
 use crate::{
     access::Rule,
-    hubspot,
+    hubspot, journal,
     lifecycle::{RefreshPolicy, ValidatePolicy},
     portal::{AppName, Scopes},
     socket,
@@ -60,6 +60,8 @@ pub fn environment(name: &str) -> Option<String> {
 /// Everything an operator said, as plain valid values.
 #[derive(Debug, Clone)]
 pub struct Config {
+    /// Where the journal is, if there is to be one.
+    pub state: Option<journal::Settings>,
     /// Whose grants.
     pub app: App,
     /// Where credentials are kept.
@@ -153,6 +155,7 @@ impl Config {
             |a: &dyn std::fmt::Debug, b: &dyn std::fmt::Debug| format!("{a:?}") != format!("{b:?}");
         let same_hubspot = |c: &Self| (c.hubspot.base_url.clone(), c.hubspot.api_version);
         let sections = [
+            ("state_dir, state_key_file", self.state != next.state),
             ("[app] name", self.app.name != next.app.name),
             ("[store]", differ(&self.store, &next.store)),
             ("[hubspot] base_url, api_version", same_hubspot(self) != same_hubspot(next)),
@@ -175,8 +178,7 @@ fn read(
     env: Environment<'_>,
     findings: &mut Findings<'_>,
 ) -> Option<Config> {
-    root.path("state_dir", findings);
-    root.path("state_key_file", findings);
+    let state = service::state(&mut root, findings);
     let app = service::app(root.section("app", findings), findings);
     let prefix = format!("grantkeeper/{}", app.as_ref().map_or("app", |app| app.name.as_str()));
     let store = store(root.section("store", findings), &prefix, env, findings);
@@ -194,6 +196,7 @@ fn read(
     }
     root.finish(findings);
     Some(Config {
+        state,
         app: app?,
         store: store?,
         hubspot: hubspot?,

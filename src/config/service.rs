@@ -5,6 +5,7 @@ use std::{net::SocketAddr, path::PathBuf, time::Duration};
 use super::{App, DEFAULT_SOCKET, access, findings::Findings, place, reader::Section};
 use crate::{
     hubspot::{self, ApiVersion},
+    journal,
     lifecycle::{OnStart, RefreshMode, RefreshPolicy, ValidatePolicy},
     portal::{AppName, Scopes},
     socket,
@@ -14,6 +15,20 @@ const SECOND: Duration = Duration::from_secs(1);
 /// The kernel's limit on a socket's path (unix(7), `sun_path`).
 const LONGEST_SOCKET: usize = 107;
 const DAY: Duration = Duration::from_secs(24 * 3600);
+
+/// `state_dir` and `state_key_file`, which stand above all sections.
+pub(super) fn state(
+    root: &mut Section<'_, '_>,
+    findings: &mut Findings<'_>,
+) -> Option<journal::Settings> {
+    let dir = root.path("state_dir", findings);
+    let key_file = root.path("state_key_file", findings);
+    if let (None, Some(key), false) = (&dir, &key_file, root.has("state_dir")) {
+        let hint = "name the folder it is the key of: state_dir = \"/var/lib/grantkeeper\"";
+        key.wrong(findings, "is the key of a state_dir that is not named", hint);
+    }
+    Some(journal::Settings { dir: dir?.value, key_file: key_file.map(|found| found.value) })
+}
 
 pub(super) fn app(mut section: Section<'_, '_>, findings: &mut Findings<'_>) -> Option<App> {
     let name = section.text("name", findings);

@@ -5,6 +5,11 @@
 pub(super) struct Chance(u64);
 
 impl Chance {
+    /// Repeats itself: for simulations.
+    pub(super) const fn of(seed: u64) -> Self {
+        Self(seed | 1)
+    }
+
     pub(super) fn seeded() -> Self {
         let mut seed = [0; 8];
         // Without a seed the jitter is the same for every process, which is all that is lost.

@@ -19,7 +19,7 @@ use super::{
 };
 use crate::{
     access::{Caller, Right, Rules},
-    lifecycle::{End, OnStart, PortalState, RefreshPolicy},
+    lifecycle::{App, End, OnStart, PortalState, RefreshPolicy},
     portal::{AppName, PortalId, Scopes},
     secret::{AccessToken, Fingerprint},
     store::StoreErrorKind,
@@ -65,6 +65,9 @@ pub enum Denial {
     /// Nothing is to be had for this portal until a person acts.
     #[error("the grant has ended: {}", .0.reason())]
     Ended(End),
+    /// An operator paused the portal.
+    #[error("the portal is paused by an operator")]
+    Paused,
     /// HubSpot refuses the app's client pair, and the token in hand is used up.
     #[error("HubSpot refuses the app's credentials; an incident is open")]
     AppRejected(Duration),
@@ -147,7 +150,7 @@ impl Handle {
         began: BootTime,
     ) -> Result<Answer, Denial> {
         permit(self.rules.load().allow(caller, Right::Token, portal))?;
-        let slot = self.view.slot(portal).ok_or(Denial::UnknownPortal)?;
+        let slot = self.view.slot(portal).ok_or_else(|| self.unknown())?;
         slot.used(began);
         let mut news = slot.subscribe();
         // A portal that is removed is told by its slot's end, so no waiting caller may hold it.
@@ -176,6 +179,14 @@ impl Handle {
         }
     }
 
+    /// Whether there is no such portal is not known before the records have been read.
+    pub(super) fn unknown(&self) -> Denial {
+        if self.view.overall.load().without_store {
+            return Denial::StoreUnreachable(Duration::from_secs(5));
+        }
+        Denial::UnknownPortal
+    }
+
     fn judge(
         &self,
         view: &PortalView,
@@ -184,6 +195,9 @@ impl Handle {
     ) -> Result<Verdict, Denial> {
         if let Some(end) = view.portal.ended() {
             return Err(Denial::Ended(end));
+        }
+        if view.portal.paused {
+            return Err(Denial::Paused);
         }
         let least = min_ttl.unwrap_or_else(|| view.portal.least_life(&self.terms.load().policy));
         if view.portal.serves(now, least) {
@@ -196,8 +210,10 @@ impl Handle {
             let what = format!("min_ttl can't be more than {most} s: tokens live no longer");
             return Err(Denial::BadRequest(what));
         }
-        let app_open = self.view.overall.load().app.is_open();
-        let held_up = !app_open || (view.portal.failures > 0 && view.portal.not_before > now);
+        let overall = self.view.overall.load();
+        let held_up = !overall.app.is_open()
+            || overall.without_store
+            || (view.portal.failures > 0 && view.portal.not_before > now);
         if !held_up {
             return Ok(Verdict::Wait);
         }
@@ -213,8 +229,13 @@ impl Handle {
         let soon = |at: Option<BootTime>| {
             at.map_or(Duration::ZERO, |at| at.until(now)).max(Duration::from_secs(1))
         };
-        if !overall.app.is_open() {
-            return Denial::AppRejected(soon(overall.app.next_probe()));
+        match overall.app {
+            App::Suspect(_) => return Denial::NoTokenYet(soon(overall.app.next_probe())),
+            app if !app.is_open() => return Denial::AppRejected(soon(app.next_probe())),
+            _ => {}
+        }
+        if overall.without_store {
+            return Denial::StoreUnreachable(Duration::from_secs(5));
         }
         let again = soon(Some(view.portal.not_before));
         match view.portal.trouble {
@@ -309,9 +330,11 @@ impl Handle {
     /// Why a portal's state is what it is, if there is anything to say.
     #[must_use]
     pub fn reason(&self, view: &PortalView) -> Option<&'static str> {
-        let app_open = self.view.overall.load().app.is_open();
-        let of_app = (!app_open && view.portal.ended().is_none()).then_some("app_rejected");
-        view.portal.reason().or(of_app)
+        let of_app = match self.view.overall.load().app {
+            App::Suspect(_) => Some("app_suspect"),
+            app => (!app.is_open()).then_some("app_rejected"),
+        };
+        view.portal.reason().or(of_app.filter(|_| view.portal.ended().is_none()))
     }
 
     /// The clock answers are counted on.
@@ -355,6 +378,7 @@ impl Denial {
             Self::UnknownPortal => "unknown_portal",
             Self::BadRequest(_) => "bad_request",
             Self::Ended(_) => "grant_revoked",
+            Self::Paused => "portal_paused",
             Self::AppRejected(_) => "app_rejected",
             Self::NoTokenYet(_) => "no_token_yet",
             Self::HubspotUnreachable(_) => "hubspot_unreachable",

@@ -1,11 +1,15 @@
 //! Reading the store into typed credentials, once: at start, by `init`, by `check`. A record that
 //! can't be used is a finding, not an end. Knows no state and no schedule.
 
+use super::{World, recovery};
 use crate::{
+    journal::{Recovered, Trail},
     lifecycle::ClientPair,
     portal::PortalId,
     secret::RefreshToken,
-    store::{CredentialStore, Key, Record, StoreError, Stored, Version, record::corrupt},
+    store::{
+        CredentialStore, Key, Record, StoreError, StoreErrorKind, Stored, Version, record::corrupt,
+    },
 };
 
 /// Everything the store holds for this app.
@@ -39,6 +43,45 @@ impl StoredGrant {
         let grant = stored.record.portal().map_err(|fault| corrupt(Key::Portal(portal), &fault))?;
         let Stored { record, version } = stored;
         Ok(Self { refresh_token: grant.refresh_token, record, version })
+    }
+}
+
+/// What an engine begins with.
+#[derive(Debug)]
+pub struct Start {
+    /// What the store holds; none if it could not be read, and what the journal knows has to do.
+    pub loaded: Option<Loaded>,
+    /// What the journal knows.
+    pub recovered: Recovered,
+}
+
+impl From<Loaded> for Start {
+    fn from(loaded: Loaded) -> Self {
+        Self { loaded: Some(loaded), recovered: Recovered::default() }
+    }
+}
+
+/// Reads the store for a start. Where it can't be read, and the journal knows of tokens that live, the
+/// start goes on with those: apps are served, and the store is asked again.
+///
+/// # Errors
+/// The store's, if there is nothing to go on with, or if what is wrong is not for the store to mend.
+pub async fn start(world: &World, recovered: Recovered) -> Result<Start, StoreError> {
+    match load(&*world.store).await {
+        Ok(loaded) => Ok(Start { loaded: Some(loaded), recovered }),
+        Err(error) => {
+            let passing =
+                matches!(error.kind, StoreErrorKind::Unreachable | StoreErrorKind::Denied);
+            let lives = |trail: &Trail| {
+                let access = trail.access.as_ref();
+                access.is_some_and(|access| recovery::life(access, &*world.clock).is_some())
+            };
+            if passing && recovered.trails.values().any(lives) {
+                tracing::error!(%error, hint = %error.hint, "the store can't be read; starting with the tokens that the journal knows");
+                return Ok(Start { loaded: None, recovered });
+            }
+            Err(error)
+        }
     }
 }
 

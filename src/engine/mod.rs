@@ -6,6 +6,7 @@ use std::{sync::Arc, time::Duration};
 
 use crate::{
     hubspot::TokenEndpoint,
+    journal::Journal,
     lifecycle::{RefreshPolicy, ValidatePolicy},
     portal::{AppName, Scopes},
     store::CredentialStore,
@@ -13,6 +14,8 @@ use crate::{
 };
 
 pub mod alerting;
+mod answers;
+mod begin;
 mod chance;
 mod effects;
 pub mod handle;
@@ -21,6 +24,8 @@ pub mod metrics;
 pub mod overview;
 mod portals;
 mod queue;
+mod records;
+mod recovery;
 pub mod run;
 pub mod survey;
 mod upkeep;
@@ -29,7 +34,7 @@ mod work;
 
 pub use alerting::{Alerting, Route};
 pub use handle::{Answer, Denial, Handle};
-pub use load::{Loaded, load, load_app};
+pub use load::{Loaded, Start, load, load_app, start};
 pub use metrics::Metrics;
 pub use run::{Command, Engine, Panicked, Running};
 pub use survey::survey;
@@ -57,6 +62,8 @@ pub struct World {
     pub store: Arc<dyn CredentialStore>,
     /// Who turns them into tokens.
     pub endpoint: Arc<dyn TokenEndpoint>,
+    /// What outlives this process; none where there is no `state_dir`.
+    pub journal: Journal,
     /// What time it is.
     pub clock: Arc<dyn Clock>,
 }

@@ -12,7 +12,7 @@ use super::{
 use crate::{
     access::{Caller, Right},
     incident::Kind,
-    lifecycle::{OnStart, PortalState, RefreshMode},
+    lifecycle::{App, OnStart, PortalState, RefreshMode},
     portal::PortalId,
 };
 
@@ -41,7 +41,7 @@ impl Handle {
     /// Not allowed, or no such portal.
     pub fn portal(&self, caller: &Caller, portal: PortalId) -> Result<Arc<PortalView>, Denial> {
         permit(self.rules.load().allow(caller, Right::Status, portal))?;
-        Ok(self.view.slot(portal).ok_or(Denial::UnknownPortal)?.now())
+        Ok(self.view.slot(portal).ok_or_else(|| self.unknown())?.now())
     }
 
     /// The portals the caller may see, in state `state` if one is named, after `after`, at most `limit`.
@@ -103,8 +103,13 @@ impl Handle {
         let (now, overall) = (self.clock.boot(), self.view.overall.load());
         let terms = self.terms.load();
         let mut reasons = Vec::new();
-        if !overall.app.is_open() {
-            reasons.push("app_rejected");
+        match overall.app {
+            App::Suspect(_) => reasons.push("app_suspect"),
+            app if !app.is_open() => reasons.push("app_rejected"),
+            _ => {}
+        }
+        if overall.without_store {
+            reasons.push("store_unreachable");
         }
         let slots = self.view.portals.load();
         let views: Vec<_> = slots.values().map(|slot| slot.now()).collect();

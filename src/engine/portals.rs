@@ -2,8 +2,9 @@
 //! talks to nobody.
 
 use std::{
-    collections::{BTreeMap, BTreeSet, HashMap},
+    collections::{BTreeMap, BTreeSet},
     sync::Arc,
+    time::Duration,
 };
 
 use jiff::Timestamp;
@@ -14,15 +15,16 @@ use super::{
     view::{Issued, PortalView, Slot},
 };
 use crate::{
-    lifecycle::{Context, Effect, Event, Phase, Portal, RefreshMode, step},
+    journal::Answer,
+    lifecycle::{Belief, Context, Crowd, Effect, Event, Phase, Portal, RefreshMode, Step},
     portal::{PortalId, Scopes},
-    secret::RefreshToken,
+    secret::{Fingerprint, RefreshToken},
     time::BootTime,
 };
 
 /// For each portal, which change of its record we had seen when a reading of the store began: an
 /// answer older than that is not believed.
-pub(super) type Stamps = HashMap<PortalId, u64>;
+pub(super) type Stamps = BTreeMap<PortalId, u64>;
 
 /// One portal: what the rules know, and the secrets beside it.
 #[derive(Debug)]
@@ -32,6 +34,10 @@ pub(super) struct Entry {
     pub(super) stored: Option<StoredGrant>,
     /// A newer refresh token that the store does not have yet.
     pub(super) unsaved: Option<RefreshToken>,
+    /// The names of the grant's refresh tokens, oldest first, the one in use among them or not.
+    pub(super) lineage: Vec<Fingerprint>,
+    /// What HubSpot answered, on its way into the journal.
+    pub(super) answer: Option<Answer>,
     /// What callers get.
     pub(super) issued: Option<Issued>,
     /// What callers will get once its refresh token is stored (I3).
@@ -51,15 +57,56 @@ pub(super) struct Entry {
 }
 
 impl Entry {
+    fn is_recent(&self, now: BootTime, window: Duration) -> bool {
+        now.since(self.slot.last_used()) < window
+    }
+
     /// The refresh token in use.
     pub(super) fn refresh_token(&self) -> Option<&RefreshToken> {
         self.unsaved.as_ref().or(self.stored.as_ref().map(|stored| &stored.refresh_token))
     }
 
-    /// Whether `token` is the grant in use, or the one it came from that the store still has.
-    pub(super) fn knows(&self, token: &RefreshToken) -> bool {
-        let stored = self.stored.as_ref().map(|stored| &stored.refresh_token);
-        [self.unsaved.as_ref(), stored].into_iter().flatten().any(|known| known.same_as(token))
+    /// What a refresh token that stands in the store is to the grant in use.
+    pub(super) fn relation(&self, token: &RefreshToken) -> Relation {
+        let name = token.fingerprint();
+        let newest = || self.lineage.last() == Some(&name);
+        match self.refresh_token() {
+            Some(used) if used.same_as(token) => Relation::InUse,
+            // Nothing is known of the store yet, and of the grant no more than its name.
+            None if newest() => Relation::InUse,
+            _ if self.lineage.contains(&name) => Relation::Behind,
+            _ => Relation::Other,
+        }
+    }
+
+    /// Takes over what stands in the store, and says whether it is another grant.
+    pub(super) fn take_over(&mut self, stored: StoredGrant) -> Relation {
+        let relation = self.relation(&stored.refresh_token);
+        match relation {
+            Relation::InUse => self.unsaved = None,
+            Relation::Behind => {
+                // The store has come back without what it had, or has not taken it yet.
+                let newer = self.refresh_token().cloned();
+                self.unsaved = newer;
+            }
+            Relation::Other => {
+                self.unsaved = None;
+                self.lineage.clear();
+            }
+        }
+        self.store_has(Some(stored));
+        relation
+    }
+
+    /// A spend replaced `spent` by `newer`.
+    pub(super) fn replaced(&mut self, spent: Fingerprint, newer: RefreshToken) {
+        if self.lineage.last() != Some(&spent) {
+            self.lineage.push(spent);
+        }
+        self.lineage.push(newer.fingerprint());
+        let surplus = self.lineage.len().saturating_sub(ANCESTORS);
+        self.lineage.drain(..surplus);
+        self.unsaved = Some(newer);
     }
 
     pub(super) fn store_has(&mut self, stored: Option<StoredGrant>) {
@@ -68,11 +115,41 @@ impl Entry {
     }
 }
 
+/// As many of a grant's earlier refresh tokens are remembered by name.
+const ANCESTORS: usize = 96;
+
+/// What a refresh token that stands in the store is to the grant in use.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Relation {
+    /// The very one.
+    InUse,
+    /// One that the one in use came from.
+    Behind,
+    /// Another grant: somebody stored it, and it wins (I13).
+    Other,
+}
+
+/// What the rules are told beside the portal itself.
+#[derive(Debug)]
+pub(super) struct Surroundings<'a> {
+    pub(super) step: Step,
+    pub(super) now: BootTime,
+    pub(super) chance: f64,
+    pub(super) settings: &'a Settings,
+    pub(super) mode: RefreshMode,
+    pub(super) may_rotate: bool,
+    pub(super) crowd: &'a Crowd,
+}
+
 /// All portals, and when each wants to be looked at.
 #[derive(Debug, Default)]
 pub(super) struct Portals {
-    entries: HashMap<PortalId, Entry>,
+    entries: BTreeMap<PortalId, Entry>,
     timers: BTreeSet<(BootTime, PortalId)>,
+    /// How many of them have ended.
+    ended: usize,
+    /// Whose turn it is to be asked about when only the app is in question.
+    asked_last: Option<PortalId>,
 }
 
 impl Portals {
@@ -93,6 +170,8 @@ impl Portals {
             portal: state,
             stored,
             unsaved: None,
+            lineage: Vec::new(),
+            answer: None,
             issued: None,
             held: None,
             last_refresh: None,
@@ -109,7 +188,9 @@ impl Portals {
     }
 
     pub(super) fn remove(&mut self, portal: PortalId) {
-        if let Some(timer) = self.entries.remove(&portal).and_then(|entry| entry.timer) {
+        let Some(entry) = self.entries.remove(&portal) else { return };
+        self.ended -= usize::from(entry.portal.ended().is_some());
+        if let Some(timer) = entry.timer {
             self.timers.remove(&(timer, portal));
         }
     }
@@ -119,29 +200,35 @@ impl Portals {
         &mut self,
         portal: PortalId,
         event: &Event,
-        now: BootTime,
-        chance: f64,
-        settings: &Settings,
+        around: &Surroundings<'_>,
     ) -> Vec<Effect> {
-        let mode = self.mode(settings);
+        let Surroundings { now, settings, .. } = *around;
         let introspect_first = self.introspect_first(settings);
+        let going = self.entries.len() - self.ended;
         let Some(entry) = self.entries.get_mut(&portal) else { return Vec::new() };
+        let belief = match entry.portal.phase {
+            // Only where something is about to be believed does it matter how others fare.
+            Phase::Introspecting(_) | Phase::Rereading(_) => around.crowd.judge(portal, going, now),
+            _ => Belief::Own,
+        };
         let context = Context {
             now,
             portal,
             policy: &settings.refresh,
             validate_every: settings.validate.every,
-            warm: match mode {
+            warm: match around.mode {
                 RefreshMode::Auto | RefreshMode::Eager => true,
-                RefreshMode::Recent => {
-                    now.since(entry.slot.last_used()) < settings.refresh.recent_window
-                }
+                RefreshMode::Recent => entry.is_recent(now, settings.refresh.recent_window),
                 RefreshMode::OnDemand => false,
             },
             introspect_first,
-            chance,
+            may_rotate: around.may_rotate,
+            belief,
+            chance: around.chance,
         };
-        let (next, effects) = step(&entry.portal, event, &context);
+        let (next, effects) = (around.step)(&entry.portal, event, &context);
+        let (before, after) = (entry.portal.ended().is_some(), next.ended().is_some());
+        self.ended = self.ended + usize::from(after) - usize::from(before);
         entry.portal = next;
         effects
     }
@@ -150,20 +237,14 @@ impl Portals {
     pub(super) fn settle(&mut self, portal: PortalId) {
         let Some(entry) = self.entries.get_mut(&portal) else { return };
         entry.wanted &= entry.portal.failures == 0 && entry.portal.ended().is_none();
-        let wakes = entry.portal.wakes();
-        if entry.timer != wakes {
-            if let Some(old) = entry.timer {
-                self.timers.remove(&(old, portal));
-            }
-            self.timers.extend(wakes.map(|at| (at, portal)));
-            entry.timer = wakes;
-        }
         entry.slot.publish(PortalView {
             portal: entry.portal.clone(),
             token: entry.issued.clone(),
             last_refresh: entry.last_refresh,
             scopes: entry.scopes.clone(),
         });
+        let wakes = entry.portal.wakes();
+        self.set_timer(portal, wakes);
     }
 
     pub(super) fn first_due(&self) -> Option<BootTime> {
@@ -188,9 +269,43 @@ impl Portals {
     }
 
     pub(super) fn ids(&self) -> Vec<PortalId> {
-        let mut ids: Vec<_> = self.entries.keys().copied().collect();
-        ids.sort_unstable();
-        ids
+        self.entries.keys().copied().collect()
+    }
+
+    /// How many there are whose grants have not ended.
+    pub(super) fn going(&self) -> usize {
+        self.entries.len() - self.ended
+    }
+
+    /// How many of them were used within `window`.
+    pub(super) fn recent(&self, now: BootTime, window: Duration) -> usize {
+        let going = self.entries.values().filter(|entry| entry.portal.ended().is_none());
+        going.filter(|entry| entry.is_recent(now, window)).count()
+    }
+
+    /// Sets the timer of every portal anew: what it depends on has changed.
+    pub(super) fn wake_all(&mut self, now: BootTime) {
+        let due: Vec<PortalId> = self
+            .entries
+            .iter()
+            .filter(|(_, entry)| entry.portal.phase == Phase::Resting)
+            .map(|(id, _)| *id)
+            .collect();
+        for portal in due {
+            self.set_timer(portal, Some(now));
+        }
+    }
+
+    fn set_timer(&mut self, portal: PortalId, wakes: Option<BootTime>) {
+        let Some(entry) = self.entries.get_mut(&portal) else { return };
+        if entry.timer == wakes {
+            return;
+        }
+        if let Some(old) = entry.timer {
+            self.timers.remove(&(old, portal));
+        }
+        self.timers.extend(wakes.map(|at| (at, portal)));
+        entry.timer = wakes;
     }
 
     /// Notes that somebody waits for a token of this portal.
@@ -210,26 +325,32 @@ impl Portals {
         self.entries.iter().map(|(id, entry)| (*id, Arc::clone(&entry.slot))).collect()
     }
 
-    /// Some refresh token to ask about when only the client pair is in question: preferably of a
-    /// grant that has worked.
-    pub(super) fn any_token(&self) -> Option<RefreshToken> {
-        let proven = self.entries.values().find(|entry| entry.portal.proven);
-        proven.or_else(|| self.entries.values().next())?.refresh_token().cloned()
+    /// Some portal with a refresh token to ask about when only the app is in question: one that has
+    /// worked, if there is one, and another one each time.
+    pub(super) fn sample(&mut self) -> Option<PortalId> {
+        let usable = |(id, entry): (&PortalId, &Entry)| {
+            let asked = entry.refresh_token().is_some() && entry.portal.ended().is_none();
+            asked.then_some((*id, entry.portal.proven))
+        };
+        let after = self.asked_last.map_or(std::ops::Bound::Unbounded, std::ops::Bound::Excluded);
+        let later = self.entries.range((after, std::ops::Bound::Unbounded)).filter_map(usable);
+        let mut round = later.chain(self.entries.iter().filter_map(usable));
+        let first = round.next()?;
+        let chosen = std::iter::once(first).chain(round).find(|(_, proven)| *proven);
+        let (portal, _) = chosen.unwrap_or(first);
+        self.asked_last = Some(portal);
+        Some(portal)
     }
 
-    /// The mode in force: `auto` is eager while half the rate carries every portal.
-    pub(super) fn mode(&self, settings: &Settings) -> RefreshMode {
-        const USUAL_LIFE: f64 = 1800.0;
-        match settings.refresh.mode {
-            RefreshMode::Auto => {
-                let carried =
-                    settings.max_requests_per_second / 2.0 * USUAL_LIFE * settings.refresh.at;
-                #[expect(clippy::cast_precision_loss, reason = "an estimate")]
-                let eager = self.entries.len() as f64 <= carried;
-                if eager { RefreshMode::Eager } else { RefreshMode::Recent }
+    /// A portal whose grant can be asked about now, other than `portal` and those refused of late.
+    pub(super) fn another(&mut self, portal: PortalId, crowd: &Crowd) -> Option<PortalId> {
+        for _ in 0..self.entries.len() {
+            let found = self.sample()?;
+            if found != portal && !crowd.has_refused(found) && self.rests(found) {
+                return Some(found);
             }
-            chosen => chosen,
         }
+        None
     }
 
     /// Introspecting each grant before its first refresh costs a request each: only while a minute

@@ -19,15 +19,25 @@ pub(super) enum Lane {
     Interactive,
     /// On schedule.
     Scheduled,
-    /// After a failure: only what the healthy leave over (I7).
+    /// After a failure of its own: a share of the rate, and no more (I7).
     Retries,
     /// Questions, which nobody waits for.
     Questions,
 }
 
+/// What is sent next.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Next {
+    pub(super) portal: PortalId,
+    pub(super) request: Request,
+    /// When it was queued.
+    pub(super) since: BootTime,
+    pub(super) lane: Lane,
+}
+
 type Place = (Lane, BootTime, PortalId);
 
-#[derive(Debug, Default)]
+#[derive(Debug, Clone, Default)]
 pub(super) struct Queue {
     order: BTreeSet<Place>,
     requests: BTreeMap<PortalId, (Place, Request, BootTime)>,
@@ -64,11 +74,41 @@ impl Queue {
         removed.is_some_and(|(place, _, _)| self.order.remove(&place))
     }
 
-    /// The next one, with the instant it was queued at.
-    pub(super) fn pop(&mut self) -> Option<(PortalId, Request, BootTime)> {
-        let (_, _, portal) = self.order.pop_first()?;
+    /// What failed for HubSpot's sake is one of the healthy again.
+    pub(super) fn excuse(&mut self, portal: PortalId) {
+        if let Some((place, _, _)) = self.requests.get_mut(&portal)
+            && place.0 == Lane::Retries
+        {
+            self.order.remove(place);
+            place.0 = Lane::Scheduled;
+            self.order.insert(*place);
+        }
+    }
+
+    /// Takes the next one, if there is one that may be sent. `retry` says whether the retries' share has
+    /// room: then one of theirs goes before what is planned, else none of theirs goes at all (I7).
+    pub(super) fn pop(&mut self, retry: bool) -> Option<Next> {
+        let place = *self.next(retry)?;
+        self.order.remove(&place);
+        let (lane, _, portal) = place;
         let (_, request, since) = self.requests.remove(&portal)?;
-        Some((portal, request, since))
+        Some(Next { portal, request, since, lane })
+    }
+
+    /// Whether nothing waits but retries.
+    pub(super) fn holds_only_retries(&self) -> bool {
+        self.next(false).is_none()
+    }
+
+    fn next(&self, retry: bool) -> Option<&Place> {
+        let first_of = |lane| {
+            let from = (lane, BootTime::default(), PortalId::FIRST);
+            self.order.range(from..).next().filter(|place| place.0 == lane)
+        };
+        first_of(Lane::Interactive)
+            .or_else(|| first_of(Lane::Retries).filter(|_| retry))
+            .or_else(|| first_of(Lane::Scheduled))
+            .or_else(|| first_of(Lane::Questions))
     }
 
     pub(super) fn is_empty(&self) -> bool {
@@ -83,7 +123,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn i7_i8_callers_come_first_then_the_soonest_expiry_then_retries_then_questions() {
+    fn i7_i8_callers_come_first_then_the_retries_share_then_the_soonest_expiry_then_questions() {
         let at = |s| BootTime::new(Duration::from_secs(s));
         let id = |n| PortalId::new(n).unwrap();
         let mut queue = Queue::default();
@@ -94,10 +134,16 @@ mod tests {
         queue.push(id(4), Request::Refresh, Lane::Scheduled, at(90), at(0));
         queue.hurry(id(4));
         queue.hurry(id(99));
-        let order: Vec<u64> =
-            std::iter::from_fn(|| queue.pop()).map(|(p, _, _)| p.number()).collect();
-        assert_eq!(order, [4, 3, 2, 5, 1]);
+        let mut rest = queue.clone();
+        let order = |queue: &mut Queue, retry| -> Vec<u64> {
+            std::iter::from_fn(|| queue.pop(retry)).map(|next| next.portal.number()).collect()
+        };
+        assert_eq!(order(&mut queue, true), [4, 5, 3, 2, 1]);
         assert!(queue.is_empty());
+        assert_eq!(order(&mut rest, false), [4, 3, 2, 1], "no share is left for retries");
+        assert!(rest.holds_only_retries() && !rest.is_empty());
+        rest.excuse(id(5));
+        assert_eq!(order(&mut rest, false), [5], "it was HubSpot's fault");
     }
 
     #[test]
@@ -107,7 +153,7 @@ mod tests {
         let mut queue = Queue::default();
         queue.push(id, Request::Introspect, Lane::Questions, now, now);
         queue.push(id, Request::Refresh, Lane::Scheduled, now, now);
-        assert_eq!(queue.pop().map(|(_, request, _)| request), Some(Request::Refresh));
-        assert_eq!(queue.pop(), None);
+        assert_eq!(queue.pop(true).map(|next| next.request), Some(Request::Refresh));
+        assert_eq!(queue.pop(true), None);
     }
 }

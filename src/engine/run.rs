@@ -1,7 +1,11 @@
 //! The engine's turn: `next` waits for whatever comes first, `apply` decides, without waiting, what
 //! follows. One owner, so there are no locks and one thing happens at a time.
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    collections::{BTreeMap, VecDeque},
+    sync::Arc,
+    time::Duration,
+};
 
 use tokio::{
     sync::{Semaphore, mpsc, oneshot},
@@ -11,19 +15,22 @@ use tokio::{
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use super::{
-    AT_HUBSPOT, AT_STORE, Alerting, LONGEST_SLEEP, Metrics, Settings, World,
+    AT_HUBSPOT, Alerting, LONGEST_SLEEP, Metrics, Settings, World,
     chance::Chance,
-    load::Loaded,
     metrics::ByOutcome,
-    portals::Portals,
-    queue::Queue,
+    portals::{Portals, Surroundings},
+    queue::{Lane, Queue},
     upkeep::{Probing, Reload},
-    view::{Health, Overall, View},
+    view::{Overall, View},
     work::Report,
 };
 use crate::{
     incident::Book,
-    lifecycle::{App, ClientPair, Effect, Event, PortalState, TokenLife, schedule::Pace},
+    journal::Trail,
+    lifecycle::{
+        App, ClientPair, Crowd, Event, Introspection, PortalState, Rate, RefreshMode, Rotation,
+        Step, TokenLife, schedule::Pace,
+    },
     portal::PortalId,
     store::StoreErrorKind,
     time::BootTime,
@@ -45,9 +52,13 @@ pub enum Command {
 /// After a stop, what the store has not taken is tried again for this long.
 const FAREWELL: Duration = Duration::from_secs(10);
 /// Commands that may wait; more than any socket has connections.
-const WAITING: usize = 4096;
+pub(super) const WAITING: usize = 4096;
+/// The share of the rate that portals failing on their own account may take (I7).
+pub(super) const RETRY_SHARE: f64 = 0.2;
+
 /// The running machine.
 #[derive(Debug)]
+#[expect(clippy::struct_excessive_bools, reason = "independent facts, each with its own name")]
 pub struct Engine {
     pub(super) world: World,
     pub(super) settings: Settings,
@@ -55,26 +66,44 @@ pub struct Engine {
     pub(super) metrics: Arc<Metrics>,
     pub(super) alerting: Alerting,
     /// Sinks of earlier configurations, which may still hold something to deliver.
-    former_alerting: Vec<TaskTracker>,
+    pub(super) former_alerting: Vec<TaskTracker>,
     pub(super) book: Book,
-    pub(super) pair: ClientPair,
+    /// None after a start without the store: nothing is refreshed until it is back.
+    pub(super) pair: Option<ClientPair>,
     pub(super) app: App,
+    pub(super) crowd: Crowd,
+    pub(super) rotation: Rotation,
+    /// Life of an access token, as HubSpot last said.
+    pub(super) life: Duration,
+    pub(super) rules: Step,
+    /// What the journal knows of portals whose records have not been seen since the start.
+    pub(super) trails: BTreeMap<PortalId, Trail>,
     pub(super) portals: Portals,
     pub(super) queue: Queue,
+    /// Events that follow from what is being carried out, in order.
+    pub(super) soon: VecDeque<(PortalId, Event)>,
     pub(super) tasks: JoinSet<Report>,
     pub(super) store_permits: Arc<Semaphore>,
     pub(super) overall: Overall,
     pub(super) overall_changed: bool,
-    portals_changed: bool,
-    pace: Pace,
-    at_hubspot: usize,
-    commands: mpsc::Receiver<Command>,
+    pub(super) portals_changed: bool,
+    pub(super) rate: Rate,
+    pub(super) pace: Pace,
+    pub(super) retry_pace: Pace,
+    pub(super) mode: RefreshMode,
+    pub(super) budget_due: BootTime,
+    pub(super) outage_probe: BootTime,
+    pub(super) at_hubspot: usize,
+    pub(super) commands: mpsc::Receiver<Command>,
     pub(super) reload: Reload,
     pub(super) probing: Probing,
     /// When the end comes, whatever is left.
-    end: Option<BootTime>,
+    pub(super) end: Option<BootTime>,
     pub(super) hubspot_failing_since: Option<BootTime>,
     pub(super) draining: bool,
+    /// Refreshes whose intent is on its way into the journal.
+    pub(super) intending: usize,
+    pub(super) stepping: bool,
     pub(super) chance: Chance,
 }
 
@@ -100,71 +129,14 @@ enum Next {
 }
 
 impl Engine {
-    /// An engine over what was loaded; it does nothing until [`Engine::run`].
-    #[must_use]
-    pub fn new(
-        world: World,
-        settings: Settings,
-        loaded: Loaded,
-        alerting: Alerting,
-        metrics: Arc<Metrics>,
-    ) -> (Self, Running) {
-        let (sender, commands) = mpsc::channel(WAITING);
-        let now = world.clock.boot();
-        let overall = Overall {
-            app: App::Unproven,
-            incidents: Vec::new(),
-            store: Health::new(world.store.kind()),
-            hubspot: Health::new(world.endpoint.kind()),
-            mode: settings.refresh.mode,
-            strays: loaded.strays,
-            records_read: Some(world.clock.wall_at(now)),
-            reload_refused: None,
-        };
-        let view = Arc::new(View::new(overall.clone()));
-        let mut engine = Self {
-            book: Book::new(settings.app.clone()),
-            pair: loaded.pair,
-            app: App::Unproven,
-            portals: Portals::default(),
-            queue: Queue::default(),
-            tasks: JoinSet::new(),
-            store_permits: Arc::new(Semaphore::new(AT_STORE)),
-            overall_changed: true,
-            portals_changed: true,
-            pace: Pace::per_second(settings.max_requests_per_second),
-            at_hubspot: 0,
-            commands,
-            reload: Reload {
-                due: now + settings.validate.every,
-                running: false,
-                again: false,
-                waiting: Vec::new(),
-            },
-            probing: Probing::No,
-            end: None,
-            hubspot_failing_since: None,
-            draining: false,
-            chance: Chance::seeded(),
-            view: Arc::clone(&view),
-            overall,
-            world,
-            settings,
-            metrics,
-            alerting,
-            former_alerting: Vec::new(),
-        };
-        engine.take_records(loaded.portals, None);
-        engine.publish();
-        (engine, Running { view, commands: sender })
-    }
-
     /// Runs until `stop`, then finishes what is in flight and the storing of what it brings.
     ///
     /// # Errors
     /// Some work panicked.
     pub async fn run(mut self, stop: CancellationToken) -> Result<(), Panicked> {
-        self.probe();
+        if self.pair.is_some() {
+            self.probe();
+        }
         loop {
             self.start_due();
             self.send_queued();
@@ -225,10 +197,17 @@ impl Engine {
             // Nothing is begun any more; what the store has not taken is tried again each second.
             return self.world.clock.boot() + Duration::from_secs(1);
         }
-        let queued = self.may_send().then_some(self.pace.free_at());
+        let free = if self.queue.holds_only_retries() {
+            self.pace.free_at().max(self.retry_pace.free_at())
+        } else {
+            self.pace.free_at()
+        };
+        let queued = self.may_send().then_some(free);
         let probe = self.app.next_probe().filter(|_| self.probing == Probing::No);
         let reload = Some(self.reload.due).filter(|_| !self.reload.running);
-        let timers = [self.portals.first_due(), queued, probe, reload];
+        let budget = Some(self.budget_due);
+        let outage = self.outage_probe_due();
+        let timers = [self.portals.first_due(), queued, probe, reload, budget, outage];
         timers.into_iter().flatten().fold(far, BootTime::min)
     }
 
@@ -237,10 +216,14 @@ impl Engine {
         if self.draining {
             return;
         }
+        if self.budget_due <= now {
+            self.follow_budget();
+        }
         while let Some(portal) = self.portals.pop_due(now) {
             self.step(portal, Event::Woke);
         }
-        if self.app.next_probe().is_some_and(|at| at <= now) {
+        let due = [self.app.next_probe(), self.outage_probe_due()];
+        if due.into_iter().flatten().any(|at| at <= now) {
             self.probe();
         }
         if self.reload.due <= now {
@@ -249,17 +232,25 @@ impl Engine {
     }
 
     fn may_send(&self) -> bool {
-        let open = self.app.is_open() && !self.draining;
-        open && !self.queue.is_empty() && self.at_hubspot < AT_HUBSPOT
+        let open = self.app.is_open() && self.pair.is_some() && !self.draining;
+        open && !self.queue.is_empty() && self.at_hubspot + self.intending < AT_HUBSPOT
     }
 
     fn send_queued(&mut self) {
         let now = self.world.clock.boot();
-        while self.may_send() && self.pace.take(now).is_ok() {
-            if let Some((portal, request, since)) = self.queue.pop() {
-                self.metrics.refresh_lag.observe(now.since(since).as_secs_f64());
-                self.at_hubspot += usize::from(self.send(portal, request));
+        let rate = self.rate.at(now);
+        self.pace.change_rate(rate);
+        self.retry_pace.change_rate(rate * RETRY_SHARE);
+        while self.may_send() && self.pace.free_at() <= now {
+            let retry = self.retry_pace.free_at() <= now;
+            let Some(next) = self.queue.pop(retry) else { return };
+            // Both are free, as was just seen.
+            self.pace.take(now).ok();
+            if next.lane == Lane::Retries {
+                self.retry_pace.take(now).ok();
             }
+            self.metrics.refresh_lag.observe(now.since(next.since).as_secs_f64());
+            self.step(next.portal, Event::Turn);
         }
     }
 
@@ -285,7 +276,8 @@ impl Engine {
             }
             Command::Configure(settings) => {
                 let now = self.world.clock.boot();
-                self.pace.change_rate(settings.max_requests_per_second);
+                self.rate = self.rate.under(settings.max_requests_per_second, now);
+                self.budget_due = now;
                 self.reload.due = self.reload.due.min(now + settings.validate.every);
                 self.settings = *settings;
             }
@@ -294,6 +286,11 @@ impl Engine {
 
     fn apply(&mut self, report: Report) {
         match report {
+            Report::Intended { portal, generation, durable } => {
+                self.intending -= 1;
+                self.intended(portal, generation, durable);
+            }
+            Report::Kept { portal, generation, durable } => self.kept(portal, generation, durable),
             Report::Refreshed { portal, generation, spent, started, result } => {
                 self.at_hubspot -= 1;
                 self.note_hubspot(result.as_ref().err());
@@ -307,8 +304,8 @@ impl Engine {
                 self.at_hubspot -= 1;
                 self.note_hubspot(result.as_ref().err());
                 let outcome = match &result {
-                    Ok(crate::lifecycle::Introspection::Active { .. }) => "active",
-                    Ok(crate::lifecycle::Introspection::Inactive) => "inactive",
+                    Ok(Introspection::Active { .. }) => "active",
+                    Ok(Introspection::Inactive) => "inactive",
                     Err(refusal) => refusal.class.as_str(),
                 };
                 self.metrics.introspections.get_or_create(&ByOutcome { outcome }).inc();
@@ -331,21 +328,33 @@ impl Engine {
         }
     }
 
-    /// One portal's event through the rules, and what follows.
+    /// One portal's event through the rules, and all that follows at once.
     pub(super) fn step(&mut self, portal: PortalId, event: Event) {
+        self.soon.push_back((portal, event));
+        // What is carried out may add to it, and only the outermost call works it off.
+        if std::mem::replace(&mut self.stepping, true) {
+            return;
+        }
+        while let Some((portal, event)) = self.soon.pop_front() {
+            self.step_once(portal, event);
+        }
+        self.stepping = false;
+    }
+
+    fn step_once(&mut self, portal: PortalId, event: Event) {
         let now = self.world.clock.boot();
-        let chance = self.chance.draw();
+        let around = Surroundings {
+            step: self.rules,
+            now,
+            chance: self.chance.draw(),
+            settings: &self.settings,
+            mode: self.mode,
+            may_rotate: self.rotation.is_possible(),
+            crowd: &self.crowd,
+        };
         let before = self.portals.get(portal).map(|e| e.portal.state(now, self.app.is_open()));
-        for effect in self.portals.step(portal, &event, now, chance, &self.settings) {
-            match effect {
-                Effect::AppRefused => self.app_refused(),
-                Effect::AppAccepted => self.app_accepted(),
-                Effect::Throttled(wait) => {
-                    self.metrics.rate_limited.inc();
-                    self.pace.hold_until(now + wait.unwrap_or(Duration::from_secs(1)));
-                }
-                other => self.carry_out(portal, other, now),
-            }
+        for effect in self.portals.step(portal, &event, &around) {
+            self.carry_out(portal, effect, now);
         }
         self.portals.settle(portal);
         self.tell_state(portal, before, now);
@@ -353,13 +362,13 @@ impl Engine {
     }
 
     /// Publishes what this turn changed beside single portals.
-    fn publish(&mut self) {
+    pub(super) fn publish(&mut self) {
         if std::mem::take(&mut self.portals_changed) {
             self.view.portals.store(Arc::new(self.portals.slots()));
         }
         if std::mem::take(&mut self.overall_changed) {
             self.overall.app = self.app;
-            self.overall.mode = self.portals.mode(&self.settings);
+            self.overall.mode = self.mode;
             self.overall.incidents = self.book.incidents().cloned().collect();
             self.view.overall.store(Arc::new(self.overall.clone()));
         }

@@ -5,10 +5,14 @@ use std::time::Duration;
 
 use tokio::sync::oneshot;
 
-use super::{Engine, load, metrics::ByStoreCall, portals::Stamps};
+use super::{Engine, load, metrics::ByStoreCall, portals::Stamps, work::Sample};
 use crate::{
     incident::Kind,
-    lifecycle::{Change, ClientPair, Event, Probe, Refusal, RefusalClass},
+    journal::{Entry, Provider},
+    lifecycle::{
+        App, Budget, Change, ClientPair, Event, Introspection, Probe, RefreshMode, Refusal,
+        RefusalClass,
+    },
     portal::PortalId,
     store::{StoreError, StoreErrorKind},
     time::{Backoff, BootTime},
@@ -16,6 +20,12 @@ use crate::{
 
 /// HubSpot counts as unreachable after this long without an answer, and this many failures.
 const HUBSPOT_GONE: (Duration, u32) = (Duration::from_secs(10), 3);
+
+/// How often HubSpot is asked while it is out. A token that was due when an outage of ten minutes began
+/// has seven seconds left when it ends.
+const OUTAGE_PROBE: Duration = Duration::from_secs(3);
+/// How often it is looked at what the rate carries.
+const BUDGET_EVERY: Duration = Duration::from_secs(60);
 
 /// Whether a probe of the client pair is under way, and whether another was asked for meanwhile: the
 /// record may have changed after the one under way had read it.
@@ -54,10 +64,33 @@ impl Engine {
 
     pub(super) fn app_refused(&mut self) {
         let (app, change) = self.app.refused();
+        self.change_app(app, change, None);
+    }
+
+    pub(super) fn app_suspected(&mut self) {
+        let now = self.world.clock.boot();
+        let (app, change) = self.app.suspected(now, self.chance.draw());
+        self.change_app(app, change, None);
+    }
+
+    fn change_app(&mut self, app: App, change: Change, word: Option<&str>) {
+        self.overall_changed |= self.app != app;
         self.app = app;
-        self.overall_changed = true;
-        if change == Change::ProbeNow {
-            self.probe();
+        match change {
+            Change::None => {}
+            Change::ProbeNow => self.probe(),
+            Change::Refused => {
+                // Now the cause is known.
+                self.tell_close(Kind::AppSuspect, None);
+                self.tell_open(Kind::AppRejected, None, word);
+            }
+            Change::Suspect => self.tell_open(Kind::AppSuspect, None, word),
+            Change::Open => {
+                if self.tell_close(Kind::AppSuspect, None) {
+                    self.crowd.cleared(self.world.clock.boot());
+                }
+                self.tell_close(Kind::AppRejected, None);
+            }
         }
     }
 
@@ -67,46 +100,126 @@ impl Engine {
             return;
         }
         self.probing = Probing::Yes;
-        let token = self.portals.any_token();
-        self.tasks.spawn(self.world.clone().probe(self.pair.clone(), token));
+        let sample = self.portals.sample().and_then(|portal| {
+            let entry = self.portals.get(portal)?;
+            let token = entry.refresh_token()?.clone();
+            Some(Sample { portal, token, is_unsaved: entry.unsaved.is_some() })
+        });
+        self.tasks.spawn(self.world.clone().probe(self.pair.clone(), sample));
     }
 
     pub(super) fn probed(
         &mut self,
         pair: Result<ClientPair, StoreError>,
-        verdict: &Result<(), Refusal>,
+        verdict: &Result<Introspection, Refusal>,
     ) {
         let again = std::mem::take(&mut self.probing) == Probing::YesAndAgain;
         self.note_store("read", pair.as_ref().err());
-        self.note_hubspot(verdict.as_ref().err());
+        // Without a pair nobody was asked.
+        if pair.is_ok() || self.pair.is_some() {
+            self.note_hubspot(verdict.as_ref().err());
+        }
         let probe = match verdict {
-            Ok(()) => Probe::Accepted,
+            Ok(Introspection::Active { .. }) => Probe::GrantGood,
+            Ok(Introspection::Inactive) => Probe::Accepted,
             Err(refusal) if refusal.class == RefusalClass::AppRefused => Probe::Refused,
             Err(_) => Probe::NotTold,
         };
-        if let (Ok(pair), Probe::Accepted) = (pair, probe) {
-            if !pair.same_as(&self.pair) {
+        if let (Ok(pair), Probe::Accepted | Probe::GrantGood) = (pair, probe) {
+            if self.pair.as_ref().is_some_and(|known| !pair.same_as(known)) {
                 let fingerprint = pair.client_secret.fingerprint();
                 tracing::info!(secret = %fingerprint, "the app's new client pair is proven and in use");
             }
-            self.pair = pair;
+            self.pair = Some(pair);
         }
         let now = self.world.clock.boot();
+        self.outage_probe = now + OUTAGE_PROBE;
         let (app, change) = self.app.probed(probe, now, self.chance.draw());
-        self.app = app;
-        self.overall_changed = true;
-        match change {
-            Change::Open => {
-                let word = verdict.as_ref().err().and_then(|refusal| refusal.word);
-                self.tell_open(Kind::AppRejected, None, word);
-            }
-            Change::Close => drop(self.tell_close(Kind::AppRejected, None)),
-            Change::ProbeNow | Change::None => {}
-        }
+        let word = verdict.as_ref().err().and_then(|refusal| refusal.word);
+        self.change_app(app, change, word);
         if again && !self.draining {
             self.probe();
         } else if !self.reload.running {
             self.reload.answer(Ok(()));
+        }
+    }
+
+    /// While HubSpot is known to be out, it is asked often enough that the tokens which had just been due
+    /// when it went are renewed before they end.
+    pub(super) fn outage_probe_due(&self) -> Option<BootTime> {
+        let out = self.book.is_open(Kind::HubspotUnreachable) && self.probing == Probing::No;
+        out.then_some(self.outage_probe)
+    }
+
+    /// HubSpot asks everybody to slow down.
+    pub(super) fn throttled(&mut self, wait: Option<Duration>) {
+        let now = self.world.clock.boot();
+        self.metrics.rate_limited.inc();
+        self.pace.hold_until(now + wait.unwrap_or(Duration::from_secs(1)));
+        self.rate = self.rate.throttled(now);
+        self.remember_provider();
+    }
+
+    /// What an answer says of the provider.
+    pub(super) fn learn(&mut self, rotated: bool, life: Duration) {
+        self.life = life;
+        let before = self.rotation;
+        self.rotation = before.answered(rotated);
+        if before != self.rotation {
+            if rotated && !before.is_possible() {
+                tracing::warn!(
+                    "HubSpot has begun to replace refresh tokens; from now on no spend is repeated without asking first"
+                );
+            }
+            self.remember_provider();
+        }
+    }
+
+    fn remember_provider(&self) {
+        let provider = Provider { rotation: self.rotation, rate: self.rate.limit() };
+        self.world.journal.note(Entry::Provider(provider));
+    }
+
+    /// Whether the journal took what it was given.
+    pub(super) fn note_journal(&mut self, durable: bool) {
+        if durable {
+            self.tell_close(Kind::JournalFailing, None);
+        } else {
+            self.tell_open(Kind::JournalFailing, None, None);
+        }
+    }
+
+    /// What the rate carries, and the mode that follows from it. Said where it changes.
+    pub(super) fn follow_budget(&mut self) {
+        let now = self.world.clock.boot();
+        self.budget_due = now + BUDGET_EVERY;
+        let policy = self.settings.refresh;
+        let budget = Budget {
+            per_second: self.rate.sustained(now),
+            ceiling: self.settings.max_requests_per_second,
+            portals: self.portals.going(),
+            recent: self.portals.recent(now, policy.recent_window),
+            life: self.life,
+            at: policy.at,
+        };
+        let mode = budget.mode(&policy, self.mode);
+        self.overall_changed |= self.overall.budget != budget;
+        self.overall.budget = budget;
+        let before = std::mem::replace(&mut self.mode, mode);
+        if before != mode {
+            self.overall_changed = true;
+            if before == RefreshMode::Auto {
+                tracing::info!(mode = mode.as_str(), "{budget}");
+            } else {
+                tracing::warn!(was = before.as_str(), is = mode.as_str(), %budget, "the refresh mode has changed");
+                self.portals.wake_all(now);
+            }
+        }
+        let slowed = budget.per_second < budget.ceiling && budget.portals > budget.carries();
+        if slowed && policy.mode != RefreshMode::OnDemand {
+            self.tell_open(Kind::RateLimited, None, None);
+        } else {
+            self.tell_close(Kind::RateLimited, None);
         }
     }
 
@@ -139,10 +252,16 @@ impl Engine {
         }
         self.note_store("list", trouble);
         if let Ok((records, strays)) = portals {
+            self.overall.without_store = false;
             self.overall.strays = strays;
             self.overall.records_read = Some(self.world.clock.wall_at(self.world.clock.boot()));
             self.overall_changed = true;
             self.take_records(records, Some(stamps));
+            self.follow_budget();
+        }
+        if let (None, Ok(pair)) = (&self.pair, pair) {
+            // After a start without the store any pair is better than none.
+            self.pair = Some(pair.clone());
         }
         // Who waits for the reload waits for the pair to be proven as well.
         if pair.is_ok() && !self.draining {
@@ -171,6 +290,7 @@ impl Engine {
             // Only after a declared outage: one portal's failures are its own.
             if self.tell_close(Kind::HubspotUnreachable, None) {
                 for portal in self.portals.ids() {
+                    self.queue.excuse(portal);
                     self.step(portal, Event::HubSpotBack);
                 }
             }

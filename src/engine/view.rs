@@ -16,7 +16,7 @@ use tokio::sync::watch;
 
 use crate::{
     incident::Incident,
-    lifecycle::{App, Portal, RefreshMode},
+    lifecycle::{App, Budget, Portal, RefreshMode},
     portal::{PortalId, Scopes},
     secret::{AccessToken, Fingerprint},
     time::BootTime,
@@ -126,6 +126,10 @@ pub struct Overall {
     pub hubspot: Health,
     /// The mode that is in force.
     pub mode: RefreshMode,
+    /// What the rate carries.
+    pub budget: Budget,
+    /// The records have not been read since the start: the store could not be reached.
+    pub without_store: bool,
     /// Names in the store that are not portal ids.
     pub strays: Vec<String>,
     /// When the records were last read.

@@ -9,17 +9,28 @@ use super::{
     portals::Stamps,
 };
 use crate::{
-    hubspot::prove,
+    hubspot::introspect,
+    journal::Entry,
     lifecycle::{ClientPair, Generation, Granted, Introspection, Refusal, RefusalClass},
     portal::PortalId,
-    secret::RefreshToken,
+    secret::{Fingerprint, RefreshToken},
     store::{Expected, Key, Record, StoreError, Version},
-    time::BootTime,
+    time::{BootTime, Stamp},
 };
 
 /// What came back.
 #[derive(Debug)]
 pub(super) enum Report {
+    Intended {
+        portal: PortalId,
+        generation: Generation,
+        durable: bool,
+    },
+    Kept {
+        portal: PortalId,
+        generation: Generation,
+        durable: bool,
+    },
     Refreshed {
         portal: PortalId,
         generation: Generation,
@@ -40,7 +51,7 @@ pub(super) enum Report {
     Saved {
         portal: PortalId,
         generation: Generation,
-        record: Record,
+        record: Option<Record>,
         token: RefreshToken,
         result: Result<Version, StoreError>,
     },
@@ -51,7 +62,7 @@ pub(super) enum Report {
     },
     Probed {
         pair: Result<ClientPair, StoreError>,
-        verdict: Result<(), Refusal>,
+        verdict: Result<Introspection, Refusal>,
     },
     Reloaded {
         pair: Result<ClientPair, StoreError>,
@@ -60,7 +71,37 @@ pub(super) enum Report {
     },
 }
 
+/// A grant to ask about when the app is in question.
+#[derive(Debug)]
+pub(super) struct Sample {
+    pub(super) portal: PortalId,
+    pub(super) token: RefreshToken,
+    /// The store does not have it yet.
+    pub(super) is_unsaved: bool,
+}
+
 impl World {
+    pub(super) async fn intend(
+        self,
+        portal: PortalId,
+        generation: Generation,
+        spent: Fingerprint,
+    ) -> Report {
+        let at = Stamp::of(self.clock.boot(), &*self.clock);
+        let durable = self.journal.keep(Entry::Intent { portal, spent, at }).await.is_ok();
+        Report::Intended { portal, generation, durable }
+    }
+
+    pub(super) async fn keep(
+        self,
+        portal: PortalId,
+        generation: Generation,
+        entry: Entry,
+    ) -> Report {
+        let durable = self.journal.keep(entry).await.is_ok();
+        Report::Kept { portal, generation, durable }
+    }
+
     pub(super) async fn refresh(
         self,
         pair: ClientPair,
@@ -69,7 +110,9 @@ impl World {
         spent: RefreshToken,
     ) -> Report {
         let started = self.clock.boot();
+        tracing::trace!(%portal, point = "sending", "refresh");
         let result = self.endpoint.refresh(&pair, &spent).await;
+        tracing::trace!(%portal, point = "answered", "refresh");
         Report::Refreshed { portal, generation, spent, started, result }
     }
 
@@ -106,20 +149,32 @@ impl World {
         let record = base.record.with_refresh_token(&token);
         let expected = Expected::At(base.version);
         let result = self.store.write(Key::Portal(portal), &record, &expected).await;
-        Report::Saved { portal, generation, record, token, result }
+        Report::Saved { portal, generation, record: Some(record), token, result }
     }
 
-    /// Reads the app's record again and asks HubSpot whether the pair that stands there is good;
-    /// where it differs from `current` and is refused, `current` is asked about as well, so that a
-    /// wrong edit does not take a good pair's place.
-    pub(super) async fn probe(self, current: ClientPair, sample: Option<RefreshToken>) -> Report {
+    /// Reads the app's record and one portal's again, and asks HubSpot about both. Where the pair differs
+    /// from `current` and is refused, `current` is asked about as well, so that a wrong edit does not
+    /// take a good pair's place.
+    pub(super) async fn probe(self, current: Option<ClientPair>, sample: Option<Sample>) -> Report {
         let stored = load::load_app(&*self.store).await;
-        let candidate = stored.as_ref().unwrap_or(&current).clone();
-        let mut verdict = prove(&*self.endpoint, &candidate, sample.clone()).await;
+        let token = self.newest(sample).await;
+        let candidate = match (&stored, &current) {
+            (Ok(stored), _) => stored.clone(),
+            (Err(_), Some(current)) => current.clone(),
+            (Err(_), None) => {
+                let (class, http, word, retry_after) = (RefusalClass::Unknown, None, None, None);
+                let verdict = Err(Refusal { class, http, word, retry_after });
+                return Report::Probed { pair: stored, verdict };
+            }
+        };
+        let mut verdict = introspect(&*self.endpoint, &candidate, token.clone()).await;
         let mut pair = stored.map(|_| candidate.clone());
         let refused = verdict.as_ref().is_err_and(|r| r.class == RefusalClass::AppRefused);
-        if refused && !candidate.same_as(&current) {
-            let second = prove(&*self.endpoint, &current, sample).await;
+        if let Some(current) = current
+            && refused
+            && !candidate.same_as(&current)
+        {
+            let second = introspect(&*self.endpoint, &current, token).await;
             if second.is_ok() {
                 tracing::warn!(
                     "the app's record holds a client pair that HubSpot refuses; the one that works stays in use"
@@ -128,6 +183,17 @@ impl World {
             }
         }
         Report::Probed { pair, verdict }
+    }
+
+    /// The refresh token of a sample as the store has it now; as it was, if the store can't say.
+    async fn newest(&self, sample: Option<Sample>) -> Option<RefreshToken> {
+        let Sample { portal, token, is_unsaved } = sample?;
+        if is_unsaved {
+            return Some(token);
+        }
+        let stored = self.store.read(Key::Portal(portal)).await;
+        let stored = stored.and_then(|stored| StoredGrant::parse(portal, stored));
+        Some(stored.map_or(token, |stored| stored.refresh_token))
     }
 
     pub(super) async fn reload(self, stamps: Stamps) -> Report {

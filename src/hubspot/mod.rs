@@ -55,8 +55,20 @@ pub async fn prove(
     pair: &ClientPair,
     sample: Option<RefreshToken>,
 ) -> Result<(), Refusal> {
+    introspect(endpoint, pair, sample).await.map(drop)
+}
+
+/// The same, with what HubSpot says of the sample.
+///
+/// # Errors
+/// As for [`prove`].
+pub async fn introspect(
+    endpoint: &dyn TokenEndpoint,
+    pair: &ClientPair,
+    sample: Option<RefreshToken>,
+) -> Result<Introspection, Refusal> {
     match sample.or_else(|| RefreshToken::parse(UNKNOWN_TOKEN).ok()) {
-        Some(token) => endpoint.introspect(pair, &token).await.map(drop),
+        Some(token) => endpoint.introspect(pair, &token).await,
         None => {
             Err(Refusal { class: RefusalClass::Unknown, http: None, word: None, retry_after: None })
         }

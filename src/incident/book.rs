@@ -1,7 +1,7 @@
 //! The book of open incidents: each cause is opened once, however often it is reported, and
 //! resolved once (I12). Pure, and bounded by the number of portals.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use jiff::Timestamp;
 
@@ -15,7 +15,28 @@ const NAMED: usize = 50;
 #[derive(Debug, Clone)]
 pub struct Book {
     app: AppName,
-    open: BTreeMap<(Kind, Option<PortalId>), Incident>,
+    open: BTreeMap<(Kind, Option<PortalId>), Open>,
+}
+
+#[derive(Debug, Clone)]
+struct Open {
+    incident: Incident,
+    /// The portals it concerns, where it is shared by several.
+    sharing: BTreeSet<PortalId>,
+    notices: u32,
+}
+
+impl Open {
+    fn notice(&mut self, change: Change, at: Timestamp) -> Notice {
+        let number = self.notices;
+        self.notices += 1;
+        Notice { incident: self.incident.clone(), change, at, number }
+    }
+
+    fn count(&mut self) {
+        self.incident.portals = self.sharing.iter().take(NAMED).copied().collect();
+        self.incident.portal_count = self.sharing.len();
+    }
 }
 
 impl Book {
@@ -35,14 +56,21 @@ impl Book {
         affected: &[PortalId],
         at: Timestamp,
     ) -> Option<Notice> {
-        if self.open.contains_key(&(kind, portal)) {
-            return None;
+        let subject = portal.filter(|_| !kind.is_shared());
+        if let Some(open) = self.open.get_mut(&(kind, subject)) {
+            let joins =
+                kind.is_shared() && portal.is_some_and(|portal| open.sharing.insert(portal));
+            if !joins {
+                return None;
+            }
+            open.count();
+            return Some(open.notice(Change::Updated, at));
         }
-        let (summary, action) = words::of(kind, portal, detail);
+        let (summary, action) = words::of(kind, subject, detail);
         let about = portal.as_ref().map_or(affected, std::slice::from_ref);
-        let subject = portal.map_or_else(|| "app".to_owned(), |id| id.to_string());
+        let named = subject.map_or_else(|| "app".to_owned(), |id| id.to_string());
         let incident = Incident {
-            incident_id: format!("{}-{kind}-{subject}-{}", self.app, at.as_millisecond()),
+            incident_id: format!("{}-{kind}-{named}-{}", self.app, at.as_millisecond()),
             kind,
             severity: kind.severity(),
             app: self.app.clone(),
@@ -52,14 +80,27 @@ impl Book {
             action,
             since: at,
         };
-        self.open.insert((kind, portal), incident.clone());
-        Some(Notice { incident, change: Change::Opened, at })
+        let sharing = portal.filter(|_| kind.is_shared()).into_iter().collect();
+        let open =
+            self.open.entry((kind, subject)).or_insert(Open { incident, sharing, notices: 0 });
+        Some(open.notice(Change::Opened, at))
     }
 
     /// Notes that `kind` is no longer the case for `portal`, or for the app. Nothing if it was not open.
     pub fn close(&mut self, kind: Kind, portal: Option<PortalId>, at: Timestamp) -> Option<Notice> {
-        let incident = self.open.remove(&(kind, portal))?;
-        Some(Notice { incident, change: Change::Resolved, at })
+        let subject = portal.filter(|_| !kind.is_shared());
+        if let Some(portal) = portal.filter(|_| kind.is_shared()) {
+            let open = self.open.get_mut(&(kind, subject))?;
+            if !open.sharing.contains(&portal) {
+                return None;
+            }
+            if open.sharing.len() > 1 {
+                open.sharing.remove(&portal);
+                open.count();
+                return Some(open.notice(Change::Updated, at));
+            }
+        }
+        self.open.remove(&(kind, subject)).map(|mut open| open.notice(Change::Resolved, at))
     }
 
     /// Closes everything that is open about `portal`: it is no longer ours.
@@ -67,14 +108,22 @@ impl Book {
         Kind::ALL.into_iter().filter_map(|kind| self.close(kind, Some(portal), at)).collect()
     }
 
+    /// Whether this is open about the app.
+    #[must_use]
+    pub fn is_open(&self, kind: Kind) -> bool {
+        self.open.contains_key(&(kind, None))
+    }
+
     /// Everything open, by kind and portal.
     pub fn incidents(&self) -> impl Iterator<Item = &Incident> {
-        self.open.values()
+        self.open.values().map(|open| &open.incident)
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
 
     fn book() -> Book {
@@ -126,6 +175,58 @@ mod tests {
         for kind in Kind::ALL {
             let incident = book.open(kind, None, Some("why"), &[], at(0)).unwrap().incident;
             assert!(incident.summary.contains("(why)") && !incident.action.is_empty(), "{kind}");
+        }
+    }
+
+    #[test]
+    fn i12_grants_that_one_cause_took_are_one_incident_that_names_them_all() {
+        let (mut book, ids) = (book(), portals(3));
+        let kind = Kind::GrantLost;
+        let opened = book.open(kind, Some(ids[0]), None, &[], at(0)).unwrap();
+        assert_eq!((opened.change, opened.incident.portal_count), (Change::Opened, 1));
+        let more = book.open(kind, Some(ids[1]), None, &[], at(1)).unwrap();
+        assert_eq!((more.change, &more.incident.portals[..]), (Change::Updated, &ids[..2]));
+        let again = book.open(kind, Some(ids[2]), None, &[], at(2)).unwrap();
+        assert_ne!(again.key(), more.key());
+        assert_eq!(book.open(kind, Some(ids[2]), None, &[], at(3)), None, "told already");
+        assert_eq!(book.incidents().count(), 1);
+        assert_eq!(book.close(kind, Some(ids[1]), at(4)).unwrap().change, Change::Updated);
+        assert_eq!(book.close(kind, Some(ids[1]), at(4)), None);
+        assert_eq!(book.close(kind, Some(ids[0]), at(5)).unwrap().incident.portals, [ids[2]]);
+        let over = book.close(kind, Some(ids[2]), at(6)).unwrap();
+        assert_eq!((over.change, &over.incident.portals[..]), (Change::Resolved, &[ids[2]][..]));
+        assert_eq!(over.incident.incident_id, opened.incident.incident_id);
+    }
+
+    proptest! {
+        #[test]
+        fn i12_whatever_is_noted_each_incident_opens_once_and_resolves_once(
+            notes in prop::collection::vec((0_usize..13, 1_u64..5, any::<bool>()), 0..200),
+        ) {
+            let mut book = book();
+            let mut told: BTreeMap<String, Vec<Notice>> = BTreeMap::new();
+            for (second, (kind, number, open)) in (0_i64..).zip(notes) {
+                let (kind, portal) = (Kind::ALL[kind], PortalId::new(number).ok());
+                let notice = if open {
+                    book.open(kind, portal, None, &[], at(second))
+                } else {
+                    book.close(kind, portal, at(second))
+                };
+                if let Some(notice) = notice {
+                    told.entry(notice.incident.incident_id.clone()).or_default().push(notice);
+                }
+            }
+            for notices in told.values() {
+                let mut keys: Vec<_> = notices.iter().map(Notice::key).collect();
+                keys.sort_unstable();
+                keys.dedup();
+                prop_assert_eq!(keys.len(), notices.len(), "a key is told once");
+                prop_assert_eq!(notices[0].change, Change::Opened);
+                let ends = notices.iter().filter(|n| n.change == Change::Resolved).count();
+                prop_assert!(ends <= 1 && notices[1..].iter().all(|n| n.change != Change::Opened));
+                prop_assert!(ends == 0 || notices[notices.len() - 1].change == Change::Resolved);
+                prop_assert!(notices.iter().all(|n| n.incident.portal_count > 0));
+            }
         }
     }
 }

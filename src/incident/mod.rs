@@ -57,8 +57,12 @@ impl FromStr for Severity {
 pub enum Kind {
     /// HubSpot refuses the app's client pair: every portal is concerned.
     AppRejected,
+    /// Most grants are refused, one after another: the app, the store or HubSpot is at fault.
+    AppSuspect,
     /// A customer ended the grant.
     GrantRevoked,
+    /// HubSpot replaced refresh tokens, and its answers did not arrive.
+    GrantLost,
     /// A grant belongs to another app or portal, or its record can't be used.
     GrantMismatched,
     /// A portal is gone.
@@ -67,8 +71,12 @@ pub enum Kind {
     ScopeMissing,
     /// A new refresh token is not in the store yet.
     GrantUnsaved,
+    /// The journal can't be written.
+    JournalFailing,
     /// HubSpot can't be reached, or has an outage.
     HubspotUnreachable,
+    /// HubSpot bears fewer requests than the portals need.
+    RateLimited,
     /// The store can't be reached.
     StoreUnreachable,
     /// The store lets us in no more, or refuses what we must do.
@@ -77,14 +85,18 @@ pub enum Kind {
 
 impl Kind {
     /// Every kind this version opens.
-    pub const ALL: [Self; 9] = [
+    pub const ALL: [Self; 13] = [
         Self::AppRejected,
+        Self::AppSuspect,
         Self::GrantRevoked,
+        Self::GrantLost,
         Self::GrantMismatched,
         Self::PortalUnavailable,
         Self::ScopeMissing,
         Self::GrantUnsaved,
+        Self::JournalFailing,
         Self::HubspotUnreachable,
+        Self::RateLimited,
         Self::StoreUnreachable,
         Self::StoreDenied,
     ];
@@ -94,23 +106,39 @@ impl Kind {
     pub const fn as_str(self) -> &'static str {
         match self {
             Self::AppRejected => "app_rejected",
+            Self::AppSuspect => "app_suspect",
             Self::GrantRevoked => "grant_revoked",
+            Self::GrantLost => "grant_lost",
             Self::GrantMismatched => "grant_mismatched",
             Self::PortalUnavailable => "portal_unavailable",
             Self::ScopeMissing => "scope_missing",
             Self::GrantUnsaved => "grant_unsaved",
+            Self::JournalFailing => "journal_failing",
             Self::HubspotUnreachable => "hubspot_unreachable",
+            Self::RateLimited => "rate_limited",
             Self::StoreUnreachable => "store_unreachable",
             Self::StoreDenied => "store_denied",
         }
+    }
+
+    /// Whether all portals it concerns are one incident: one cause hit them together.
+    #[must_use]
+    pub const fn is_shared(self) -> bool {
+        matches!(self, Self::GrantLost)
     }
 
     /// How loudly to tell of it.
     #[must_use]
     pub const fn severity(self) -> Severity {
         match self {
-            Self::AppRejected | Self::GrantUnsaved | Self::HubspotUnreachable => Severity::Critical,
-            Self::GrantRevoked
+            Self::AppRejected
+            | Self::AppSuspect
+            | Self::GrantLost
+            | Self::GrantUnsaved
+            | Self::JournalFailing
+            | Self::HubspotUnreachable => Severity::Critical,
+            Self::RateLimited
+            | Self::GrantRevoked
             | Self::GrantMismatched
             | Self::PortalUnavailable
             | Self::ScopeMissing
@@ -155,6 +183,8 @@ pub struct Incident {
 pub enum Change {
     /// It is new.
     Opened,
+    /// It concerns more portals, or fewer.
+    Updated,
     /// It is over.
     Resolved,
 }
@@ -165,6 +195,7 @@ impl Change {
     pub const fn as_str(self) -> &'static str {
         match self {
             Self::Opened => "opened",
+            Self::Updated => "updated",
             Self::Resolved => "resolved",
         }
     }
@@ -179,12 +210,15 @@ pub struct Notice {
     pub change: Change,
     /// When.
     pub at: Timestamp,
+    /// How many notices there were of this incident before.
+    pub number: u32,
 }
 
 impl Notice {
     /// The same for every attempt to deliver this notice, so that a receiver can tell a repeat (I12).
     #[must_use]
     pub fn key(&self) -> String {
-        format!("{}.{}", self.incident.incident_id, self.change.as_str())
+        let name = format!("{}.{}", self.incident.incident_id, self.change.as_str());
+        if self.change == Change::Updated { format!("{name}.{}", self.number) } else { name }
     }
 }

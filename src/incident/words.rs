@@ -5,6 +5,7 @@ use crate::portal::PortalId;
 
 /// Summary and action for `kind`, about `portal` where it is about one. `detail` is one of our own
 /// words for the reason, never text from the network.
+#[expect(clippy::too_many_lines, reason = "a table of texts, one row a kind")]
 pub(super) fn of(kind: Kind, portal: Option<PortalId>, detail: Option<&str>) -> (String, String) {
     let who = portal.map_or_else(|| "the app".to_owned(), |id| format!("portal {id}"));
     let why = detail.map(|detail| format!(" ({detail})")).unwrap_or_default();
@@ -19,6 +20,44 @@ pub(super) fn of(kind: Kind, portal: Option<PortalId>, detail: Option<&str>) -> 
              If it was changed there, run `grantkeeper rotate client-secret`."
                 .to_owned(),
         ),
+        Kind::AppSuspect => (
+            format!(
+                "HubSpot refuses grant after grant and accepts none in between{why}, while it accepts the \
+                 app's client id and secret. No portal was marked: refreshing is paused but for one probe, \
+                 and tokens in hand are served until they expire."
+            ),
+            "See whether the store holds this app's grants (another environment's, or an old backup?), \
+             whether the app was changed or suspended at HubSpot, and status.hubspot.com. Once one grant \
+             is good again, everything goes on by itself."
+                .to_owned(),
+        ),
+        Kind::GrantLost => (
+            format!(
+                "A refresh was sent for {who}, its answer never arrived (the connection broke, or \
+                 Grantkeeper was killed at that instant), and HubSpot refuses the refresh token since{why}: \
+                 it was replaced by one that nobody has. The record was read again and introspection agrees."
+            ),
+            "Ask each customer to connect the app again, then store the new refresh token \
+             (`grantkeeper enroll`). It is not their doing, unless one uninstalled the app in that moment."
+                .to_owned(),
+        ),
+        Kind::JournalFailing => (
+            format!(
+                "The journal in state_dir can't be written{why}. While HubSpot may replace refresh tokens, \
+                 none is spent without it; tokens in hand are served until they expire."
+            ),
+            "See that the disk below state_dir is not full, and that the service's user may write there."
+                .to_owned(),
+        ),
+        Kind::RateLimited => (
+            format!(
+                "HubSpot asks to slow down{why}, and what it bears does not keep every portal warm. Portals \
+                 in use come first; others are refreshed when somebody asks."
+            ),
+            "See whether something else uses this app's client id, and ask HubSpot for a higher limit. \
+             `grantkeeper status` shows the rate that was learned."
+                .to_owned(),
+        ),
         Kind::GrantRevoked => (
             format!(
                 "HubSpot says that the grant of {who} is revoked{why}; the record was read again and \
@@ -30,9 +69,26 @@ pub(super) fn of(kind: Kind, portal: Option<PortalId>, detail: Option<&str>) -> 
         ),
         Kind::GrantMismatched => (
             format!("The stored grant of {who} can't be used{why}. Nothing is served for it."),
-            "Check that the record holds the refresh token of this portal for this app, whole and \
-             without quotes or line breaks."
-                .to_owned(),
+            match detail {
+                Some("never_worked") => {
+                    "HubSpot does not know this refresh token, and it has not worked since Grantkeeper \
+                     first saw it. Check that the record holds this app's token for this portal, whole. \
+                     If it does, the customer has uninstalled the app: ask them to connect again, or \
+                     remove the record."
+                }
+                Some("wrong_portal") => {
+                    "The token is another portal's. Put each portal's refresh token into its own record."
+                }
+                Some("grant_mismatched") => {
+                    "The token was given to another app. Check which app's client id and secret, and \
+                     which environment's refresh tokens, stand in the store."
+                }
+                _ => {
+                    "Check that the record holds the refresh token of this portal for this app, whole \
+                     and without quotes or line breaks."
+                }
+            }
+            .to_owned(),
         ),
         Kind::PortalUnavailable => (
             format!("HubSpot says that {who} does not exist or is deactivated{why}."),

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use crate::time::{Backoff, BootTime};
 
-/// How HubSpot takes the client pair.
+/// How HubSpot takes the client pair, and the grants as a whole.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum App {
     /// Nothing has been asked yet.
@@ -14,22 +14,41 @@ pub enum App {
     Accepted,
     /// A request was refused; before it is believed, the record is read again and HubSpot is asked.
     Doubted,
-    /// Refused, and confirmed.
-    Refused {
-        /// Since when.
-        since: BootTime,
-        /// Probes that were refused.
-        probes: u32,
-        /// When the next one goes out.
-        next_probe: BootTime,
-    },
+    /// The client pair is refused, and that is confirmed.
+    Refused(Closed),
+    /// The pair is accepted, and most grants are refused: the wrong app, the wrong store, or HubSpot.
+    Suspect(Closed),
 }
 
-/// What a probe (the record read again, the pair introspected) showed.
+/// Nothing is refreshed; one probe goes out now and then.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Closed {
+    /// Since when.
+    pub since: BootTime,
+    /// Probes that changed nothing.
+    pub probes: u32,
+    /// When the next one goes out.
+    pub next_probe: BootTime,
+}
+
+impl Closed {
+    fn at(now: BootTime, chance: f64) -> Self {
+        Self { since: now, probes: 1, next_probe: now + wait(1, chance) }
+    }
+
+    fn again(self, counts: bool, now: BootTime, chance: f64) -> Self {
+        let probes = self.probes.saturating_add(u32::from(counts));
+        Self { probes, next_probe: now + wait(probes, chance), ..self }
+    }
+}
+
+/// What a probe (the records read again, HubSpot asked about a grant) showed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Probe {
-    /// The pair is good.
+    /// The pair is good; the grant asked about is not, or there was none.
     Accepted,
+    /// The pair is good, and so is the grant.
+    GrantGood,
     /// The pair is refused.
     Refused,
     /// HubSpot or the store could not be asked.
@@ -44,9 +63,11 @@ pub enum Change {
     /// A probe is to go out at once.
     ProbeNow,
     /// Tell people that the pair is refused.
+    Refused,
+    /// Tell people that most grants are refused.
+    Suspect,
+    /// Tell people that it is over.
     Open,
-    /// Tell people that it is accepted again.
-    Close,
 }
 
 impl App {
@@ -63,7 +84,8 @@ impl App {
             Self::Unproven => "unproven",
             Self::Accepted => "ok",
             Self::Doubted => "doubted",
-            Self::Refused { .. } => "rejected",
+            Self::Refused(_) => "rejected",
+            Self::Suspect(_) => "suspect",
         }
     }
 
@@ -71,7 +93,7 @@ impl App {
     #[must_use]
     pub const fn next_probe(&self) -> Option<BootTime> {
         match self {
-            Self::Refused { next_probe, .. } => Some(*next_probe),
+            Self::Refused(closed) | Self::Suspect(closed) => Some(closed.next_probe),
             _ => None,
         }
     }
@@ -95,28 +117,43 @@ impl App {
         }
     }
 
+    /// Grant after grant is refused, and none accepted.
+    #[must_use]
+    pub fn suspected(self, now: BootTime, chance: f64) -> (Self, Change) {
+        if self.is_open() {
+            (Self::Suspect(Closed::at(now, chance)), Change::Suspect)
+        } else {
+            (self, Change::None)
+        }
+    }
+
     /// A probe came back.
     #[must_use]
     pub fn probed(self, probe: Probe, now: BootTime, chance: f64) -> (Self, Change) {
+        use Probe::{Accepted, GrantGood, NotTold, Refused};
         match (self, probe) {
-            (Self::Refused { .. }, Probe::Accepted) => (Self::Accepted, Change::Close),
-            (_, Probe::Accepted) => (Self::Accepted, Change::None),
-            (Self::Refused { since, probes, .. }, Probe::Refused) => {
-                let probes = probes.saturating_add(1);
-                let next_probe = now + wait(probes, chance);
-                (Self::Refused { since, probes, next_probe }, Change::None)
+            (Self::Refused(_), Accepted | GrantGood) | (Self::Suspect(_), GrantGood) => {
+                (Self::Accepted, Change::Open)
             }
-            (Self::Refused { since, probes, .. }, Probe::NotTold) => (
-                Self::Refused { since, probes, next_probe: now + wait(probes, chance) },
-                Change::None,
-            ),
+            (Self::Suspect(closed), Accepted) => {
+                (Self::Suspect(closed.again(true, now, chance)), Change::None)
+            }
+            (Self::Suspect(closed), NotTold) => {
+                (Self::Suspect(closed.again(false, now, chance)), Change::None)
+            }
+            (_, Accepted | GrantGood) => (Self::Accepted, Change::None),
+            (Self::Refused(closed), Refused) => {
+                (Self::Refused(closed.again(true, now, chance)), Change::None)
+            }
+            (Self::Refused(closed), NotTold) => {
+                (Self::Refused(closed.again(false, now, chance)), Change::None)
+            }
             // A refusal that can't be confirmed now is taken as seen: refreshing on would only
             // repeat it for every portal.
-            (_, Probe::Refused) | (Self::Doubted, Probe::NotTold) => {
-                let next_probe = now + wait(1, chance);
-                (Self::Refused { since: now, probes: 1, next_probe }, Change::Open)
+            (_, Refused) | (Self::Doubted, NotTold) => {
+                (Self::Refused(Closed::at(now, chance)), Change::Refused)
             }
-            (same, Probe::NotTold) => (same, Change::None),
+            (same, NotTold) => (same, Change::None),
         }
     }
 }
@@ -143,12 +180,12 @@ mod tests {
             app = next;
         }
         let (refused, change) = app.probed(Probe::Refused, NOW, 0.0);
-        assert_eq!(change, Change::Open);
+        assert_eq!(change, Change::Refused);
         assert!(!refused.is_open());
         let (again, change) = refused.probed(Probe::Refused, NOW, 0.0);
         assert_eq!(change, Change::None);
         let (open, change) = again.probed(Probe::Accepted, NOW, 0.0);
-        assert_eq!((open, change), (App::Accepted, Change::Close));
+        assert_eq!((open, change), (App::Accepted, Change::Open));
     }
 
     #[test]
@@ -172,5 +209,25 @@ mod tests {
     fn a_late_success_does_not_reopen_a_refused_app() {
         let (app, _) = App::Doubted.probed(Probe::Refused, NOW, 0.0);
         assert_eq!(app.accepted(), app);
+    }
+
+    #[test]
+    fn i6_a_suspicion_is_one_incident_and_ends_with_the_first_grant_that_is_good() {
+        let (suspect, change) = App::Accepted.suspected(NOW, 0.0);
+        assert_eq!((suspect.is_open(), change), (false, Change::Suspect));
+        assert_eq!(suspect.suspected(NOW, 0.0), (suspect, Change::None));
+        assert_eq!(suspect.refused(), (suspect, Change::None));
+        let mut still = suspect;
+        for probe in [Probe::Accepted, Probe::NotTold, Probe::Accepted] {
+            let (next, change) = still.probed(probe, NOW, 0.0);
+            assert!(!next.is_open() && next.next_probe().is_some(), "{probe:?}");
+            assert_eq!(change, Change::None, "{probe:?}");
+            still = next;
+        }
+        assert_eq!(still.probed(Probe::GrantGood, NOW, 0.0), (App::Accepted, Change::Open));
+        let (refused, change) = still.probed(Probe::Refused, NOW, 0.0);
+        assert!(matches!(refused, App::Refused(_)), "now the cause is known");
+        assert_eq!(change, Change::Refused);
+        assert_eq!(refused.suspected(NOW, 0.0).1, Change::None, "one incident for one cause");
     }
 }

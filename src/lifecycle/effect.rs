@@ -7,10 +7,20 @@ use super::state::End;
 /// What is to be done.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Effect {
+    /// Put a refresh into the queue.
+    QueueRefresh,
+    /// Put a question about the grant into the queue.
+    QueueQuestion,
+    /// Make the intent to spend durable (I4).
+    Intend,
     /// Spend the refresh token once.
-    Refresh,
+    Spend,
     /// Ask HubSpot what the refresh token is.
     Introspect,
+    /// Make the answer durable in the journal, before anything else is done with it (I3).
+    Keep,
+    /// Note in the journal that the spend is known to have brought nothing.
+    CloseIntent,
     /// Read the record again.
     Reread,
     /// Put the new refresh token into the store, by check-and-set.
@@ -21,6 +31,18 @@ pub enum Effect {
     Withdraw,
     /// Forget a token that was held back: a newer grant won.
     DropHeld,
+    /// HubSpot accepted this grant: where others are refused, it is not everybody's affair (I6).
+    GrantAccepted,
+    /// HubSpot refused this grant.
+    GrantRefused,
+    /// Nothing more is to be made of this grant's refusals.
+    Settled,
+    /// Have another portal asked about before this one's refusal is believed (I6).
+    SecondOpinion,
+    /// Most grants are refused: a matter of the app (I6).
+    Suspect,
+    /// Note in the journal that this grant has worked.
+    NoteProven,
     /// The client pair was refused: a matter of the app, not of this portal (I6).
     AppRefused,
     /// The client pair was accepted.

@@ -15,6 +15,14 @@ pub enum Event {
     Woke,
     /// A caller needs a better token than the one in hand.
     Wanted,
+    /// What waited in the queue may be sent.
+    Turn,
+    /// What was found of this grant at a start, before anything else happens to it.
+    Found(Found),
+    /// Another portal's refusal needs a second opinion: this grant is to be asked about.
+    Ask,
+    /// An operator pauses the portal, or lets it go on.
+    Pause(bool),
     /// HubSpot answers again after an outage.
     HubSpotBack,
     /// The service is about to end.
@@ -37,6 +45,8 @@ pub enum Event {
 /// How something that was in flight came back.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Outcome {
+    /// Whether the intent to spend is durable (I4).
+    Intended(bool),
     /// A refresh brought a token.
     Refreshed {
         /// The access token's span.
@@ -53,6 +63,8 @@ pub enum Outcome {
         /// How long HubSpot asks to wait.
         retry_after: Option<Duration>,
     },
+    /// Whether the answer is durable in the journal (I3).
+    Kept(bool),
     /// The new refresh token is in the store.
     Saved,
     /// The store took nothing: somebody else wrote first.
@@ -72,6 +84,21 @@ pub enum Outcome {
         /// How long HubSpot asks to wait.
         retry_after: Option<Duration>,
     },
+}
+
+/// What the journal knows of a grant at a start.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Found {
+    /// An access token that still lives.
+    pub token: Option<TokenLife>,
+    /// The grant has worked under this app.
+    pub proven: bool,
+    /// The store does not have its newest refresh token.
+    pub unsaved: bool,
+    /// It was about to be spent this long ago, and what came of that is not known (I4).
+    pub in_doubt: Option<Duration>,
+    /// An operator paused the portal.
+    pub paused: bool,
 }
 
 /// What an answer says of the grant, compared with what is expected.

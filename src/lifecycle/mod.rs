@@ -3,17 +3,25 @@
 
 pub mod answer;
 pub mod app;
+pub mod budget;
+pub mod crowd;
 pub mod effect;
 pub mod event;
 pub mod policy;
+pub mod provider;
+pub mod rate;
 pub mod schedule;
 pub mod state;
 pub mod step;
 
 pub use answer::{ClientPair, Granted, Introspection, Refusal, RefusalClass};
-pub use app::{App, Change, Probe};
+pub use app::{App, Change, Closed, Probe};
+pub use budget::Budget;
+pub use crowd::{Belief, Crowd};
 pub use effect::{Cause, Effect};
-pub use event::{Event, Facts, Outcome, Reread};
+pub use event::{Event, Facts, Found, Outcome, Reread};
 pub use policy::{OnStart, RefreshMode, RefreshPolicy, ValidatePolicy};
+pub use provider::Rotation;
+pub use rate::Rate;
 pub use state::{Doubt, End, Generation, Phase, Portal, PortalState, Superseded, TokenLife};
-pub use step::{Context, step};
+pub use step::{Context, Step, step};

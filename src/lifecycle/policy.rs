@@ -29,6 +29,19 @@ pub enum RefreshMode {
     OnDemand,
 }
 
+impl RefreshMode {
+    /// The word in configuration, status and logs.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Auto => "auto",
+            Self::Eager => "eager",
+            Self::Recent => "recent",
+            Self::OnDemand => "on_demand",
+        }
+    }
+}
+
 impl Default for RefreshPolicy {
     fn default() -> Self {
         Self {

@@ -20,7 +20,8 @@ impl Generation {
 }
 
 /// Everything the rules know of one portal.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+#[expect(clippy::struct_excessive_bools, reason = "independent facts, each with its own name")]
 pub struct Portal {
     /// What is going on.
     pub phase: Phase,
@@ -30,6 +31,12 @@ pub struct Portal {
     pub superseded: Option<Superseded>,
     /// Whether this grant has ever worked under this app.
     pub proven: bool,
+    /// It was spent, and what came of that is not known (I4).
+    pub in_doubt: bool,
+    /// An operator paused the portal.
+    pub paused: bool,
+    /// Its failures were HubSpot's: the next try counts among the healthy ones (I7).
+    pub excused: bool,
     /// The access token callers can have, if any.
     pub token: Option<TokenLife>,
     /// A token that is held back until its refresh token is stored (I3).
@@ -53,16 +60,29 @@ pub struct Portal {
 }
 
 /// What is going on with one portal. At most one request is ever in flight (I2).
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Phase {
     /// Nothing in flight.
     Resting,
+    /// A refresh waits for its turn.
+    Queued,
+    /// The intent to spend is being made durable (I4).
+    Intending,
     /// A refresh is in flight.
     Refreshing,
+    /// The answer is being made durable in the journal (I3).
+    Keeping {
+        /// It names another refresh token than the one spent.
+        rotated: bool,
+        /// It is for another portal than the one it is stored under.
+        wrong_portal: bool,
+    },
     /// A new refresh token is being stored; its access token is held back (I3).
     Saving,
     /// A doubt arose; the record is being read again before anything is believed (I5).
     Rereading(Doubt),
+    /// A question about the grant waits for its turn.
+    Asking(Doubt),
     /// HubSpot is being asked about the grant.
     Introspecting(Doubt),
     /// Nothing is spent until the record changes or HubSpot says that the grant is good after all.
@@ -70,7 +90,7 @@ pub enum Phase {
 }
 
 /// What the record became while something was in flight.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Superseded {
     /// Another grant.
     ByNewer,
@@ -79,12 +99,14 @@ pub enum Superseded {
 }
 
 /// Why the record or HubSpot is being asked.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Doubt {
     /// None: a validation on schedule.
     Routine,
     /// A refresh was refused.
     Refused(RefusalClass),
+    /// The grant was spent and the outcome is not known: is it still good (I4)?
+    Spent,
     /// Introspection said that the grant is dead.
     Inactive,
     /// The store refused a write because somebody else had written.
@@ -100,8 +122,12 @@ pub enum End {
     Revoked,
     /// The portal is gone.
     Unavailable,
-    /// The grant belongs to another app, or has never worked.
+    /// The grant belongs to another app.
     Mismatched,
+    /// The grant is refused, and has never worked for this app.
+    NeverWorked,
+    /// The grant was spent, the answer did not arrive, and HubSpot has replaced it.
+    Lost,
     /// The grant answers for another portal than the one it is stored under.
     WrongPortal,
     /// The record can't be used as it stands.
@@ -109,6 +135,37 @@ pub enum End {
 }
 
 impl End {
+    /// Every one.
+    pub const ALL: [Self; 7] = [
+        Self::Revoked,
+        Self::Unavailable,
+        Self::Mismatched,
+        Self::NeverWorked,
+        Self::Lost,
+        Self::WrongPortal,
+        Self::Unusable,
+    ];
+
+    /// The portal's state as users see it.
+    #[must_use]
+    pub const fn state(self) -> PortalState {
+        match self {
+            // For its customer there is no difference: the app has to be connected again.
+            Self::Revoked | Self::Lost => PortalState::Revoked,
+            Self::Unavailable => PortalState::Unavailable,
+            Self::Mismatched | Self::NeverWorked | Self::WrongPortal | Self::Unusable => {
+                PortalState::Mismatched
+            }
+        }
+    }
+
+    /// Whether HubSpot is asked now and then if it still is so. Where the record is wrong, only another
+    /// record helps.
+    #[must_use]
+    pub const fn is_asked_about(self) -> bool {
+        !matches!(self, Self::WrongPortal | Self::Unusable)
+    }
+
     /// The `reason` shown to users.
     #[must_use]
     pub const fn reason(self) -> &'static str {
@@ -116,6 +173,8 @@ impl End {
             Self::Revoked => "grant_refused",
             Self::Unavailable => "portal_unavailable",
             Self::Mismatched => "grant_mismatched",
+            Self::NeverWorked => "never_worked",
+            Self::Lost => "answer_lost",
             Self::WrongPortal => "wrong_portal",
             Self::Unusable => "record_unusable",
         }
@@ -123,7 +182,7 @@ impl End {
 }
 
 /// An access token's span, counted on the boot clock from the start of the request for it.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct TokenLife {
     /// When it was asked for.
     pub issued: BootTime,
@@ -173,11 +232,13 @@ pub enum PortalState {
     Unavailable,
     /// The grant belongs to another app or portal, or never worked.
     Mismatched,
+    /// An operator paused it.
+    Paused,
 }
 
 impl PortalState {
     /// Every state, in the order of the contract.
-    pub const ALL: [Self; 8] = [
+    pub const ALL: [Self; 9] = [
         Self::Pending,
         Self::Live,
         Self::Retrying,
@@ -186,6 +247,7 @@ impl PortalState {
         Self::Revoked,
         Self::Unavailable,
         Self::Mismatched,
+        Self::Paused,
     ];
 
     /// The word in JSON, metrics and tables.
@@ -200,6 +262,7 @@ impl PortalState {
             Self::Revoked => "revoked",
             Self::Unavailable => "unavailable",
             Self::Mismatched => "mismatched",
+            Self::Paused => "paused",
         }
     }
 }
@@ -213,6 +276,9 @@ impl Portal {
             generation: Generation(1),
             superseded: None,
             proven: false,
+            in_doubt: false,
+            paused: false,
+            excused: false,
             token: None,
             held: None,
             save_at: None,
@@ -230,7 +296,9 @@ impl Portal {
     #[must_use]
     pub const fn ended(&self) -> Option<End> {
         match self.phase {
-            Phase::Ended(end) | Phase::Introspecting(Doubt::Ended(end)) => Some(end),
+            Phase::Ended(end)
+            | Phase::Asking(Doubt::Ended(end))
+            | Phase::Introspecting(Doubt::Ended(end)) => Some(end),
             _ => None,
         }
     }
@@ -238,13 +306,11 @@ impl Portal {
     /// The state as users see it. `app_open` is false while the app's own credential is refused.
     #[must_use]
     pub fn state(&self, now: BootTime, app_open: bool) -> PortalState {
-        match self.ended() {
-            Some(End::Revoked) => return PortalState::Revoked,
-            Some(End::Unavailable) => return PortalState::Unavailable,
-            Some(End::Mismatched | End::WrongPortal | End::Unusable) => {
-                return PortalState::Mismatched;
-            }
-            None => {}
+        if let Some(end) = self.ended() {
+            return end.state();
+        }
+        if self.paused {
+            return PortalState::Paused;
         }
         let served = self.serves(now, Duration::ZERO);
         let waiting = self.trouble == Some(RefusalClass::Migrating) || (!app_open && !served);
@@ -273,15 +339,14 @@ impl Portal {
     #[must_use]
     pub fn wakes(&self) -> Option<BootTime> {
         match self.phase {
+            Phase::Resting if self.paused => self.save_at,
             Phase::Resting => {
                 // HubSpot's wish to be left alone does not keep the store waiting.
                 let asking = self.renew_at.into_iter().chain([self.validation_due]).min();
                 let asking = asking.map(|at| at.max(self.not_before));
                 asking.into_iter().chain(self.save_at).min()
             }
-            Phase::Ended(End::Revoked | End::Unavailable | End::Mismatched) => {
-                Some(self.validation_due)
-            }
+            Phase::Ended(end) if end.is_asked_about() => Some(self.validation_due),
             _ => None,
         }
     }

@@ -5,8 +5,9 @@ use std::time::Duration;
 
 use super::{
     answer::RefusalClass,
+    crowd::Belief,
     effect::{Cause, Effect},
-    event::{Event, Facts, Outcome, Reread},
+    event::{Event, Found, Outcome, Reread},
     policy::RefreshPolicy,
     schedule,
     state::{Doubt, End, Phase, Portal, Superseded, TokenLife},
@@ -15,6 +16,9 @@ use crate::{
     portal::PortalId,
     time::{Backoff, BootTime},
 };
+
+mod doubt;
+mod spend;
 
 /// What a decision depends on besides state and event.
 #[derive(Debug, Clone, Copy)]
@@ -31,24 +35,29 @@ pub struct Context<'a> {
     pub warm: bool,
     /// Whether a grant is introspected before it is spent for the first time.
     pub introspect_first: bool,
+    /// Whether a spend may replace the refresh token, as far as the provider is known.
+    pub may_rotate: bool,
+    /// What may be made of a confirmed refusal of this portal's grant, seeing how others fare.
+    pub belief: Belief,
     /// A number from 0 to 1, drawn for this step.
     pub chance: f64,
 }
 
-/// Refusals in a row after which a grant counts as revoked even where HubSpot can't be asked (I5).
-const REFUSALS_BELIEVED: u32 = 5;
-/// `MISMATCH_REFRESH_TOKEN_CLIENT` has been seen to pass by itself (study `hubspot.md` 3.1).
-const MISMATCHES_BELIEVED: u32 = 3;
-/// `BAD_HUB` in a row before a portal counts as gone.
-const UNAVAILABLE_BELIEVED: u32 = 2;
-/// Refusals of the client pair, met by one portal in a row, that are held against the app alone.
-const APP_REFUSALS_BORNE: u32 = 3;
-/// Conflicting writes in a row before the store is left alone for a while.
-const CONFLICTS_BORNE: u32 = 5;
+/// The rules as a value. Production has one set, [`step`]; the simulation also runs wrong ones, to see
+/// that its judge finds them.
+pub type Step = fn(&Portal, &Event, &Context<'_>) -> (Portal, Vec<Effect>);
+
 /// No portal is refreshed twice within this time, however often it is asked for.
 const REFRESH_FLOOR: Duration = Duration::from_secs(1);
 /// The longest wait that HubSpot can ask for (a migration, study `hubspot.md` 3.2).
 const LONGEST_WAIT: Duration = Duration::from_secs(24 * 3600);
+/// For so long after it was sent, a request whose sender has gone may still arrive: its deadline, and
+/// half of that again (study `scale.md` 3.3). Until then nothing that is asked would be the last word.
+pub const STRAY: Duration = Duration::from_secs(15);
+/// A request's own deadline (design section 3); after it, its sender knows of no answer.
+const DEADLINE: Duration = Duration::from_secs(10);
+/// How long a portal waits for others to be heard before its own refusal is looked at again.
+const SECOND_OPINION: Duration = Duration::from_secs(4);
 
 /// What follows when `event` happens to `portal`.
 ///
@@ -56,23 +65,26 @@ const LONGEST_WAIT: Duration = Duration::from_secs(24 * 3600);
 /// timer that fired while something was in flight) changes nothing.
 #[must_use]
 pub fn step(portal: &Portal, event: &Event, context: &Context<'_>) -> (Portal, Vec<Effect>) {
-    let mut next = Step { portal: portal.clone(), effects: Vec::new(), context };
-    next.take(event);
-    (next.portal, next.effects)
+    let mut deciding = Deciding { portal: portal.clone(), effects: Vec::new(), context };
+    deciding.take(event);
+    (deciding.portal, deciding.effects)
 }
 
-struct Step<'a> {
+struct Deciding<'a> {
     portal: Portal,
     effects: Vec<Effect>,
     context: &'a Context<'a>,
 }
 
-impl Step<'_> {
+impl Deciding<'_> {
     fn take(&mut self, event: &Event) {
         match *event {
             Event::Woke => self.woke(),
-            Event::Wanted if self.portal.phase == Phase::Resting => self.wanted(),
-            Event::Wanted => {}
+            Event::Wanted => self.wanted(),
+            Event::Turn => self.turn(),
+            Event::Found(found) => self.found(found),
+            Event::Ask => self.ask(),
+            Event::Pause(paused) => self.pause(paused),
             Event::HubSpotBack => self.hubspot_back(),
             Event::LastCall => self.last_call(),
             Event::NotSent => self.not_sent(),
@@ -83,66 +95,24 @@ impl Step<'_> {
             {
                 self.done(outcome);
             }
-            Event::Done { .. } => {
-                if let Some(by) = self.portal.superseded.take() {
-                    self.replace(by);
-                }
-            }
-        }
-    }
-
-    fn not_sent(&mut self) {
-        match self.portal.phase {
-            Phase::Refreshing => {
-                self.portal.phase = Phase::Resting;
-                self.portal.renew_at = Some(self.context.now);
-            }
-            Phase::Introspecting(Doubt::Ended(end)) => self.portal.phase = Phase::Ended(end),
-            Phase::Introspecting(_) => self.portal.phase = Phase::Resting,
-            _ => return,
-        }
-        if let Some(by) = self.portal.superseded.take() {
-            self.replace(by);
-        }
-    }
-
-    fn last_call(&mut self) {
-        if self.portal.phase == Phase::Resting && self.portal.save_at.is_some() {
-            self.save();
-        }
-    }
-
-    /// What failed for want of an answer need not sit out its wait; the queue's order and pace see
-    /// to it that all of them together are no storm.
-    fn hubspot_back(&mut self) {
-        let wanting = matches!(
-            self.portal.trouble,
-            Some(RefusalClass::Outage | RefusalClass::Unreachable | RefusalClass::AnswerLost)
-        );
-        // The failures stay counted: whoever fails on its own account goes on backing off.
-        if wanting && self.portal.phase == Phase::Resting {
-            self.portal.renew_at = Some(self.context.now);
-            self.portal.not_before = self.context.now;
+            Event::Done { .. } => self.give_way(),
         }
     }
 
     fn done(&mut self, outcome: Outcome) {
         match (self.portal.phase, outcome) {
+            (Phase::Intending, Outcome::Intended(durable)) => self.intended(durable),
             (Phase::Refreshing, Outcome::Refreshed { token, rotated, facts }) => {
                 self.refreshed(token, rotated, facts);
             }
             (Phase::Refreshing, Outcome::RefreshRefused { class, retry_after }) => {
                 self.refused(class, retry_after);
             }
+            (Phase::Keeping { rotated, wrong_portal }, Outcome::Kept(_)) => {
+                self.kept(rotated, wrong_portal);
+            }
             (Phase::Saving, Outcome::Saved) => self.saved(),
-            (Phase::Saving, Outcome::SaveConflict) if self.portal.conflicts >= CONFLICTS_BORNE => {
-                self.unsaved();
-            }
-            (Phase::Saving, Outcome::SaveConflict) => {
-                self.portal.conflicts += 1;
-                self.portal.phase = Phase::Rereading(Doubt::Conflict);
-                self.effects.push(Effect::Reread);
-            }
+            (Phase::Saving, Outcome::SaveConflict) => self.save_conflict(),
             (Phase::Saving, Outcome::SaveFailed)
             | (Phase::Rereading(Doubt::Conflict), Outcome::Reread(Reread::Failed)) => {
                 self.unsaved();
@@ -167,6 +137,80 @@ impl Step<'_> {
         }
     }
 
+    /// What a start found in the journal.
+    fn found(&mut self, found: Found) {
+        let Found { token, proven, unsaved, in_doubt, paused } = found;
+        self.portal.proven |= proven;
+        self.portal.paused |= paused;
+        if unsaved {
+            self.portal.save_at = Some(self.context.now);
+        }
+        if let Some(token) = token {
+            self.portal.token = Some(token);
+            self.portal.renew_at = self.renewal(token);
+            self.validated();
+            self.effects.push(Effect::Publish);
+        }
+        if let Some(age) = in_doubt {
+            // Not when the token runs out: then it is too late to ask the customer.
+            let arrived = self.context.now + STRAY.saturating_sub(age);
+            self.portal.in_doubt = true;
+            self.portal.validation_due = arrived;
+            self.portal.not_before = arrived;
+        }
+    }
+
+    fn pause(&mut self, paused: bool) {
+        self.portal.paused = paused;
+        if !paused && self.portal.phase == Phase::Resting {
+            self.portal.renew_at = Some(self.portal.renew_at.unwrap_or(self.context.now));
+        }
+    }
+
+    /// What was waiting is taken back, or could not be sent.
+    fn not_sent(&mut self) {
+        match self.portal.phase {
+            Phase::Queued => {}
+            Phase::Refreshing => self.effects.push(Effect::CloseIntent),
+            Phase::Asking(Doubt::Ended(end)) | Phase::Introspecting(Doubt::Ended(end)) => {
+                self.portal.phase = Phase::Ended(end);
+                return self.give_way();
+            }
+            Phase::Asking(_) | Phase::Introspecting(_) => {
+                self.portal.phase = Phase::Resting;
+                return self.give_way();
+            }
+            _ => return,
+        }
+        self.portal.phase = Phase::Resting;
+        self.portal.renew_at = Some(self.context.now);
+        self.give_way();
+    }
+
+    fn last_call(&mut self) {
+        if self.portal.phase == Phase::Resting && self.portal.save_at.is_some() {
+            self.save();
+        }
+    }
+
+    /// What failed for want of an answer need not sit out its wait; the queue's order and pace see
+    /// to it that all of them together are no storm.
+    fn hubspot_back(&mut self) {
+        let wanting = matches!(
+            self.portal.trouble,
+            Some(RefusalClass::Outage | RefusalClass::Unreachable | RefusalClass::AnswerLost)
+        );
+        if !wanting {
+            return;
+        }
+        // The failures stay counted: whoever fails on its own account goes on backing off.
+        self.portal.excused = true;
+        if self.portal.phase == Phase::Resting {
+            self.portal.renew_at = Some(self.context.now);
+            self.portal.not_before = self.context.now;
+        }
+    }
+
     /// The record changed under us. What is in flight is waited for, and its answer then dropped:
     /// there is never a second request beside it (I2), and the newer grant wins (I13).
     fn superseded(&mut self, by: Superseded) {
@@ -178,6 +222,15 @@ impl Step<'_> {
         }
     }
 
+    fn give_way(&mut self) {
+        let Some(by) = self.portal.superseded.take() else { return };
+        if matches!(self.portal.phase, Phase::Intending | Phase::Refreshing) {
+            // Whatever it brought, it was the older grant's.
+            self.effects.push(Effect::CloseIntent);
+        }
+        self.replace(by);
+    }
+
     fn replace(&mut self, by: Superseded) {
         if self.portal.held.take().is_some() {
             self.effects.push(Effect::DropHeld);
@@ -185,7 +238,11 @@ impl Step<'_> {
         if self.portal.save_at.take().is_some() {
             self.effects.push(Effect::Close(Cause::Unsaved));
         }
+        if std::mem::take(&mut self.portal.in_doubt) {
+            self.effects.push(Effect::CloseIntent);
+        }
         self.portal.proven = false;
+        self.effects.push(Effect::Settled);
         match by {
             Superseded::ByNewer => self.rest_and_renew(),
             Superseded::ByUnusable => self.end(End::Unusable),
@@ -195,7 +252,7 @@ impl Step<'_> {
     fn woke(&mut self) {
         let now = self.context.now;
         if let (Phase::Ended(end), Some(_)) = (self.portal.phase, self.portal.wakes()) {
-            return self.introspect(Doubt::Ended(end));
+            return self.question(Doubt::Ended(end));
         }
         if self.portal.phase != Phase::Resting {
             return;
@@ -204,264 +261,78 @@ impl Step<'_> {
         if reached(self.portal.save_at) {
             return self.save();
         }
-        if now < self.portal.not_before {
+        if now < self.portal.not_before || self.portal.paused {
             return;
         }
         self.follow_mode();
         let unseen = !self.portal.proven && self.portal.token.is_none();
         let validation = reached(Some(self.portal.validation_due));
-        if self.context.introspect_first && unseen && validation {
-            self.introspect(Doubt::Routine);
-        } else if reached(self.portal.renew_at) {
-            self.refresh();
+        let renewal = reached(self.portal.renew_at);
+        if (renewal || validation) && self.is_spent() {
+            self.question(Doubt::Spent);
+        } else if self.context.introspect_first && unseen && validation {
+            self.question(Doubt::Routine);
+        } else if renewal {
+            self.queue();
         } else if validation {
-            self.introspect(Doubt::Routine);
+            self.question(Doubt::Routine);
         }
     }
 
     /// A portal that is not kept warm is refreshed when somebody asks; one that is again, by itself.
     fn follow_mode(&mut self) {
-        let Context { now, portal, policy, warm, .. } = *self.context;
-        self.portal.renew_at = self.portal.renew_at.filter(|_| warm).or_else(|| {
-            let renewal =
-                |token: TokenLife| schedule::renewal(portal, token.issued, token.life(), policy);
-            warm.then(|| self.portal.token.map_or(now, renewal))
+        let Context { now, warm, .. } = *self.context;
+        let kept = self.portal.renew_at.filter(|_| warm);
+        self.portal.renew_at = kept.or_else(|| match self.portal.token {
+            Some(token) => self.renewal(token),
+            None => warm.then_some(now),
         });
     }
 
     fn wanted(&mut self) {
-        if self.context.now >= self.portal.not_before {
-            self.refresh();
-        }
-    }
-
-    fn refresh(&mut self) {
-        self.portal.phase = Phase::Refreshing;
-        self.portal.not_before = self.context.now + REFRESH_FLOOR;
-        self.effects.push(Effect::Refresh);
-    }
-
-    fn save(&mut self) {
-        self.portal.phase = Phase::Saving;
-        self.effects.push(Effect::Save);
-    }
-
-    fn introspect(&mut self, doubt: Doubt) {
-        self.portal.phase = Phase::Introspecting(doubt);
-        self.effects.push(Effect::Introspect);
-    }
-
-    fn refreshed(&mut self, token: TokenLife, rotated: bool, facts: Facts) {
-        self.effects.push(Effect::AppAccepted);
-        if facts.wrong_portal {
-            // The grant stays alive in the record it came from, and nobody gets its token.
-            if rotated {
-                self.effects.push(Effect::Save);
-            }
-            self.end(End::WrongPortal);
+        let free = self.portal.phase == Phase::Resting && !self.portal.paused;
+        if !free || self.context.now < self.portal.not_before {
             return;
         }
-        self.note_scopes(facts);
-        self.portal.proven = true;
-        if rotated {
-            self.portal.held = Some(token);
-            self.save();
-        } else {
-            self.publish(token);
+        if self.is_spent() { self.question(Doubt::Spent) } else { self.queue() }
+    }
+
+    /// Another portal's refusal is to be told apart from everybody's: this grant is looked at, unless
+    /// it is about to be heard of anyway.
+    fn ask(&mut self) {
+        if self.portal.phase == Phase::Resting && !self.portal.paused {
+            self.question(Doubt::Routine);
         }
     }
 
-    fn publish(&mut self, token: TokenLife) {
-        self.portal.token = Some(token);
-        self.portal.held = None;
-        self.portal.phase = Phase::Resting;
-        self.portal.failures = 0;
-        self.portal.app_refusals = 0;
-        self.portal.trouble = None;
-        self.portal.renew_at = self.context.warm.then(|| {
-            schedule::renewal(self.context.portal, token.issued, token.life(), self.context.policy)
-        });
-        self.validated();
-        self.effects.push(Effect::Publish);
-        self.recovered();
+    /// Whether the grant may have been replaced by a spend whose answer nobody saw. Spending it again
+    /// could end it for good where replaced tokens betray a thief (I4).
+    const fn is_spent(&self) -> bool {
+        self.portal.in_doubt && self.context.may_rotate
     }
 
-    fn recovered(&mut self) {
-        for end in
-            [End::Revoked, End::Unavailable, End::Mismatched, End::WrongPortal, End::Unusable]
-        {
-            self.effects.push(Effect::Close(Cause::Ended(end)));
-        }
+    fn question(&mut self, doubt: Doubt) {
+        self.portal.phase = Phase::Asking(doubt);
+        self.effects.push(Effect::QueueQuestion);
     }
 
-    fn saved(&mut self) {
-        self.portal.conflicts = 0;
-        if self.portal.save_at.take().is_some() {
-            self.effects.push(Effect::Close(Cause::Unsaved));
-        }
-        self.publish_held();
+    fn queue(&mut self) {
+        self.portal.phase = Phase::Queued;
+        self.effects.push(Effect::QueueRefresh);
     }
 
-    fn unsaved(&mut self) {
-        self.portal.conflicts = 0;
-        let tries = if self.portal.save_at.is_some() { 3 } else { 1 };
-        self.portal.save_at = Some(self.context.now + self.wait(tries));
-        self.effects.push(Effect::Open(Cause::Unsaved));
-        // Withholding the access token would protect nobody; a person is told instead.
-        self.publish_held();
-    }
-
-    fn publish_held(&mut self) {
-        match self.portal.held.take() {
-            Some(token) => self.publish(token),
-            None => self.portal.phase = Phase::Resting,
-        }
-    }
-
-    fn refused(&mut self, class: RefusalClass, retry_after: Option<Duration>) {
-        match class {
-            RefusalClass::AppRefused => self.leave_to_app(),
-            RefusalClass::GrantRefused
-            | RefusalClass::GrantMismatched
-            | RefusalClass::PortalUnavailable => {
-                self.portal.phase = Phase::Rereading(Doubt::Refused(class));
-                self.effects.push(Effect::Reread);
+    fn turn(&mut self) {
+        match self.portal.phase {
+            Phase::Queued => {
+                self.portal.phase = Phase::Intending;
+                self.portal.not_before = self.context.now + REFRESH_FLOOR;
+                self.effects.push(Effect::Intend);
             }
-            RefusalClass::RateLimited => {
-                self.effects.push(Effect::Throttled(retry_after));
-                self.fail(class, retry_after);
+            Phase::Asking(doubt) => {
+                self.portal.phase = Phase::Introspecting(doubt);
+                self.effects.push(Effect::Introspect);
             }
-            _ => self.fail(class, retry_after),
-        }
-    }
-
-    /// Not this portal's failure: nothing is counted, and it goes on when the app does.
-    /// Unless it comes again and again while the pair is found good in between: then something is
-    /// wrong with this portal after all.
-    fn leave_to_app(&mut self) {
-        self.portal.app_refusals += 1;
-        if self.portal.app_refusals > APP_REFUSALS_BORNE {
-            self.effects.push(Effect::AppRefused);
-            return self.fail(RefusalClass::AppRefused, None);
-        }
-        self.portal.phase = Phase::Resting;
-        self.portal.renew_at = Some(self.context.now);
-        self.effects.push(Effect::AppRefused);
-    }
-
-    fn fail(&mut self, class: RefusalClass, retry_after: Option<Duration>) {
-        self.portal.failures = self.portal.failures.saturating_add(1);
-        self.portal.trouble = Some(class);
-        let asked = retry_after.unwrap_or_default().min(LONGEST_WAIT);
-        let again = self.context.now + self.wait(self.portal.failures).max(asked);
-        self.portal.phase = Phase::Resting;
-        self.portal.renew_at = Some(again);
-        self.portal.not_before = again;
-    }
-
-    fn wait(&self, failures: u32) -> Duration {
-        const FLOOR: Duration = Duration::from_secs(2);
-        const CEILING: Duration = Duration::from_secs(300);
-        Backoff::new(FLOOR, CEILING, 0.3)
-            .map_or(CEILING, |backoff| backoff.after(failures, self.context.chance))
-    }
-
-    fn same_record(&mut self, doubt: Doubt) {
-        let failures = self.portal.failures + 1;
-        match doubt {
-            Doubt::Conflict => self.save(),
-            Doubt::Inactive => self.end(End::Revoked),
-            Doubt::Refused(RefusalClass::GrantMismatched) if failures >= MISMATCHES_BELIEVED => {
-                self.end(End::Mismatched);
-            }
-            Doubt::Refused(RefusalClass::PortalUnavailable) if failures >= UNAVAILABLE_BELIEVED => {
-                self.end(End::Unavailable);
-            }
-            Doubt::Refused(RefusalClass::GrantRefused) => self.introspect(doubt),
-            Doubt::Refused(class) => self.fail(class, None),
-            Doubt::Routine | Doubt::Ended(_) => self.portal.phase = Phase::Resting,
-        }
-    }
-
-    /// The store can't be asked, so nothing is believed.
-    fn try_later(&mut self, doubt: Doubt) {
-        if let Doubt::Refused(class) = doubt {
-            self.fail(class, None);
-        } else {
-            self.portal.phase = Phase::Resting;
-            self.validate_later();
-        }
-    }
-
-    fn active(&mut self, doubt: Doubt, facts: Facts) {
-        self.effects.push(Effect::AppAccepted);
-        if facts.wrong_portal {
-            return self.end(End::WrongPortal);
-        }
-        if facts.wrong_app {
-            return self.end(End::Mismatched);
-        }
-        self.note_scopes(facts);
-        match doubt {
-            Doubt::Refused(class) => self.fail(class, None),
-            Doubt::Ended(_) => self.rest_and_renew(),
-            _ => {
-                self.portal.phase = Phase::Resting;
-                self.validated();
-            }
-        }
-    }
-
-    fn inactive(&mut self, doubt: Doubt) {
-        self.effects.push(Effect::AppAccepted);
-        match doubt {
-            Doubt::Refused(_) => self.end(End::Revoked),
-            Doubt::Ended(end) => {
-                self.portal.phase = Phase::Ended(end);
-                self.validated();
-            }
-            _ => {
-                self.portal.phase = Phase::Rereading(Doubt::Inactive);
-                self.effects.push(Effect::Reread);
-            }
-        }
-    }
-
-    fn not_told(&mut self, doubt: Doubt, class: RefusalClass) {
-        if class == RefusalClass::AppRefused {
-            if let Doubt::Ended(end) = doubt {
-                self.portal.phase = Phase::Ended(end);
-                self.validate_later();
-                self.effects.push(Effect::AppRefused);
-            } else {
-                self.portal.validation_due = self.context.now;
-                self.leave_to_app_quietly(doubt);
-            }
-            return;
-        }
-        match doubt {
-            Doubt::Refused(RefusalClass::GrantRefused)
-                if self.portal.failures + 1 >= REFUSALS_BELIEVED =>
-            {
-                self.end(End::Revoked);
-            }
-            Doubt::Refused(refused) => self.fail(refused, None),
-            Doubt::Ended(end) => {
-                self.portal.phase = Phase::Ended(end);
-                self.validate_later();
-            }
-            _ => {
-                self.portal.phase = Phase::Resting;
-                self.validate_later();
-            }
-        }
-    }
-
-    fn leave_to_app_quietly(&mut self, doubt: Doubt) {
-        let renew_at = self.portal.renew_at;
-        self.leave_to_app();
-        if doubt == Doubt::Routine {
-            self.portal.renew_at = renew_at;
+            _ => {}
         }
     }
 
@@ -473,26 +344,16 @@ impl Step<'_> {
         self.portal.not_before = self.context.now;
     }
 
-    fn end(&mut self, end: End) {
-        if self.portal.ended().is_some_and(|before| before != end) {
-            self.recovered();
-        }
-        self.portal.phase = Phase::Ended(end);
-        self.portal.token = None;
-        self.portal.held = None;
-        self.portal.failures = 0;
-        self.portal.trouble = None;
-        self.validated();
-        self.effects.push(Effect::Withdraw);
-        self.effects.push(Effect::Open(Cause::Ended(end)));
+    fn renewal(&self, token: TokenLife) -> Option<BootTime> {
+        let Context { portal, policy, warm, .. } = *self.context;
+        warm.then(|| schedule::renewal(portal, token.issued, token.life(), policy))
     }
 
-    fn note_scopes(&mut self, facts: Facts) {
-        match facts.scopes_missing {
-            Some(true) => self.effects.push(Effect::Open(Cause::ScopeMissing)),
-            Some(false) => self.effects.push(Effect::Close(Cause::ScopeMissing)),
-            None => {}
-        }
+    fn wait(&self, failures: u32) -> Duration {
+        const FLOOR: Duration = Duration::from_secs(2);
+        const CEILING: Duration = Duration::from_secs(300);
+        Backoff::new(FLOOR, CEILING, 0.3)
+            .map_or(CEILING, |backoff| backoff.after(failures, self.context.chance))
     }
 
     fn validated(&mut self) {

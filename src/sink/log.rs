@@ -40,6 +40,13 @@ impl AlertSink for Log {
                 since = %incident.since,
                 "incident resolved"
             ),
+            (Change::Updated, _) => tracing::warn!(
+                incident = %incident.incident_id,
+                kind = incident.kind.as_str(),
+                portal_count = incident.portal_count,
+                portals = ?numbers,
+                "incident concerns other portals now"
+            ),
             (Change::Opened, Severity::Critical) => tell!(error),
             (Change::Opened, Severity::Warning) => tell!(warn),
             (Change::Opened, Severity::Info) => tell!(info),

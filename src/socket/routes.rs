@@ -329,6 +329,7 @@ fn problem(denial: &Denial) -> Problem {
         Denial::UnknownPortal => StatusCode::NOT_FOUND,
         Denial::BadRequest(_) => StatusCode::BAD_REQUEST,
         Denial::Ended(_) => StatusCode::GONE,
+        Denial::Paused => StatusCode::CONFLICT,
         Denial::AppRejected(_)
         | Denial::NoTokenYet(_)
         | Denial::HubspotUnreachable(_)

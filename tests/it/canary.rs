@@ -341,6 +341,9 @@ async fn everything_happens(
     let stored = store.read(key).await.unwrap();
     let nonsense = record(&json!({"refresh_token": {"value": garbage}, "note": garbage}));
     store.write(key, &nonsense, &Expected::At(stored.version)).await.unwrap();
+    // An answer that a fault kept back leaves a doubt, and a revocation in doubt is told otherwise.
+    eventually("portal 2 has got over the faults", || async { service.state(2).await == "live" })
+        .await;
     watch.place.standin.sim.revoke(portal(2));
     service.signal(rustix::process::Signal::HUP);
     watch.looks().await;

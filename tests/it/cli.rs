@@ -80,9 +80,11 @@ async fn without_a_service_commands_that_need_one_say_so_with_69() {
 
 #[tokio::test]
 async fn token_prints_the_token_and_nothing_else() {
-    let place = Place::new(3, ROTATING).await;
-    place.standin.sim.revoke(portal(3));
+    let mut place = Place::new(3, ROTATING).await;
+    place.extra += "[validate]\nevery = \"2s\"\n";
     let service = place.serve().await;
+    service.ready().await;
+    place.standin.sim.revoke(portal(3));
     place.alerts.wait_for("grant_revoked", "opened").await;
     let expected = service.token(1).await.unwrap();
     let ended = place.run(&["token", "1", "--min-ttl", "5m"]).await;
@@ -120,10 +122,11 @@ async fn on_a_terminal_a_token_has_to_be_asked_for_twice() {
 
 #[tokio::test]
 async fn portals_and_status_are_told_as_tables_and_as_json() {
-    let place = Place::new(3, ROTATING).await;
-    place.standin.sim.revoke(portal(2));
+    let mut place = Place::new(3, ROTATING).await;
+    place.extra += "[validate]\nevery = \"2s\"\n";
     let service = place.serve().await;
     service.ready().await;
+    place.standin.sim.revoke(portal(2));
     place.alerts.wait_for("grant_revoked", "opened").await;
     let list = place.run(&["portal", "list"]).await;
     assert!(list.out.contains("PORTAL") && list.out.contains("revoked"), "{}", list.out);

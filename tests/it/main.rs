@@ -19,7 +19,6 @@ mod sim_clients;
 mod sim_faults;
 mod sim_manual;
 mod sim_time;
-mod simulation;
 mod socket;
 mod store_aws;
 mod store_beds;

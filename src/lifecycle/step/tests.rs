@@ -3,7 +3,7 @@
 use proptest::prelude::*;
 
 use super::*;
-use crate::lifecycle::PortalState;
+use crate::lifecycle::{Generation, PortalState, event::Facts, step::spend::CONFLICTS_BORNE};
 
 const LIFE: Duration = Duration::from_secs(1800);
 
@@ -11,30 +11,74 @@ fn at(seconds: u64) -> BootTime {
     BootTime::new(Duration::from_secs(100_000 + seconds))
 }
 
+/// What it takes to send a refresh, and a question.
+const SENT: [Effect; 3] = [Effect::QueueRefresh, Effect::Intend, Effect::Spend];
+const ASKED: [Effect; 2] = [Effect::QueueQuestion, Effect::Introspect];
+
 struct Story {
     portal: Portal,
     now: BootTime,
     policy: RefreshPolicy,
+    may_rotate: bool,
+    belief: Belief,
+    warm: bool,
+    introspect_first: bool,
+    /// What followed from the last event, with what followed from that.
     effects: Vec<Effect>,
 }
 
 impl Story {
     fn begin() -> Self {
-        let portal = Portal::loaded(at(0), at(3600));
-        Self { portal, now: at(0), policy: RefreshPolicy::default(), effects: Vec::new() }
+        Self {
+            portal: Portal::loaded(at(0), at(3600)),
+            now: at(0),
+            policy: RefreshPolicy::default(),
+            may_rotate: true,
+            belief: Belief::Own,
+            warm: true,
+            introspect_first: false,
+            effects: Vec::new(),
+        }
     }
 
-    fn event(&mut self, event: Event) -> &mut Self {
+    /// One step and no more.
+    fn one(&mut self, event: Event) -> Vec<Effect> {
         let context = Context {
             now: self.now,
             portal: PortalId::new(4711).unwrap(),
             policy: &self.policy,
             validate_every: Duration::from_secs(3600),
-            warm: true,
-            introspect_first: false,
+            warm: self.warm,
+            introspect_first: self.introspect_first,
+            may_rotate: self.may_rotate,
+            belief: self.belief,
             chance: 0.0,
         };
-        (self.portal, self.effects) = step(&self.portal, &event, &context);
+        let (portal, effects) = step(&self.portal, &event, &context);
+        self.portal = portal;
+        effects
+    }
+
+    /// A step, and those that follow at once where queue and journal are free.
+    fn event(&mut self, event: Event) -> &mut Self {
+        self.effects = self.one(event);
+        let mut seen = 0;
+        while seen < self.effects.len() {
+            let generation = self.portal.generation;
+            let next = match self.effects[seen] {
+                Effect::QueueRefresh | Effect::QueueQuestion => Some(Event::Turn),
+                Effect::Intend => {
+                    Some(Event::Done { generation, outcome: Outcome::Intended(true) })
+                }
+                Effect::Keep => Some(Event::Done { generation, outcome: Outcome::Kept(true) }),
+                _ => None,
+            };
+            seen += 1;
+            if let Some(next) = next {
+                let more = self.one(next);
+                self.effects.extend(more);
+            }
+        }
         self
     }
 
@@ -71,13 +115,13 @@ impl Story {
 fn a_loaded_portal_is_refreshed_published_and_renewed_before_expiry() {
     let mut story = Story::begin();
     assert_eq!(story.state(), PortalState::Pending);
-    assert_eq!(story.event(Event::Woke).effects, [Effect::Refresh]);
+    assert_eq!(story.event(Event::Woke).effects, SENT);
     story.refreshed(false);
     assert!(story.effects.contains(&Effect::Publish));
     assert!(!story.effects.contains(&Effect::Save), "an unchanged refresh token is not written");
     assert_eq!(story.state(), PortalState::Live);
     story.wake();
-    assert_eq!(story.effects, [Effect::Refresh]);
+    assert_eq!(story.effects, SENT);
     assert!(story.portal.serves(story.now, Duration::from_secs(120)));
 }
 
@@ -126,9 +170,9 @@ fn i14_before_the_end_what_is_unsaved_is_tried_once_more() {
 fn i5_a_refusal_is_believed_only_after_a_second_look_and_introspection() {
     let mut story = Story::live();
     story.wake().refused(RefusalClass::GrantRefused);
-    assert_eq!(story.effects, [Effect::Reread]);
+    assert_eq!(story.effects, [Effect::CloseIntent, Effect::GrantRefused, Effect::Reread]);
     assert_eq!(story.state(), PortalState::Live);
-    assert_eq!(story.done(Outcome::Reread(Reread::Same)).effects, [Effect::Introspect]);
+    assert_eq!(story.done(Outcome::Reread(Reread::Same)).effects, ASKED);
     assert_eq!(story.state(), PortalState::Live);
     story.done(Outcome::IntrospectedInactive);
     assert_eq!(story.state(), PortalState::Revoked);
@@ -140,8 +184,8 @@ fn i5_a_refusal_is_believed_only_after_a_second_look_and_introspection() {
 fn i5_a_stale_record_is_not_a_revocation_the_newer_token_is_tried() {
     let mut story = Story::live();
     story.wake().refused(RefusalClass::GrantRefused).done(Outcome::Reread(Reread::Newer));
-    assert_eq!(story.effects, []);
-    assert_eq!(story.event(Event::Woke).effects, [Effect::Refresh]);
+    assert_eq!(story.effects, [Effect::Settled]);
+    assert_eq!(story.event(Event::Woke).effects, SENT);
     story.refreshed(false);
     assert_eq!(story.state(), PortalState::Live);
 }
@@ -166,14 +210,14 @@ fn i5_where_nobody_can_be_asked_only_repeated_refusals_are_believed() {
             .done(Outcome::IntrospectionRefused { class: RefusalClass::Outage, retry_after: None });
         refusals += 1;
     }
-    assert_eq!(refusals, REFUSALS_BELIEVED);
+    assert_eq!(refusals, doubt::REFUSALS_BELIEVED);
 }
 
 #[test]
 fn i6_a_refused_client_pair_is_not_counted_against_the_portal() {
     let mut story = Story::live();
     story.wake().refused(RefusalClass::AppRefused);
-    assert_eq!(story.effects, [Effect::AppRefused]);
+    assert_eq!(story.effects, [Effect::CloseIntent, Effect::AppRefused]);
     assert_eq!((story.portal.failures, story.state()), (0, PortalState::Live));
     assert_eq!(story.portal.renew_at, Some(story.now));
 }
@@ -187,8 +231,9 @@ fn i13_a_late_answer_for_an_older_grant_changes_nothing() {
     let token = TokenLife::new(story.now, LIFE);
     let outcome = Outcome::Refreshed { token, rotated: true, facts: Facts::default() };
     story.event(Event::Done { generation: old, outcome });
-    assert_eq!((story.effects.as_slice(), story.portal.token), (&[][..], None));
-    assert_eq!(story.event(Event::Woke).effects, [Effect::Refresh]);
+    assert_eq!(story.effects, [Effect::CloseIntent, Effect::Settled]);
+    assert_eq!(story.portal.token, None);
+    assert_eq!(story.event(Event::Woke).effects, SENT);
 }
 
 #[test]
@@ -197,8 +242,8 @@ fn i13_a_conflict_with_a_newer_grant_drops_ours() {
     story.event(Event::Woke).refreshed(true).done(Outcome::SaveConflict);
     assert_eq!(story.effects, [Effect::Reread]);
     story.done(Outcome::Reread(Reread::Newer));
-    assert_eq!(story.effects, [Effect::DropHeld]);
-    assert_eq!(story.event(Event::Woke).effects, [Effect::Refresh]);
+    assert_eq!(story.effects, [Effect::DropHeld, Effect::Settled]);
+    assert_eq!(story.event(Event::Woke).effects, SENT);
 }
 
 #[test]
@@ -214,7 +259,7 @@ fn trouble_that_passes_never_ends_a_grant_and_keeps_the_token() {
         AnswerLost, ApiRetired, Migrating, Outage, RateLimited, Unknown, Unreachable,
     };
     for class in [RateLimited, Migrating, ApiRetired, Outage, Unreachable, AnswerLost, Unknown] {
-        let mut story = Story::live();
+        let mut story = Story { may_rotate: false, ..Story::live() };
         for _ in 0..40 {
             story.wake().refused(class);
             assert_eq!(story.portal.ended(), None, "{class:?}");
@@ -268,22 +313,12 @@ fn a_grant_that_answers_for_another_portal_is_shut_away() {
 
 #[test]
 fn a_portal_that_is_not_kept_warm_is_refreshed_only_when_somebody_asks() {
-    let policy = RefreshPolicy::default();
-    let mut context = Context {
-        now: at(0),
-        portal: PortalId::new(4711).unwrap(),
-        policy: &policy,
-        validate_every: Duration::from_secs(3600),
-        warm: false,
-        introspect_first: false,
-        chance: 0.0,
-    };
-    let fresh = Portal::loaded(at(0), at(3600));
-    let (cold, effects) = step(&fresh, &Event::Woke, &context);
-    assert_eq!((cold.renew_at, effects), (None, vec![]));
-    assert_eq!(step(&cold, &Event::Wanted, &context).1, [Effect::Refresh]);
-    context.warm = true;
-    assert_eq!(step(&cold, &Event::Woke, &context).1, [Effect::Refresh], "warm again");
+    let mut story = Story { warm: false, ..Story::begin() };
+    assert_eq!((story.event(Event::Woke).effects.len(), story.portal.renew_at), (0, None));
+    let cold = story.portal.clone();
+    assert_eq!(story.event(Event::Wanted).effects, SENT);
+    (story.portal, story.warm) = (cold, true);
+    assert_eq!(story.event(Event::Woke).effects, SENT, "warm again");
 }
 
 #[test]
@@ -291,7 +326,7 @@ fn a_validation_that_finds_a_dead_grant_looks_at_the_record_first() {
     let mut story = Story::live();
     story.portal.renew_at = Some(story.portal.validation_due + Duration::from_secs(1));
     story.wake();
-    assert_eq!(story.effects, [Effect::Introspect]);
+    assert_eq!(story.effects, ASKED);
     story.done(Outcome::IntrospectedInactive);
     assert_eq!(story.effects.last(), Some(&Effect::Reread));
     story.done(Outcome::Reread(Reread::Same));
@@ -307,11 +342,11 @@ fn an_ended_grant_comes_back_when_its_record_changes_or_hubspot_says_so() {
         if by_record {
             story.event(Event::RecordChanged);
         } else {
-            assert_eq!(story.wake().effects, [Effect::Introspect]);
+            assert_eq!(story.wake().effects, ASKED);
             assert_eq!(story.state(), PortalState::Revoked);
             story.done(Outcome::IntrospectedActive(Facts::default()));
         }
-        assert_eq!(story.event(Event::Woke).effects, [Effect::Refresh]);
+        assert_eq!(story.event(Event::Woke).effects, SENT);
         story.refreshed(false);
         assert!(story.effects.contains(&Effect::Close(Cause::Ended(End::Revoked))));
         assert_eq!(story.state(), PortalState::Live);
@@ -329,95 +364,301 @@ fn missing_scopes_are_told_and_do_not_stop_the_portal() {
     assert_eq!(story.state(), PortalState::Live);
 }
 
-fn any_event() -> impl Strategy<Value = (u64, u8)> {
-    (0_u64..2000, 0_u8..19)
+/// Anything that can happen, told by a number.
+fn any_event(kind: u8, portal: &Portal, now: BootTime) -> Event {
+    let token = TokenLife::new(now, LIFE);
+    let facts = Facts::default();
+    let refused = |class| Outcome::RefreshRefused { class, retry_after: None };
+    let not_told = |class| Outcome::IntrospectionRefused { class, retry_after: None };
+    let outcome = match kind {
+        0 | 1 => return Event::Woke,
+        2 => return Event::Wanted,
+        3 => return Event::RecordChanged,
+        4 => return Event::RecordUnusable,
+        5 | 6 => return Event::Turn,
+        7 => return Event::NotSent,
+        8 => return Event::Ask,
+        9 => return Event::HubSpotBack,
+        10 => return Event::LastCall,
+        11 => return Event::Pause(true),
+        12 => return Event::Pause(false),
+        13 => {
+            // A start finds a portal at rest; later on it is only told that the store is behind.
+            let in_doubt = (portal.phase == Phase::Resting).then_some(Duration::ZERO);
+            return Event::Found(Found { unsaved: true, in_doubt, ..Found::default() });
+        }
+        14 => Outcome::Intended(true),
+        15 => Outcome::Intended(false),
+        16 => Outcome::Refreshed { token, rotated: false, facts },
+        17 => Outcome::Refreshed { token, rotated: true, facts },
+        18 => Outcome::Refreshed {
+            token,
+            rotated: true,
+            facts: Facts { wrong_portal: true, ..facts },
+        },
+        19 => Outcome::Kept(true),
+        20 => Outcome::Kept(false),
+        21 => refused(RefusalClass::GrantRefused),
+        22 => refused(RefusalClass::AppRefused),
+        23 => refused(RefusalClass::Outage),
+        24 => refused(RefusalClass::PortalUnavailable),
+        25 => Outcome::Saved,
+        26 => Outcome::SaveConflict,
+        27 => Outcome::SaveFailed,
+        28 => Outcome::Reread(Reread::Same),
+        29 => Outcome::Reread(Reread::Newer),
+        30 => Outcome::Reread(Reread::Failed),
+        31 => Outcome::IntrospectedActive(facts),
+        32 => Outcome::IntrospectedInactive,
+        33 => not_told(RefusalClass::Outage),
+        _ => not_told(RefusalClass::AppRefused),
+    };
+    Event::Done { generation: portal.generation, outcome }
+}
+
+const EVENTS: u8 = 35;
+
+/// Whether something is under way whose end will be reported.
+fn is_under_way(phase: Phase) -> bool {
+    !matches!(phase, Phase::Resting | Phase::Ended(_) | Phase::Queued | Phase::Asking(_))
+}
+
+fn begins(effect: &Effect) -> bool {
+    use Effect::{Intend, Introspect, Keep, Reread, Save, Spend};
+    matches!(effect, Intend | Spend | Keep | Introspect | Reread | Save)
 }
 
 proptest! {
-    /// Whatever happens in whatever order: never two requests in flight (I2), never a publish
-    /// of a token that is held back (I3), no wake-up that could spin, and an end only by the
-    /// doors of I5.
+    /// Whatever happens in whatever order: never two things under way (I2), nothing spent without a
+    /// durable intent (I4), nothing published that is not kept, or saved where it was replaced (I3), no
+    /// wake-up that could spin, and an end only by the doors of I5.
     #[test]
-    fn i2_i3_i5_hold_for_any_sequence_of_events(events in prop::collection::vec(any_event(), 1..200)) {
-        let mut story = Story::begin();
-        let mut in_flight = 0;
-        let mut asked = story.portal.generation;
+    fn i2_i3_i4_i5_hold_for_any_sequence_of_events(
+        events in prop::collection::vec((0_u64..2000, 0..EVENTS), 1..300), may_rotate: bool, belief in 0_u8..3,
+    ) {
+        let belief = [Belief::Own, Belief::Unclear, Belief::Common][usize::from(belief)];
+        let mut story = Story { may_rotate, belief, ..Story::begin() };
         for (pass, kind) in events {
             story.now = story.now + Duration::from_secs(pass);
-            let generation = asked;
-            let token = TokenLife::new(story.now, LIFE);
-            let facts = Facts::default();
-            let outcome = match kind {
-                0 | 1 => { story.event(Event::Woke); None }
-                2 => { story.event(Event::Wanted); None }
-                3 => { story.event(Event::RecordChanged); None }
-                4 => { story.event(Event::RecordUnusable); None }
-                5 => Some(Outcome::Refreshed { token, rotated: false, facts }),
-                6 => Some(Outcome::Refreshed { token, rotated: true, facts }),
-                7 => Some(Outcome::RefreshRefused { class: RefusalClass::GrantRefused, retry_after: None }),
-                8 => Some(Outcome::RefreshRefused { class: RefusalClass::AppRefused, retry_after: None }),
-                9 => Some(Outcome::RefreshRefused { class: RefusalClass::Outage, retry_after: None }),
-                10 => Some(Outcome::Saved),
-                11 => Some(Outcome::SaveConflict),
-                12 => Some(Outcome::SaveFailed),
-                13 => Some(Outcome::Reread(Reread::Same)),
-                14 => Some(Outcome::Reread(Reread::Newer)),
-                15 => Some(Outcome::Reread(Reread::Failed)),
-                16 => Some(Outcome::IntrospectedActive(facts)),
-                17 => Some(Outcome::IntrospectedInactive),
-                _ => Some(Outcome::IntrospectionRefused { class: RefusalClass::AppRefused, retry_after: None }),
-            };
             let before = story.portal.clone();
-            if let Some(outcome) = outcome {
-                // An outcome can only come back while something is in flight.
-                if in_flight == 0 { continue; }
-                story.event(Event::Done { generation, outcome });
-                let settled = !matches!(story.portal.phase, Phase::Refreshing | Phase::Saving | Phase::Rereading(_) | Phase::Introspecting(_));
-                if settled { in_flight = 0; } else if story.portal != before { in_flight = 1; }
-                prop_assert!(story.portal.superseded.is_none() || in_flight == 1);
-                if story.effects.contains(&Effect::Open(Cause::Ended(End::Revoked))) {
-                    let doors = matches!((before.phase, outcome),
-                        (Phase::Introspecting(Doubt::Refused(_)), Outcome::IntrospectedInactive)
-                        | (Phase::Rereading(Doubt::Inactive), Outcome::Reread(Reread::Same)));
-                    prop_assert!(doors, "{before:?} {outcome:?}");
-                }
-            } else {
-                let sends = story.effects.iter().filter(|e| matches!(e, Effect::Refresh | Effect::Introspect | Effect::Save | Effect::Reread)).count();
-                prop_assert!(sends == 0 || in_flight == 0, "two in flight: {before:?}");
-                if sends > 0 { in_flight = 1; asked = story.portal.generation; }
+            let event = any_event(kind, &before, story.now);
+            // An outcome can only come back while something is under way.
+            if matches!(event, Event::Done { .. }) && !is_under_way(before.phase) { continue; }
+            let effects = story.one(event);
+            let after = &story.portal;
+            prop_assert!(effects.iter().filter(|effect| begins(effect)).count() <= 1, "{before:?} {event:?}");
+            let of_this = matches!(event, Event::Done { .. }) && before.superseded.is_none();
+            if effects.iter().any(begins) {
+                prop_assert!(!is_under_way(before.phase) || of_this, "beside what is under way: {before:?} {event:?}");
+                let shut_away = matches!(after.phase, Phase::Ended(End::WrongPortal));
+                prop_assert!(is_under_way(after.phase) || shut_away, "{after:?}");
             }
-            if story.effects.contains(&Effect::Save) {
-                prop_assert!(!story.effects.contains(&Effect::Publish), "published before saved");
+            if effects.contains(&Effect::Spend) {
+                prop_assert_eq!(before.phase, Phase::Intending);
+                let durable = matches!(event, Event::Done { outcome: Outcome::Intended(true), .. });
+                prop_assert!(durable || !may_rotate, "spent without an intent");
             }
-            prop_assert!(story.portal.phase != Phase::Resting || story.portal.held.is_none());
+            if effects.contains(&Effect::Intend) {
+                prop_assert!(!(before.in_doubt && may_rotate), "spent twice: {before:?}");
+            }
+            if effects.contains(&Effect::Publish) {
+                let kept = matches!(before.phase, Phase::Keeping { rotated: false, .. });
+                let saved = before.phase == Phase::Saving || before.phase == Phase::Rereading(Doubt::Conflict);
+                prop_assert!(kept || saved, "{before:?}");
+            }
+            let ended = effects.iter().find_map(|effect| match effect { Effect::Open(Cause::Ended(end)) => Some(*end), _ => None });
+            if let Some(end @ (End::Revoked | End::NeverWorked | End::Lost | End::Unavailable)) = ended {
+                prop_assert_eq!(belief, Belief::Own);
+                prop_assert_eq!(end == End::Revoked, before.proven && !before.in_doubt && end != End::Unavailable);
+                let Event::Done { outcome, .. } = event else { panic!("{event:?}") };
+                let doors = match outcome {
+                    Outcome::IntrospectedInactive => matches!(before.phase, Phase::Introspecting(Doubt::Refused(_))),
+                    Outcome::Reread(Reread::Same) => matches!(before.phase, Phase::Rereading(
+                        Doubt::Inactive | Doubt::Spent | Doubt::Refused(RefusalClass::PortalUnavailable)
+                    )),
+                    _ => false,
+                };
+                let often = matches!((before.phase, outcome),
+                    (Phase::Introspecting(Doubt::Refused(_)), Outcome::IntrospectionRefused { .. })) && before.failures + 1 >= doubt::REFUSALS_BELIEVED;
+                prop_assert!(doors || often, "{before:?} {outcome:?}");
+            }
+            prop_assert!(after.phase != Phase::Resting || after.held.is_none());
+            prop_assert!(after.superseded.is_none() || !matches!(after.phase, Phase::Resting | Phase::Ended(_)));
+            if let Some(wakes) = after.wakes().filter(|_| after.failures > 0 && event == Event::Woke) {
+                prop_assert!(wakes > story.now || is_under_way(after.phase) || after.phase == Phase::Queued, "it would spin: {after:?}");
+            }
+            if let Some(token) = after.token {
+                prop_assert!(!after.serves(token.expires, Duration::ZERO), "I1");
+            }
         }
+    }
+
+    /// A wish, a timer or a change that comes at the wrong moment changes nothing that is under way.
+    #[test]
+    fn every_pair_of_phase_and_event_is_decided(kinds in prop::collection::vec(0..EVENTS, 0..40), last in 0..EVENTS) {
+        let mut story = Story::begin();
+        for kind in kinds {
+            let event = any_event(kind, &story.portal, story.now);
+            story.one(event);
+            story.now = story.now + Duration::from_secs(7);
+        }
+        let before = story.portal.clone();
+        let late = Event::Done { generation: Generation(before.generation.0 + 7), outcome: Outcome::Saved };
+        let effects = story.one(late);
+        prop_assert!(before.superseded.is_some() || (effects.is_empty() && story.portal == before), "a stray report");
+        story.portal = before.clone();
+        story.one(any_event(last, &before, story.now));
+        prop_assert!(story.portal.generation >= before.generation);
     }
 }
 
 #[test]
 fn a_grant_is_introspected_before_it_is_spent_for_the_first_time() {
-    let policy = RefreshPolicy::default();
-    let context = Context {
-        now: at(0),
-        portal: PortalId::new(4711).unwrap(),
-        policy: &policy,
-        validate_every: Duration::from_secs(3600),
-        warm: true,
-        introspect_first: true,
-        chance: 0.0,
+    let mut story = Story { introspect_first: true, ..Story::begin() };
+    story.portal.validation_due = at(0);
+    let loaded = story.portal.clone();
+    assert_eq!(story.event(Event::Woke).effects, ASKED);
+    story.done(Outcome::IntrospectedActive(Facts::default()));
+    assert!(story.effects.contains(&Effect::NoteProven));
+    assert_eq!(story.event(Event::Woke).effects, SENT);
+    story.portal = loaded;
+    assert_eq!(story.event(Event::Wanted).effects, SENT, "a caller need not wait");
+}
+
+#[test]
+fn i4_without_a_durable_intent_nothing_is_spent_while_a_spend_may_replace_something() {
+    let mut story = Story::begin();
+    assert_eq!(story.one(Event::Woke), [Effect::QueueRefresh]);
+    assert_eq!(story.one(Event::Turn), [Effect::Intend]);
+    let not_kept = |story: &Story| Event::Done {
+        generation: story.portal.generation,
+        outcome: Outcome::Intended(false),
     };
-    let loaded = Portal::loaded(at(0), at(0));
-    let (asked, effects) = step(&loaded, &Event::Woke, &context);
-    assert_eq!(effects, [Effect::Introspect]);
-    let outcome = Outcome::IntrospectedActive(Facts::default());
-    let (proven, _) =
-        step(&asked, &Event::Done { generation: asked.generation, outcome }, &context);
-    assert_eq!(step(&proven, &Event::Woke, &context).1, [Effect::Refresh]);
-    assert_eq!(
-        step(&loaded, &Event::Wanted, &context).1,
-        [Effect::Refresh],
-        "a caller need not wait"
-    );
+    let event = not_kept(&story);
+    assert_eq!(story.one(event), [Effect::CloseIntent]);
+    assert!(story.portal.wakes().unwrap() >= story.now + Duration::from_secs(4));
+    story.now = story.portal.wakes().unwrap();
+    story.may_rotate = false;
+    story.one(Event::Woke);
+    story.one(Event::Turn);
+    let event = not_kept(&story);
+    assert_eq!(story.one(event), [Effect::Spend], "a provider that keeps tokens loses none");
+}
+
+#[test]
+fn i4_a_grant_in_doubt_is_asked_about_before_it_is_spent_again() {
+    for by_crash in [true, false] {
+        let mut story = Story::live();
+        if by_crash {
+            story = Story::begin();
+            let in_doubt = Some(Duration::from_secs(9));
+            story.one(Event::Found(Found { in_doubt, proven: true, ..Found::default() }));
+            assert_eq!(story.event(Event::Wanted).effects, [], "it may arrive still");
+            assert_eq!(story.portal.wakes(), Some(at(6)));
+            story.wake();
+        } else {
+            story.wake().refused(RefusalClass::AnswerLost).wake();
+        }
+        assert_eq!(story.effects, ASKED);
+        let asked = story.portal.clone();
+        story.done(Outcome::IntrospectedActive(Facts::default()));
+        assert!(story.effects.ends_with(&SENT) && !story.portal.in_doubt, "{:?}", story.effects);
+        story.portal = asked.clone();
+        story.done(Outcome::IntrospectedInactive).done(Outcome::Reread(Reread::Same));
+        assert_eq!((story.portal.ended(), story.state()), (Some(End::Lost), PortalState::Revoked));
+        story.portal = asked.clone();
+        story.done(Outcome::IntrospectedInactive).done(Outcome::Reread(Reread::Newer));
+        assert_eq!(story.event(Event::Woke).effects, SENT, "a newer grant is not in doubt");
+        story.portal = asked;
+        story
+            .done(Outcome::IntrospectionRefused { class: RefusalClass::Outage, retry_after: None });
+        assert_eq!(story.wake().effects, ASKED, "asked again, not spent");
+    }
+}
+
+#[test]
+fn i4_a_provider_that_keeps_tokens_leaves_no_doubt() {
+    let mut story = Story { may_rotate: false, ..Story::live() };
+    story.wake().refused(RefusalClass::AnswerLost);
+    assert_eq!(story.wake().effects, SENT);
+}
+
+#[test]
+fn i3_what_a_start_finds_is_served_and_stored() {
+    let mut story = Story::begin();
+    let token = TokenLife::new(at(0), LIFE);
+    let found = Found { token: Some(token), proven: true, unsaved: true, ..Found::default() };
+    assert_eq!(story.one(Event::Found(found)), [Effect::Publish]);
+    assert_eq!(story.state(), PortalState::Unsaved);
+    assert!(story.portal.serves(story.now, Duration::from_secs(120)));
+    assert_eq!(story.wake().effects, [Effect::Save]);
+    story.done(Outcome::Saved);
+    assert_eq!(story.state(), PortalState::Live);
+    assert!(story.portal.wakes().unwrap() > at(300), "no refresh is spent on a token that lives");
+}
+
+#[test]
+fn a_grant_that_never_worked_is_told_apart_from_one_that_was_revoked() {
+    let mut story = Story::begin();
+    story.event(Event::Woke).refused(RefusalClass::GrantRefused);
+    story.done(Outcome::Reread(Reread::Same)).done(Outcome::IntrospectedInactive);
+    assert_eq!(story.portal.ended(), Some(End::NeverWorked));
+    assert_eq!(story.state(), PortalState::Mismatched);
+    let mut story = Story::begin();
+    story.one(Event::Found(Found { proven: true, ..Found::default() }));
+    story.event(Event::Woke).refused(RefusalClass::GrantRefused);
+    story.done(Outcome::Reread(Reread::Same)).done(Outcome::IntrospectedInactive);
+    assert_eq!(story.state(), PortalState::Revoked, "it worked before the restart");
+}
+
+#[test]
+fn i6_a_refusal_that_may_be_everybody_s_is_not_believed_of_one() {
+    for (belief, effect) in
+        [(Belief::Unclear, Effect::SecondOpinion), (Belief::Common, Effect::Suspect)]
+    {
+        let mut story = Story { belief, ..Story::live() };
+        for _ in 0..5 {
+            story.wake().refused(RefusalClass::GrantRefused).done(Outcome::Reread(Reread::Same));
+            story.done(Outcome::IntrospectedInactive);
+            assert_eq!(story.effects, [Effect::AppAccepted, effect]);
+            assert_eq!((story.state(), story.portal.failures), (PortalState::Live, 0));
+        }
+        story.belief = Belief::Own;
+        story.wake().refused(RefusalClass::GrantRefused).done(Outcome::Reread(Reread::Same));
+        assert_eq!(story.done(Outcome::IntrospectedInactive).state(), PortalState::Revoked);
+    }
+}
+
+#[test]
+fn i6_a_second_opinion_is_a_question_and_disturbs_nothing_that_is_under_way() {
+    let mut story = Story::live();
+    assert_eq!(story.event(Event::Ask).effects, ASKED);
+    assert_eq!(story.one(Event::Ask), []);
+    story.done(Outcome::IntrospectedActive(Facts::default()));
+    assert!(story.effects.contains(&Effect::GrantAccepted));
+    assert_eq!(story.state(), PortalState::Live);
+}
+
+#[test]
+fn a_paused_portal_is_left_alone_until_it_is_let_go_on() {
+    let mut story = Story::live();
+    story.event(Event::Pause(true));
+    assert_eq!((story.state(), story.portal.wakes()), (PortalState::Paused, None));
+    for event in [Event::Woke, Event::Wanted, Event::Ask] {
+        assert_eq!(story.event(event).effects, [], "{event:?}");
+    }
+    story.event(Event::Pause(false));
+    assert_eq!(story.state(), PortalState::Live);
+    assert!(story.portal.wakes().is_some());
+}
+
+#[test]
+fn i3_a_paused_portal_s_new_refresh_token_is_stored_all_the_same() {
+    let mut story = Story::begin();
+    story.event(Event::Woke).event(Event::Pause(true));
+    story.refreshed(true).done(Outcome::SaveFailed);
+    assert_eq!(story.state(), PortalState::Paused);
+    assert_eq!(story.wake().effects, [Effect::Save]);
 }
 
 #[test]
@@ -488,8 +729,9 @@ fn i8_a_429_to_a_question_slows_everybody_down() {
 #[test]
 fn what_was_queued_and_not_sent_leaves_the_portal_free_for_a_newer_record() {
     let mut story = Story::live();
-    story.wake();
+    story.now = story.portal.wakes().unwrap();
+    assert_eq!(story.one(Event::Woke), [Effect::QueueRefresh]);
     assert_eq!(story.event(Event::NotSent).effects, []);
     story.event(Event::RecordChanged);
-    assert_eq!(story.event(Event::Woke).effects, [Effect::Refresh]);
+    assert_eq!(story.event(Event::Woke).effects, SENT);
 }

@@ -9,7 +9,7 @@ use redb::{
 };
 use zeroize::Zeroizing;
 
-use super::key::{SealingKey, draft_beside, keep};
+use crate::sealing::{SealingKey, draft_beside, keep_unless_there};
 
 /// Record name to version and sealed value.
 const RECORDS: TableDefinition<'_, &str, (u64, &[u8])> = TableDefinition::new("records");
@@ -91,7 +91,7 @@ pub(super) fn create(path: &Path, key: &SealingKey) -> Result<(), Fault> {
     change.open_table(KEY_CHECK)?.insert((), check.as_slice())?;
     change.commit()?;
     drop(database);
-    keep(draft, path).map_err(Fault::Io)
+    keep_unless_there(draft, path).map_err(Fault::Io)
 }
 
 /// The names of all records.

@@ -6,18 +6,17 @@ use std::{io, path::PathBuf, sync::Arc, time::Duration};
 use async_trait::async_trait;
 use tokio::{sync::Mutex, task};
 
-use self::{
-    database::{Fault, Found, NotMade, Wanted},
-    key::SealingKey,
-};
+use self::database::{Fault, Found, NotMade, Wanted};
 use super::{
     CredentialStore, Expected, Key, Listing, Record, StoreError, StoreErrorKind, Stored, Version,
     conflict, enrol, record::corrupt, sort_names,
 };
-use crate::portal::PortalId;
+use crate::{
+    portal::PortalId,
+    sealing::{KeyFault, SealingKey},
+};
 
 mod database;
-mod key;
 
 /// How often, and how far apart, a file that another process has open is tried: five seconds in all.
 const TRIES: u32 = 250;
@@ -116,6 +115,20 @@ impl FileStore {
         let found = self.on_file(move |inner| Ok(database::read(&inner.path, &inner.key, &names)?));
         let found = found.await.map_err(|error| self.0.not_made(None, error))?;
         Ok(keys.into_iter().zip(found).map(|(key, found)| stored(key, found)).collect())
+    }
+}
+
+impl From<KeyFault> for StoreError {
+    fn from(fault: KeyFault) -> Self {
+        let kind =
+            if fault.is_refusal() { StoreErrorKind::Denied } else { StoreErrorKind::Misconfigured };
+        let error = Self::new(kind, fault.to_string(), fault.hint());
+        match fault {
+            KeyFault::Unreadable { source, .. } | KeyFault::NotMade { source, .. } => {
+                error.because(source)
+            }
+            _ => error,
+        }
     }
 }
 

@@ -2,7 +2,6 @@
 //! random credentials, and stopped by its own process id, however the test ends.
 
 pub(crate) mod canary;
-pub(crate) mod memory;
 pub(crate) mod moto;
 pub(crate) mod openbao;
 pub(crate) mod program;

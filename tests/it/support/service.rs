@@ -336,8 +336,9 @@ impl Alerts {
 
     /// Waits for the first notice of this kind and change.
     pub(crate) async fn wait_for(&self, kind: &str, change: &str) -> Value {
-        eventually(&format!("{kind} {change}"), || async { !self.of(kind, change).is_empty() })
-            .await;
+        let told = || async { !self.of(kind, change).is_empty() };
+        let came = tokio::time::timeout(PATIENCE, until(told)).await;
+        assert!(came.is_ok(), "{kind} is not {change}; what was told: {:#?}", self.all());
         self.of(kind, change).remove(0)
     }
 }
@@ -348,13 +349,14 @@ async fn take(State(alerts): State<Alerts>, headers: HeaderMap, body: String) {
 
 /// Waits, within limits, until `holds`.
 pub(crate) async fn eventually<F: Future<Output = bool>>(what: &str, holds: impl Fn() -> F) {
-    let trying = async {
-        while !holds().await {
-            tokio::time::sleep(Duration::from_millis(20)).await;
-        }
-    };
-    let held = tokio::time::timeout(PATIENCE, trying).await;
+    let held = tokio::time::timeout(PATIENCE, until(holds)).await;
     assert!(held.is_ok(), "it does not come about: {what}");
+}
+
+async fn until<F: Future<Output = bool>>(holds: impl Fn() -> F) {
+    while !holds().await {
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
 }
 
 /// A file with this content, which only its owner may read.

@@ -1,0 +1,139 @@
+//! How an engine begins: with what the store holds, what the journal knows, or what is left of both.
+
+use std::{collections::VecDeque, sync::Arc};
+
+use tokio::{
+    sync::{Semaphore, mpsc},
+    task::JoinSet,
+};
+
+use super::{
+    AT_STORE, Alerting, Engine, Metrics, Running, Settings, World,
+    chance::Chance,
+    load::{Loaded, Start},
+    portals::Portals,
+    queue::Queue,
+    run::{RETRY_SHARE, WAITING},
+    upkeep::{Probing, Reload},
+    view::{Health, Overall, View},
+};
+use crate::{
+    incident::Book,
+    journal::Recovered,
+    lifecycle::{
+        App, Budget, Crowd, Rate, RefreshMode, Step, budget::USUAL_LIFE, schedule::Pace, step,
+    },
+    portal::PortalId,
+};
+
+impl Engine {
+    /// An engine over what was found; it does nothing until [`Engine::run`].
+    #[must_use]
+    pub fn new(
+        world: World,
+        settings: Settings,
+        start: impl Into<Start>,
+        alerting: Alerting,
+        metrics: Arc<Metrics>,
+    ) -> (Self, Running) {
+        let Start { loaded, recovered } = start.into();
+        let Recovered { mut trails, provider, .. } = recovered;
+        if loaded.is_none() {
+            // Their records were gone when the store could still be read.
+            trails.retain(|_, trail| trail.gone.is_none());
+        }
+        let (sender, commands) = mpsc::channel(WAITING);
+        let now = world.clock.boot();
+        let without_store = loaded.is_none();
+        let (pair, records, strays) = match loaded {
+            Some(Loaded { pair, portals, strays }) => (Some(pair), portals, strays),
+            None => (None, Vec::new(), Vec::new()),
+        };
+        let rate = Rate::new(settings.max_requests_per_second, provider.rate, now);
+        let overall = Overall {
+            app: App::Unproven,
+            incidents: Vec::new(),
+            store: Health::new(world.store.kind()),
+            hubspot: Health::new(world.endpoint.kind()),
+            mode: settings.refresh.mode,
+            budget: Budget {
+                per_second: rate.sustained(now),
+                ceiling: settings.max_requests_per_second,
+                portals: 0,
+                recent: 0,
+                life: USUAL_LIFE,
+                at: settings.refresh.at,
+            },
+            without_store,
+            strays,
+            records_read: (!without_store).then(|| world.clock.wall_at(now)),
+            reload_refused: None,
+        };
+        let view = Arc::new(View::new(overall.clone()));
+        let mut engine = Self {
+            book: Book::new(settings.app.clone()),
+            pair,
+            app: App::Unproven,
+            crowd: Crowd::default(),
+            rotation: provider.rotation,
+            life: USUAL_LIFE,
+            rules: step,
+            trails,
+            portals: Portals::default(),
+            queue: Queue::default(),
+            soon: VecDeque::new(),
+            tasks: JoinSet::new(),
+            store_permits: Arc::new(Semaphore::new(AT_STORE)),
+            overall_changed: true,
+            portals_changed: true,
+            pace: Pace::per_second(rate.at(now)),
+            retry_pace: Pace::per_second(rate.at(now) * RETRY_SHARE),
+            rate,
+            mode: RefreshMode::Auto,
+            budget_due: now,
+            outage_probe: now,
+            at_hubspot: 0,
+            commands,
+            reload: Reload {
+                due: if without_store { now } else { now + settings.validate.every },
+                running: false,
+                again: false,
+                waiting: Vec::new(),
+            },
+            probing: Probing::No,
+            end: None,
+            hubspot_failing_since: None,
+            draining: false,
+            intending: 0,
+            stepping: false,
+            chance: Chance::seeded(),
+            view: Arc::clone(&view),
+            overall,
+            world,
+            settings,
+            metrics,
+            alerting,
+            former_alerting: Vec::new(),
+        };
+        if without_store {
+            let known: Vec<PortalId> = engine.trails.keys().copied().collect();
+            for portal in known {
+                engine.begin_with(portal, None);
+            }
+        } else {
+            engine.take_records(records, None);
+        }
+        engine.publish_portals();
+        engine.publish();
+        (engine, Running { view, commands: sender })
+    }
+
+    /// The same under other rules and with jitter that repeats itself: for simulations, which must give
+    /// the same history twice, and whose judge is tried with rules that are wrong.
+    #[must_use]
+    pub fn simulated(mut self, rules: Step, seed: u64) -> Self {
+        self.rules = rules;
+        self.chance = Chance::of(seed);
+        self
+    }
+}

@@ -1,0 +1,218 @@
+//! Records as they are read: at start, on schedule, in doubt. Says which grants come, go, and change
+//! under us; above all what is in the store and what is not (I13).
+
+use std::{collections::BTreeSet, sync::Arc};
+
+use super::{
+    Engine,
+    load::{Portals as Records, StoredGrant},
+    portals::{Relation, Stamps},
+    work::limited,
+};
+use crate::{
+    incident::Kind,
+    journal::Entry as Line,
+    lifecycle::{End, Event, Found, Generation, Outcome, Reread},
+    portal::PortalId,
+    store::{StoreError, StoreErrorKind},
+    time::Stamp,
+};
+
+/// The store does not have the newest refresh token (any more).
+const SAVE_AGAIN: Event = Event::Found(Found {
+    token: None,
+    proven: false,
+    unsaved: true,
+    in_doubt: None,
+    paused: false,
+});
+
+impl Engine {
+    /// A portal that was not there, with what the journal knows of it.
+    pub(super) fn begin_with(&mut self, portal: PortalId, stored: Option<StoredGrant>) {
+        self.portals.insert(portal, stored, self.world.clock.boot());
+        let Some(trail) = self.trails.remove(&portal) else { return };
+        let Some(entry) = self.portals.get_mut(portal) else { return };
+        let found = entry.adopt(trail, &*self.world.clock);
+        if found.in_doubt.is_some() {
+            tracing::warn!(%portal, "an earlier process was about to refresh this grant, or did, and did not see the answer");
+        }
+        if found.unsaved {
+            tracing::warn!(%portal, "the journal holds a newer refresh token than the store; it is stored now");
+        }
+        self.step(portal, Event::Found(found));
+    }
+
+    /// A portal whose record can't be used, or was not to be had. With a grant in the journal it goes on.
+    pub(super) fn begin_without(&mut self, portal: PortalId, error: &StoreError) {
+        let in_journal = self.trails.get(&portal).is_some_and(|trail| trail.newest.is_some());
+        match error.kind {
+            StoreErrorKind::Corrupt => {
+                self.begin_with(portal, None);
+                self.unusable(portal, error);
+            }
+            StoreErrorKind::Unreachable | StoreErrorKind::Denied if in_journal => {
+                self.begin_with(portal, None);
+            }
+            // Deleted since it was listed, or not to be had: the next reading will show.
+            _ => {}
+        }
+    }
+
+    pub(super) fn forget_in_journal(&mut self, portal: PortalId) {
+        self.trails.remove(&portal);
+        let at = Stamp::of(self.world.clock.boot(), &*self.world.clock);
+        self.world.journal.note(Line::Forgotten { portal, at });
+    }
+
+    pub(super) fn reread(
+        &mut self,
+        portal: PortalId,
+        generation: Generation,
+        result: Result<StoredGrant, StoreError>,
+    ) {
+        let reread = match result {
+            Ok(stored) => match self.in_use(portal, generation) {
+                Some(entry) => {
+                    let relation = entry.take_over(stored);
+                    self.mended(portal);
+                    match relation {
+                        Relation::InUse => Reread::Same,
+                        Relation::Behind => {
+                            self.soon.push_back((portal, SAVE_AGAIN));
+                            Reread::Same
+                        }
+                        Relation::Other => Reread::Newer,
+                    }
+                }
+                None => Reread::Failed,
+            },
+            Err(error) if error.kind == StoreErrorKind::Missing => return self.forget(portal),
+            Err(error) if error.kind == StoreErrorKind::Corrupt => {
+                self.unusable(portal, &error);
+                Reread::Failed
+            }
+            Err(_) => Reread::Failed,
+        };
+        self.step(portal, Event::Done { generation, outcome: Outcome::Reread(reread) });
+    }
+
+    /// A whole reading of the store. Without `stamps` it is the first.
+    pub(super) fn take_records(&mut self, records: Records, stamps: Option<&Stamps>) {
+        let before = self.portals.ids();
+        let met: BTreeSet<PortalId> = records.iter().map(|(id, _)| *id).collect();
+        for (portal, result) in records {
+            let stamp = stamps.and_then(|stamps| stamps.get(&portal)).copied().unwrap_or_default();
+            self.consider(portal, stamp, result);
+        }
+        for gone in before.into_iter().filter(|id| !met.contains(id)) {
+            if self.portals.rests(gone) {
+                self.forget(gone);
+            } else if let Some(entry) = self.portals.get_mut(gone) {
+                entry.look_again = true;
+            }
+        }
+        // Records that the journal remembers and the store no longer has.
+        let lost: Vec<PortalId> =
+            self.trails.keys().filter(|portal| !met.contains(portal)).copied().collect();
+        for portal in lost {
+            self.forget_in_journal(portal);
+        }
+        self.publish_portals();
+    }
+
+    /// One record as read, begun when the portal's stamp was `stamp`.
+    pub(super) fn consider(
+        &mut self,
+        portal: PortalId,
+        stamp: u64,
+        result: Result<StoredGrant, StoreError>,
+    ) {
+        if self.portals.get(portal).is_none() {
+            match result {
+                Ok(stored) => self.begin_with(portal, Some(stored)),
+                Err(error) => self.begin_without(portal, &error),
+            }
+            return self.publish_portals();
+        }
+        // What only waits to be sent is taken back: the record may name another grant by now.
+        if self.queue.remove(portal) {
+            self.step(portal, Event::NotSent);
+        }
+        let Some(entry) = self.portals.get(portal) else { return };
+        // A reading that began before our own last write, or while something is in flight, may be
+        // older than what we know.
+        if entry.stamp != stamp || !self.portals.rests(portal) {
+            if let Some(entry) = self.portals.get_mut(portal) {
+                entry.look_again = true;
+            }
+            return;
+        }
+        match result {
+            Ok(stored) => {
+                let unusable = entry.portal.ended() == Some(End::Unusable);
+                let Some(entry) = self.portals.get_mut(portal) else { return };
+                let relation = entry.take_over(stored);
+                self.mended(portal);
+                if relation == Relation::Other || unusable {
+                    tracing::info!(%portal, "the record holds another grant; it is used from now on");
+                    self.step(portal, Event::RecordChanged);
+                } else if relation == Relation::Behind {
+                    tracing::warn!(%portal, "the record holds a refresh token that HubSpot has replaced since; the newer one is stored again");
+                    self.step(portal, SAVE_AGAIN);
+                }
+            }
+            Err(error) if error.kind == StoreErrorKind::Missing => self.forget(portal),
+            Err(error) if error.kind == StoreErrorKind::Corrupt => self.unusable(portal, &error),
+            Err(_) => {}
+        }
+    }
+
+    /// The record is spoilt. A grant in memory goes on, above all one that the store does not have
+    /// yet; without one there is nothing to go on with.
+    fn unusable(&mut self, portal: PortalId, error: &StoreError) {
+        tracing::warn!(%portal, %error, hint = %error.hint, "the record can't be used");
+        if let Some(entry) = self.portals.get_mut(portal).filter(|e| e.refresh_token().is_some()) {
+            entry.unusable = true;
+            let reason = End::Unusable.reason();
+            self.tell_open(Kind::GrantMismatched, Some(portal), Some(reason));
+            return;
+        }
+        let ended = self.portals.get(portal).and_then(|entry| entry.portal.ended());
+        if ended != Some(End::Unusable) {
+            self.step(portal, Event::RecordUnusable);
+        }
+    }
+
+    /// A record that could not be used can be used again.
+    fn mended(&mut self, portal: PortalId) {
+        let Some(entry) = self.portals.get_mut(portal) else { return };
+        if std::mem::take(&mut entry.unusable) {
+            self.tell_close(Kind::GrantMismatched, Some(portal));
+        }
+    }
+
+    fn forget(&mut self, portal: PortalId) {
+        tracing::info!(%portal, "the record is gone; the portal is no longer served");
+        self.queue.remove(portal);
+        self.portals.remove(portal);
+        self.crowd.settled(portal);
+        self.forget_in_journal(portal);
+        for notice in self.book.forget(portal, self.world.clock.wall()) {
+            self.alerting.tell(&notice);
+        }
+        self.publish_portals();
+    }
+
+    /// Reads a record once more if a reading was passed over while something was in flight.
+    pub(super) fn look_again(&mut self, portal: PortalId) {
+        if !self.portals.rests(portal) {
+            return;
+        }
+        let Some(entry) = self.portals.get_mut(portal) else { return };
+        if std::mem::take(&mut entry.look_again) {
+            let work = self.world.clone().look(portal, entry.stamp);
+            self.tasks.spawn(limited(Arc::clone(&self.store_permits), work));
+        }
+    }
+}

@@ -1,0 +1,116 @@
+//! What can be written into the journal. Words only; serialised by `frame` alone, which seals them.
+
+use serde::{Deserialize, Serialize, Serializer};
+
+use super::trail::{Access, Trail};
+use crate::{
+    lifecycle::Rotation,
+    portal::PortalId,
+    secret::{AccessToken, Fingerprint, RefreshToken},
+    time::Stamp,
+};
+
+/// One thing to remember.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Entry {
+    /// A refresh token is about to be spent (I4).
+    Intent {
+        /// Whose.
+        portal: PortalId,
+        /// Which.
+        spent: Fingerprint,
+        /// When.
+        at: Stamp,
+    },
+    /// HubSpot answered a spend (I3). Closes the intent.
+    Answered {
+        /// Whose.
+        portal: PortalId,
+        /// With what.
+        answer: Answer,
+    },
+    /// A spend is known to have brought nothing. Closes the intent.
+    Refused {
+        /// Whose.
+        portal: PortalId,
+    },
+    /// The store has this refresh token.
+    Stored {
+        /// Whose.
+        portal: PortalId,
+        /// Which.
+        token: Fingerprint,
+    },
+    /// This grant is known to work under this app, though no answer of ours shows it.
+    Proven {
+        /// Whose.
+        portal: PortalId,
+        /// Which.
+        token: Fingerprint,
+    },
+    /// An operator paused the portal, or let it go on.
+    Paused {
+        /// Whose.
+        portal: PortalId,
+        /// Which of the two.
+        paused: bool,
+    },
+    /// The portal's record is gone.
+    Forgotten {
+        /// Whose.
+        portal: PortalId,
+        /// Since when.
+        at: Stamp,
+    },
+    /// What was learned of the provider.
+    Provider(Provider),
+    /// All that is known of one portal, in place of what was before.
+    Portal {
+        /// Whose.
+        portal: PortalId,
+        /// What.
+        trail: Trail,
+    },
+}
+
+/// What HubSpot answered a spend with.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct Answer {
+    /// The refresh token that was spent.
+    pub spent: Fingerprint,
+    /// The one that replaces it, if it does.
+    #[serde(default, skip_serializing_if = "Option::is_none", serialize_with = "refresh_token")]
+    pub refresh_token: Option<RefreshToken>,
+    /// The access token, if it is one that this portal may have.
+    pub access: Option<Access>,
+}
+
+/// What was learned of the provider, and is worth not learning again.
+#[derive(Debug, Clone, Copy, PartialEq, Default, Serialize, Deserialize)]
+pub struct Provider {
+    /// Whether it replaces refresh tokens.
+    pub rotation: Rotation,
+    /// The rate it bears, requests a second, if it ever asked to slow down.
+    pub rate: Option<f64>,
+}
+
+#[expect(clippy::ref_option, reason = "the form that serde calls")]
+pub(super) fn refresh_token<S: Serializer>(
+    token: &Option<RefreshToken>,
+    serializer: S,
+) -> Result<S::Ok, S::Error> {
+    match token {
+        // exposed: into a frame that is sealed before it leaves this room
+        Some(token) => serializer.serialize_some(token.expose()),
+        None => serializer.serialize_none(),
+    }
+}
+
+pub(super) fn access_token<S: Serializer>(
+    token: &AccessToken,
+    serializer: S,
+) -> Result<S::Ok, S::Error> {
+    // exposed: into a frame that is sealed before it leaves this room
+    serializer.serialize_str(token.expose())
+}

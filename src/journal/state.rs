@@ -1,0 +1,123 @@
+//! `state_dir` as configured: the folder, its key, and the journal in it, opened together.
+
+use std::{path::PathBuf, sync::Arc};
+
+use super::{Disk, Folder, FolderError, Journal, Keeper, OpenError, Recovered, open};
+use crate::{
+    portal::AppName,
+    sealing::{KeyFault, SealingKey},
+    time::Clock,
+};
+
+/// The key's name, where none is configured.
+const OWN_KEY: &str = "state.key";
+
+/// Where the journal is, and its key.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Settings {
+    /// The folder.
+    pub dir: PathBuf,
+    /// The key file; one is made in the folder if none is named.
+    pub key_file: Option<PathBuf>,
+}
+
+/// The journal can't be had.
+#[derive(Debug, thiserror::Error)]
+pub enum StateError {
+    /// The folder.
+    #[error(transparent)]
+    Folder(#[from] FolderError),
+    /// The key file.
+    #[error(transparent)]
+    Key(#[from] KeyFault),
+    /// There is no key file where there should be one.
+    #[error("there is no key file {}", file.display())]
+    NoKey {
+        /// Where.
+        file: PathBuf,
+        /// Whether it is the one we make ourselves.
+        own: bool,
+    },
+    /// The journal.
+    #[error(transparent)]
+    Open(#[from] OpenError),
+}
+
+impl StateError {
+    /// What to do about it, a sentence.
+    #[must_use]
+    pub fn hint(&self) -> String {
+        match self {
+            Self::Folder(error) => error.hint(),
+            Self::Key(fault) => fault.hint(),
+            Self::NoKey { own: true, .. } => {
+                "Put it back: without it nobody can open the journal beside it. Move both away only if you accept that what the journal holds and the store does not is lost.".to_owned()
+            }
+            Self::NoKey { own: false, .. } => {
+                "Let `state_key_file` name a file with 32 random bytes in base64, mode 0600 (`openssl rand -base64 32`), or leave it out.".to_owned()
+            }
+            Self::Open(error) => error.hint().to_owned(),
+        }
+    }
+}
+
+/// Opens the journal, making folder and key if there are none. Says so once where the key lies beside
+/// what it opens.
+///
+/// # Errors
+/// See [`StateError`].
+pub async fn open_state(
+    settings: &Settings,
+    app: &AppName,
+    clock: Arc<dyn Clock>,
+) -> Result<(Journal, Recovered, Keeper), StateError> {
+    let folder = Folder::open(&settings.dir)?;
+    let is_new = folder.list().await.map_err(OpenError::from)?.is_empty();
+    let file = settings.key_file.clone().unwrap_or_else(|| settings.dir.join(OWN_KEY));
+    let own = settings.key_file.is_none();
+    let mut key = SealingKey::read(&file)?;
+    if key.is_none() && own && is_new {
+        SealingKey::create(&file)?;
+        tracing::warn!(
+            file = %file.display(),
+            "made a key for state_dir in state_dir: whoever steals the disk has both; let state_key_file name one that is kept elsewhere"
+        );
+        key = SealingKey::read(&file)?;
+    }
+    let key = key.ok_or(StateError::NoKey { file, own })?;
+    Ok(open(Arc::new(folder), key, app, clock).await?)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::time::SystemClock;
+
+    async fn opened(settings: &Settings) -> Result<(), StateError> {
+        let app = AppName::parse("acme").unwrap();
+        open_state(settings, &app, Arc::new(SystemClock)).await.map(drop)
+    }
+
+    #[tokio::test]
+    async fn a_key_is_made_once_and_missed_when_it_is_gone() {
+        let dir = tempfile::tempdir().unwrap();
+        let settings = Settings { dir: dir.path().join("state"), key_file: None };
+        opened(&settings).await.unwrap();
+        opened(&settings).await.unwrap();
+        std::fs::remove_file(settings.dir.join(OWN_KEY)).unwrap();
+        let error = opened(&settings).await.unwrap_err();
+        assert!(matches!(error, StateError::NoKey { own: true, .. }), "{error:?}");
+        assert!(error.hint().contains("Put it back"), "{}", error.hint());
+    }
+
+    #[tokio::test]
+    async fn a_key_file_that_is_named_is_never_made() {
+        let dir = tempfile::tempdir().unwrap();
+        let key_file = dir.path().join("elsewhere.key");
+        let settings = Settings { dir: dir.path().join("state"), key_file: Some(key_file.clone()) };
+        let error = opened(&settings).await.unwrap_err();
+        assert!(matches!(error, StateError::NoKey { own: false, .. }), "{error:?}");
+        SealingKey::create(&key_file).unwrap();
+        opened(&settings).await.unwrap();
+    }
+}

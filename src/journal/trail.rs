@@ -1,0 +1,281 @@
+//! What the journal knows of one portal, as its entries add up. Pure.
+
+use std::{collections::BTreeMap, time::Duration};
+
+use serde::{Deserialize, Serialize};
+
+use super::entry::{Answer, Entry, Provider, access_token, refresh_token};
+use crate::{
+    portal::{PortalId, Scopes},
+    secret::{AccessToken, Fingerprint, RefreshToken},
+    time::{Clock, Stamp},
+};
+
+/// How long a refresh token is kept after the store has it: it is what heals a store that comes back
+/// from a backup without it (study `scale.md` 3.3).
+pub const KEPT_FOR: Duration = Duration::from_secs(24 * 3600);
+/// As many of a grant's earlier refresh tokens are remembered by name: a day's worth, and some.
+const ANCESTORS: usize = 96;
+
+/// What is known of one portal.
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Trail {
+    /// A spend whose outcome is not known.
+    pub intent: Option<Intent>,
+    /// The names of the grant's refresh tokens, oldest first. The last is the newest we know of.
+    pub lineage: Vec<Fingerprint>,
+    /// The newest refresh token, if HubSpot's answer to us brought it and it is not long since.
+    #[serde(skip_serializing_if = "Option::is_none", serialize_with = "refresh_token")]
+    pub newest: Option<RefreshToken>,
+    /// Whether the store is known to have the newest one.
+    pub stored: bool,
+    /// The newest access token.
+    pub access: Option<Access>,
+    /// The refresh token that is known to work, or to have worked, under this app.
+    pub proven: Option<Fingerprint>,
+    /// An operator paused the portal.
+    pub paused: bool,
+    /// The portal's record is gone, since then. If it comes back from a backup within a day, what is
+    /// known of its grant still counts.
+    pub gone: Option<Stamp>,
+}
+
+/// A spend that was begun.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Intent {
+    /// The refresh token.
+    pub spent: Fingerprint,
+    /// When.
+    pub at: Stamp,
+}
+
+/// An access token and when it was asked for.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct Access {
+    /// The token.
+    #[serde(serialize_with = "access_token")]
+    pub token: AccessToken,
+    /// When it was asked for.
+    pub issued: Stamp,
+    /// Its life from then.
+    pub expires_in: Duration,
+    /// Its scopes, if told.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub scopes: Option<Scopes>,
+}
+
+impl Trail {
+    fn answered(&mut self, answer: Answer) {
+        let Answer { spent, refresh_token, access } = answer;
+        self.gone = None;
+        self.intent = None;
+        if !self.lineage.contains(&spent) {
+            // A grant we had not seen: what was known of another says nothing of it.
+            self.lineage.clear();
+            self.lineage.push(spent);
+            self.newest = None;
+        }
+        if let Some(token) = refresh_token {
+            self.lineage.push(token.fingerprint());
+            let surplus = self.lineage.len().saturating_sub(ANCESTORS);
+            self.lineage.drain(..surplus);
+            self.newest = Some(token);
+            self.stored = false;
+        }
+        self.proven = self.lineage.last().copied();
+        self.access = access;
+    }
+
+    /// Drops what is old enough. A refresh token that the store is not known to have never is.
+    fn prune(&mut self, clock: &dyn Clock) {
+        let old = |access: &Access| access.issued.age(clock).is_none_or(|age| age.span > KEPT_FOR);
+        if self.access.as_ref().is_some_and(old) {
+            self.access = None;
+            if self.stored {
+                self.newest = None;
+            }
+        }
+    }
+}
+
+/// All portals' trails, and what was learned of the provider.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Trails {
+    pub(super) portals: BTreeMap<PortalId, Trail>,
+    pub(super) provider: Provider,
+}
+
+impl Trails {
+    /// Takes note of one entry.
+    pub(super) fn apply(&mut self, entry: Entry) {
+        match entry {
+            Entry::Intent { portal, spent, at } => {
+                let trail = self.of(portal);
+                (trail.intent, trail.gone) = (Some(Intent { spent, at }), None);
+            }
+            Entry::Answered { portal, answer } => self.of(portal).answered(answer),
+            Entry::Refused { portal } => self.of(portal).intent = None,
+            Entry::Stored { portal, token } => {
+                let trail = self.of(portal);
+                trail.stored |= trail.lineage.last() == Some(&token);
+            }
+            Entry::Proven { portal, token } => self.of(portal).proven = Some(token),
+            Entry::Paused { portal, paused } => self.of(portal).paused = paused,
+            Entry::Forgotten { portal, at } => {
+                // Of a portal of which nothing is known nothing need be remembered.
+                if let Some(trail) = self.portals.get_mut(&portal) {
+                    (trail.access, trail.gone, trail.paused) = (None, Some(at), false);
+                }
+            }
+            Entry::Provider(provider) => self.provider = provider,
+            Entry::Portal { portal, trail } => drop(self.portals.insert(portal, trail)),
+        }
+    }
+
+    fn of(&mut self, portal: PortalId) -> &mut Trail {
+        self.portals.entry(portal).or_default()
+    }
+
+    pub(super) fn prune(&mut self, clock: &dyn Clock) {
+        let old = |at: &Stamp| at.age(clock).is_none_or(|age| age.span > KEPT_FOR);
+        self.portals.retain(|_, trail| !trail.gone.as_ref().is_some_and(old));
+        for trail in self.portals.values_mut() {
+            trail.prune(clock);
+        }
+    }
+
+    /// Entries that add up to all of this.
+    pub(super) fn entries(&self) -> impl Iterator<Item = Entry> {
+        let portals = self.portals.iter();
+        let portals =
+            portals.map(|(id, trail)| Entry::Portal { portal: *id, trail: trail.clone() });
+        std::iter::once(Entry::Provider(self.provider)).chain(portals)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::time::SystemClock;
+
+    fn portal() -> PortalId {
+        PortalId::new(4711).unwrap()
+    }
+
+    fn token(text: &str) -> RefreshToken {
+        RefreshToken::parse(text).unwrap()
+    }
+
+    fn answer(spent: &str, new: Option<&str>) -> Entry {
+        let clock = SystemClock;
+        let answer = Answer {
+            spent: token(spent).fingerprint(),
+            refresh_token: new.map(token),
+            access: Some(Access {
+                token: AccessToken::parse("access").unwrap(),
+                issued: Stamp::of(clock.boot(), &clock),
+                expires_in: Duration::from_secs(1800),
+                scopes: None,
+            }),
+        };
+        Entry::Answered { portal: portal(), answer }
+    }
+
+    fn after(entries: Vec<Entry>) -> Trail {
+        let mut trails = Trails::default();
+        for entry in entries {
+            trails.apply(entry);
+        }
+        trails.portals.remove(&portal()).unwrap_or_default()
+    }
+
+    fn names(trail: &Trail) -> Vec<Fingerprint> {
+        trail.lineage.clone()
+    }
+
+    #[test]
+    fn i4_an_intent_stays_open_until_an_answer_or_a_refusal_closes_it() {
+        let intent = || {
+            let (spent, clock) = (token("a").fingerprint(), SystemClock);
+            Entry::Intent { portal: portal(), spent, at: Stamp::of(clock.boot(), &clock) }
+        };
+        assert!(after(vec![intent()]).intent.is_some());
+        assert_eq!(after(vec![intent(), answer("a", None)]).intent, None);
+        assert_eq!(after(vec![intent(), Entry::Refused { portal: portal() }]).intent, None);
+        assert!(after(vec![answer("a", None), intent()]).intent.is_some());
+    }
+
+    #[test]
+    fn i3_a_new_refresh_token_is_kept_until_the_store_is_known_to_have_it() {
+        let stored = |text| Entry::Stored { portal: portal(), token: token(text).fingerprint() };
+        let trail = after(vec![answer("a", Some("b"))]);
+        assert!(trail.newest.is_some_and(|newest| newest.same_as(&token("b"))) && !trail.stored);
+        assert!(after(vec![answer("a", Some("b")), stored("b")]).stored);
+        let late = after(vec![answer("a", Some("b")), answer("b", Some("c")), stored("b")]);
+        assert!(!late.stored, "an older one's mark says nothing of the newest");
+    }
+
+    #[test]
+    fn ancestors_are_known_by_name_and_another_grant_begins_anew() {
+        let of =
+            |texts: &[&str]| -> Vec<_> { texts.iter().map(|t| token(t).fingerprint()).collect() };
+        let grown = after(vec![answer("a", Some("b")), answer("b", Some("c")), answer("c", None)]);
+        assert_eq!(names(&grown), of(&["a", "b", "c"]));
+        let other = after(vec![answer("a", Some("b")), answer("x", None)]);
+        assert_eq!((names(&other), other.newest.is_none()), (of(&["x"]), true));
+        let many = (0..500).map(|n| answer(&format!("t{n}"), Some(&format!("t{}", n + 1))));
+        assert_eq!(after(many.collect()).lineage.len(), ANCESTORS);
+    }
+
+    #[test]
+    fn a_portal_that_is_forgotten_leaves_its_grant_s_names_for_a_day_and_then_nothing() {
+        let at = |seconds: u64| Later(Duration::from_secs(seconds));
+        let gone = Entry::Forgotten { portal: portal(), at: Stamp::of(at(0).boot(), &at(0)) };
+        let mut trails = Trails::default();
+        for entry in [answer("a", Some("b")), gone] {
+            trails.apply(entry);
+        }
+        trails.prune(&at(3600));
+        let trail = &trails.portals[&portal()];
+        assert!(trail.access.is_none() && trail.newest.is_some());
+        trails.prune(&at(25 * 3600));
+        assert!(trails.portals.is_empty());
+    }
+
+    #[test]
+    fn i3_a_refresh_token_that_the_store_does_not_have_outlives_its_day() {
+        let at = |hours: u64| Later(Duration::from_secs(hours * 3600));
+        let stored = Entry::Stored { portal: portal(), token: token("b").fingerprint() };
+        let mut trails = Trails::default();
+        trails.apply(answer("a", Some("b")));
+        trails.prune(&at(1000));
+        assert!(trails.portals[&portal()].newest.is_some());
+        trails.apply(stored);
+        trails.prune(&at(1000));
+        trails.apply(answer("b", None));
+        trails.apply(Entry::Stored { portal: portal(), token: token("b").fingerprint() });
+        trails.prune(&at(1));
+        assert!(trails.portals[&portal()].newest.is_some());
+        trails.prune(&at(1000));
+        assert!(trails.portals[&portal()].newest.is_none());
+    }
+
+    /// The machine's own clock, so much later.
+    #[derive(Debug)]
+    struct Later(Duration);
+
+    impl Clock for Later {
+        fn boot(&self) -> crate::time::BootTime {
+            SystemClock.boot() + self.0
+        }
+
+        fn wall(&self) -> jiff::Timestamp {
+            SystemClock.wall().checked_add(self.0).unwrap()
+        }
+
+        fn boot_id(&self) -> crate::time::BootId {
+            SystemClock.boot_id()
+        }
+    }
+}

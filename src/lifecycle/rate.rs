@@ -1,0 +1,176 @@
+//! How many requests a second HubSpot bears: never above the configured ceiling, less after a 429,
+//! slowly more while there is none (additive increase, multiplicative decrease). HubSpot publishes no
+//! figure for its OAuth endpoints (study `hubspot.md` 4.2), so it is learned. Pure.
+
+use std::time::Duration;
+
+use crate::time::BootTime;
+
+/// What is left of the rate after a 429.
+const DECREASE: f64 = 0.7;
+/// From nothing to the ceiling in so many seconds without a 429 …
+const CLIMB: f64 = 60.0;
+/// … and so much slower from nine tenths of the rate at which HubSpot last said no.
+const NEAR: f64 = 0.9;
+const NEAR_CLIMB: f64 = 600.0;
+/// The least of the ceiling that is left however often HubSpot says no.
+const LEAST: f64 = 0.02;
+/// 429s within this time are one: those in flight were sent at the rate that is being lowered.
+const ONE: Duration = Duration::from_secs(1);
+/// A 429 is remembered for so long when it comes to what the rate carries.
+const REMEMBERED: Duration = Duration::from_secs(1800);
+
+/// The rate in force, as it changes with time.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Rate {
+    ceiling: f64,
+    /// The rate at `since`; it climbs from there.
+    base: f64,
+    since: BootTime,
+    /// The rate at which HubSpot last said no.
+    limit: Option<f64>,
+    limited_at: BootTime,
+}
+
+impl Rate {
+    /// Starts at the ceiling, or below what was learned before: `limit` is the rate at which HubSpot
+    /// said no then.
+    #[must_use]
+    pub fn new(ceiling: f64, limit: Option<f64>, now: BootTime) -> Self {
+        let ceiling = if ceiling.is_finite() { ceiling.max(0.001) } else { 0.001 };
+        let limit = limit.filter(|limit| limit.is_finite() && *limit < ceiling);
+        let base = limit.map_or(ceiling, |limit| (limit * DECREASE).max(ceiling * LEAST));
+        Self { ceiling, base, since: now, limit, limited_at: now }
+    }
+
+    /// Requests a second at `now`.
+    #[must_use]
+    pub fn at(&self, now: BootTime) -> f64 {
+        let mut left = now.since(self.since).as_secs_f64();
+        let mut rate = self.base;
+        let near = self.limit.map_or(self.ceiling, |limit| (limit * NEAR).min(self.ceiling));
+        if rate < near {
+            let step = self.ceiling / CLIMB;
+            let climbing = ((near - rate) / step).min(left);
+            rate += climbing * step;
+            left -= climbing;
+        }
+        (rate + left * self.ceiling / NEAR_CLIMB).min(self.ceiling)
+    }
+
+    /// HubSpot said no.
+    #[must_use]
+    pub fn throttled(self, now: BootTime) -> Self {
+        if self.limit.is_some() && now.since(self.limited_at) < ONE {
+            return self;
+        }
+        let rate = self.at(now);
+        let base = (rate * DECREASE).max(self.ceiling * LEAST);
+        Self { base, since: now, limit: Some(rate), limited_at: now, ..self }
+    }
+
+    /// Goes on under another ceiling.
+    #[must_use]
+    pub fn under(self, ceiling: f64, now: BootTime) -> Self {
+        let (limit, limited_at) = (self.limit, self.limited_at);
+        Self { limited_at, ..Self::new(ceiling, limit, now) }
+    }
+
+    /// The rate at which HubSpot last said no, if it ever did.
+    #[must_use]
+    pub const fn limit(&self) -> Option<f64> {
+        self.limit
+    }
+
+    /// What can be counted on for long: the ceiling, or a cautious share of what HubSpot lately bore.
+    #[must_use]
+    pub fn sustained(&self, now: BootTime) -> f64 {
+        let recent = self.limit.filter(|_| now.since(self.limited_at) < REMEMBERED);
+        recent.map_or(self.ceiling, |limit| (limit * DECREASE).max(self.ceiling * LEAST))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn at(millis: u64) -> BootTime {
+        BootTime::new(Duration::from_millis(1_000_000 + millis))
+    }
+
+    #[test]
+    fn i8_a_429_takes_three_tenths_and_a_minute_without_brings_most_of_it_back() {
+        let rate = Rate::new(10.0, None, at(0));
+        assert!((rate.at(at(0)) - 10.0).abs() < 1e-9);
+        let less = rate.throttled(at(0));
+        assert!((less.at(at(0)) - 7.0).abs() < 1e-9);
+        assert!((less.at(at(6_000)) - 8.0).abs() < 1e-9, "a sixth of the ceiling in ten seconds");
+        assert!((less.at(at(12_000)) - 9.0).abs() < 1e-9);
+        assert!((less.at(at(72_000)) - 10.0).abs() < 1e-9, "near the limit it climbs slower");
+        assert!((less.at(at(900_000)) - 10.0).abs() < 1e-9, "and never above the ceiling");
+    }
+
+    #[test]
+    fn i8_the_429s_of_one_second_are_one() {
+        let rate = Rate::new(10.0, None, at(0)).throttled(at(0));
+        assert_eq!(rate.throttled(at(0)), rate);
+        assert_eq!(rate.throttled(at(999)), rate);
+        assert!(rate.throttled(at(1000)).at(at(1000)) < 5.1);
+    }
+
+    #[test]
+    fn i8_what_was_learned_before_a_restart_is_where_it_begins() {
+        let rate = Rate::new(100.0, Some(10.0), at(0));
+        assert!((rate.at(at(0)) - 7.0).abs() < 1e-9);
+        assert_eq!(Rate::new(5.0, Some(10.0), at(0)).limit(), None, "the ceiling says more");
+    }
+
+    #[test]
+    fn what_is_counted_on_is_what_was_borne_lately() {
+        let rate = Rate::new(10.0, None, at(0));
+        assert!((rate.sustained(at(0)) - 10.0).abs() < 1e-9);
+        let less = rate.throttled(at(0));
+        assert!((less.sustained(at(600_000)) - 7.0).abs() < 1e-9);
+        assert!((less.sustained(at(1_800_000)) - 10.0).abs() < 1e-9);
+    }
+
+    /// A HubSpot that bears so much and no more, asked for ten minutes.
+    #[test]
+    fn i8_a_limit_below_the_ceiling_is_met_seldom_and_mostly_used() {
+        let (mut rate, bears) = (Rate::new(20.0, None, at(0)), 6.0);
+        let (mut refused, mut sent) = (0, 0.0);
+        for tenth in 0..6000 {
+            let now = at(tenth * 100);
+            if rate.at(now) > bears {
+                rate = rate.throttled(now);
+                // Ten seconds to find the limit.
+                refused += u32::from(tenth > 100);
+            }
+            sent += rate.at(now) / 10.0;
+        }
+        assert!(refused < 30, "{refused} refusals in ten minutes");
+        assert!(sent / 600.0 > bears * 0.75, "{} a second of {bears}", sent / 600.0);
+    }
+
+    proptest! {
+        #[test]
+        fn i8_whatever_happens_the_rate_stays_between_its_floor_and_its_ceiling(
+            ceiling in 0.01_f64..1000.0, limit in prop::option::of(0.0_f64..2000.0), gaps in prop::collection::vec(0_u64..120_000, 0..100),
+        ) {
+            let mut rate = Rate::new(ceiling, limit, at(0));
+            let mut now = 0;
+            for gap in gaps {
+                let before = rate.at(at(now));
+                now += gap;
+                let after = rate.at(at(now));
+                prop_assert!(after >= before - 1e-9, "without a 429 it never falls");
+                prop_assert!(after <= ceiling + 1e-9 && after >= ceiling * LEAST - 1e-9);
+                prop_assert!(rate.sustained(at(now)) <= ceiling + 1e-9);
+                rate = rate.throttled(at(now));
+                prop_assert!(rate.at(at(now)) <= after + 1e-9);
+            }
+        }
+    }
+}

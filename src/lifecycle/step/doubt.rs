@@ -1,0 +1,213 @@
+//! What is believed, and when: a refusal is looked at again in the record, asked about, and held
+//! against how others fare, before anybody's grant counts as ended (I5, I6).
+
+use super::{Deciding, SECOND_OPINION};
+use crate::lifecycle::{
+    answer::RefusalClass,
+    crowd::Belief,
+    effect::{Cause, Effect},
+    event::Facts,
+    state::{Doubt, End, Phase},
+};
+
+/// Refusals in a row after which a grant counts as revoked even where HubSpot can't be asked (I5).
+pub(super) const REFUSALS_BELIEVED: u32 = 5;
+/// `MISMATCH_REFRESH_TOKEN_CLIENT` has been seen to pass by itself (study `hubspot.md` 3.1).
+const MISMATCHES_BELIEVED: u32 = 3;
+/// `BAD_HUB` in a row before a portal counts as gone.
+const UNAVAILABLE_BELIEVED: u32 = 2;
+
+impl Deciding<'_> {
+    /// The record still holds the grant that is in doubt.
+    pub(super) fn same_record(&mut self, doubt: Doubt) {
+        let failures = self.portal.failures + 1;
+        match doubt {
+            Doubt::Conflict => self.save(),
+            Doubt::Inactive | Doubt::Spent => self.believe(self.refusal()),
+            Doubt::Refused(RefusalClass::GrantMismatched) if failures >= MISMATCHES_BELIEVED => {
+                self.believe(End::Mismatched);
+            }
+            Doubt::Refused(RefusalClass::PortalUnavailable) if failures >= UNAVAILABLE_BELIEVED => {
+                self.believe(End::Unavailable);
+            }
+            Doubt::Refused(RefusalClass::GrantRefused) => self.question(doubt),
+            Doubt::Refused(class) => self.fail(class, None),
+            Doubt::Routine | Doubt::Ended(_) => self.portal.phase = Phase::Resting,
+        }
+    }
+
+    /// The store can't be asked, so nothing is believed.
+    pub(super) fn try_later(&mut self, doubt: Doubt) {
+        if let Doubt::Refused(class) = doubt {
+            self.fail(class, None);
+        } else {
+            self.portal.phase = Phase::Resting;
+            self.validate_later();
+        }
+    }
+
+    pub(super) fn active(&mut self, doubt: Doubt, facts: Facts) {
+        self.effects.push(Effect::AppAccepted);
+        if facts.wrong_portal {
+            return self.end(End::WrongPortal);
+        }
+        if facts.wrong_app {
+            return self.end(End::Mismatched);
+        }
+        self.accepted();
+        if !self.portal.proven {
+            self.portal.proven = true;
+            self.effects.push(Effect::NoteProven);
+        }
+        if std::mem::take(&mut self.portal.in_doubt) {
+            self.effects.push(Effect::CloseIntent);
+        }
+        self.note_scopes(facts);
+        match doubt {
+            Doubt::Refused(class) => self.fail(class, None),
+            Doubt::Ended(_) => self.rest_and_renew(),
+            // What was to be spent when the doubt came up is spent now.
+            Doubt::Spent => {
+                self.portal.phase = Phase::Resting;
+                self.validated();
+                self.follow_mode();
+                if self.portal.renew_at.is_some_and(|at| at <= self.context.now) {
+                    self.queue();
+                }
+            }
+            _ => {
+                self.portal.phase = Phase::Resting;
+                self.validated();
+            }
+        }
+    }
+
+    pub(super) fn inactive(&mut self, doubt: Doubt) {
+        self.effects.push(Effect::AppAccepted);
+        match doubt {
+            Doubt::Refused(_) => self.believe(self.refusal()),
+            Doubt::Ended(end) => {
+                self.portal.phase = Phase::Ended(end);
+                self.validated();
+            }
+            Doubt::Spent => {
+                self.effects.push(Effect::GrantRefused);
+                self.reread(Doubt::Spent);
+            }
+            _ => {
+                self.effects.push(Effect::GrantRefused);
+                self.reread(Doubt::Inactive);
+            }
+        }
+    }
+
+    fn reread(&mut self, doubt: Doubt) {
+        self.portal.phase = Phase::Rereading(doubt);
+        self.effects.push(Effect::Reread);
+    }
+
+    /// HubSpot would not say.
+    pub(super) fn not_told(&mut self, doubt: Doubt, class: RefusalClass) {
+        if class == RefusalClass::AppRefused {
+            return self.question_left_to_app(doubt);
+        }
+        match doubt {
+            Doubt::Refused(RefusalClass::GrantRefused)
+                if self.portal.failures + 1 >= REFUSALS_BELIEVED =>
+            {
+                self.believe(self.refusal());
+            }
+            Doubt::Refused(refused) => self.fail(refused, None),
+            // There is no such question: presenting the token again is all that can be done.
+            Doubt::Spent
+                if matches!(class, RefusalClass::NotUnderstood | RefusalClass::ApiRetired) =>
+            {
+                self.queue();
+            }
+            Doubt::Spent => self.fail(class, None),
+            Doubt::Ended(end) => {
+                self.portal.phase = Phase::Ended(end);
+                self.validate_later();
+            }
+            _ => {
+                self.portal.phase = Phase::Resting;
+                self.validate_later();
+            }
+        }
+    }
+
+    fn question_left_to_app(&mut self, doubt: Doubt) {
+        if let Doubt::Ended(end) = doubt {
+            self.portal.phase = Phase::Ended(end);
+            self.validate_later();
+            self.effects.push(Effect::AppRefused);
+            return;
+        }
+        let renew_at = self.portal.renew_at;
+        self.portal.validation_due = self.context.now;
+        self.leave_to_app();
+        if doubt == Doubt::Routine {
+            self.portal.renew_at = renew_at;
+        }
+    }
+
+    /// A grant that worked once was ended by its customer; one that never did may be somebody else's.
+    /// Where an answer of HubSpot's went missing before, that is the likelier cause.
+    const fn refusal(&self) -> End {
+        if self.portal.in_doubt {
+            End::Lost
+        } else if self.portal.proven {
+            End::Revoked
+        } else {
+            End::NeverWorked
+        }
+    }
+
+    /// A refusal is confirmed for this grant; before it is believed, others are heard (I6).
+    fn believe(&mut self, end: End) {
+        match self.context.belief {
+            Belief::Own => return self.end(end),
+            Belief::Unclear => self.effects.push(Effect::SecondOpinion),
+            Belief::Common => self.effects.push(Effect::Suspect),
+        }
+        let again = self.context.now + SECOND_OPINION;
+        self.portal.phase = Phase::Resting;
+        self.portal.renew_at = Some(again);
+        self.portal.not_before = again;
+        self.portal.validation_due = again;
+    }
+
+    pub(super) fn end(&mut self, end: End) {
+        if self.portal.ended().is_some_and(|before| before != end) {
+            self.recovered();
+        }
+        self.portal.phase = Phase::Ended(end);
+        self.portal.token = None;
+        self.portal.held = None;
+        self.portal.failures = 0;
+        self.portal.trouble = None;
+        self.validated();
+        self.effects.push(Effect::Settled);
+        self.effects.push(Effect::Withdraw);
+        self.effects.push(Effect::Open(Cause::Ended(end)));
+    }
+
+    pub(super) fn accepted(&mut self) {
+        self.effects.push(Effect::GrantAccepted);
+    }
+
+    /// Whatever was said of an end is no longer so.
+    pub(super) fn recovered(&mut self) {
+        for end in End::ALL {
+            self.effects.push(Effect::Close(Cause::Ended(end)));
+        }
+    }
+
+    pub(super) fn note_scopes(&mut self, facts: Facts) {
+        match facts.scopes_missing {
+            Some(true) => self.effects.push(Effect::Open(Cause::ScopeMissing)),
+            Some(false) => self.effects.push(Effect::Close(Cause::ScopeMissing)),
+            None => {}
+        }
+    }
+}
