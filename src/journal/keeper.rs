@@ -20,6 +20,9 @@ use crate::{
 const GROWTH: u64 = 1024 * 1024;
 /// A segment is replaced when it is older, so that what is over a day old leaves the disk.
 const OLDEST: Duration = Duration::from_secs(6 * 3600);
+/// A new segment is everything that is known: on a disk that refuses it, it is not made up anew for each
+/// entry.
+const TRY_AGAIN: Duration = Duration::from_secs(2);
 /// As many entries share one sync.
 const BATCH: usize = 256;
 
@@ -82,8 +85,8 @@ pub struct Keeper {
     length: u64,
     begun_with: u64,
     begun: BootTime,
-    /// The segment's end can't be trusted: the next write begins a new one.
-    broken: bool,
+    /// The segment's end can't be trusted: the next write begins a new one, from then on.
+    broken: Option<BootTime>,
 }
 
 /// Reads the journal on `disk`, and begins a new segment.
@@ -130,9 +133,14 @@ pub async fn open(
         segment: segments.last().copied().unwrap_or_default(),
         length: 0,
         begun_with: 0,
-        broken: true,
+        broken: None,
     };
-    keeper.begin_segment().await?;
+    match keeper.begin_segment().await {
+        Ok(()) => {}
+        // What there is has been read: a full disk is no reason not to serve. It is tried again.
+        Err(error) if !segments.is_empty() => complain("the journal could not be written", &error),
+        Err(error) => return Err(error.into()),
+    }
     found.trails = keeper.trails.portals.clone();
     found.provider = keeper.trails.provider;
     Ok((Journal { sender: Some(sender) }, found, keeper))
@@ -154,9 +162,11 @@ impl Keeper {
             {
                 batch.push(next);
             }
+            let was_broken = self.broken.is_some();
             let outcome = self.write(&batch).await.map_err(|error| {
-                complain("the journal could not be written", &error);
-                self.broken = true;
+                if !was_broken {
+                    complain("the journal could not be written", &error);
+                }
                 NotKept
             });
             for kept in batch.into_iter().filter_map(|job| job.kept) {
@@ -173,7 +183,13 @@ impl Keeper {
         }
         let grown = self.length > self.begun_with.saturating_mul(2).max(self.begun_with + GROWTH);
         let old = self.clock.boot().since(self.begun) > OLDEST;
-        if self.broken || grown || old {
+        if let Some(again) = self.broken {
+            if self.clock.boot() < again {
+                return Err(io::Error::other("it could not be written a moment ago"));
+            }
+            return self.begin_segment().await;
+        }
+        if grown || old {
             return self.begin_segment().await;
         }
         let mut writer = Writer::resume(&self.key, self.segment, self.length);
@@ -182,9 +198,12 @@ impl Keeper {
         }
         let bytes = writer.finish();
         let length = self.length + bytes.len() as u64;
-        self.disk.append(self.segment, bytes).await?;
+        let appended = self.disk.append(self.segment, bytes).await;
+        if appended.is_err() {
+            self.broken = Some(self.clock.boot());
+        }
         self.length = length;
-        Ok(())
+        appended
     }
 
     /// Everything that is known, in a segment of its own; those before it are no longer needed.
@@ -198,9 +217,12 @@ impl Keeper {
         }
         let bytes = writer.finish();
         let length = bytes.len() as u64;
-        self.disk.create(self.segment, bytes).await?;
+        if let Err(error) = self.disk.create(self.segment, bytes).await {
+            self.broken = Some(self.clock.boot() + TRY_AGAIN);
+            return Err(error);
+        }
         (self.length, self.begun_with, self.begun) = (length, length, self.clock.boot());
-        self.broken = false;
+        self.broken = None;
         let former = self.disk.list().await.unwrap_or_default();
         for segment in former.into_iter().filter(|segment| *segment < self.segment) {
             if let Err(error) = self.disk.remove(segment).await {
@@ -380,6 +402,24 @@ mod tests {
         }
     }
 
+    /// The machine's own clock, put on by the test.
+    #[derive(Debug, Clone, Default)]
+    struct PutOn(Arc<std::sync::Mutex<Duration>>);
+
+    impl Clock for PutOn {
+        fn boot(&self) -> BootTime {
+            SystemClock.boot() + *self.0.lock().unwrap()
+        }
+
+        fn wall(&self) -> jiff::Timestamp {
+            SystemClock.wall()
+        }
+
+        fn boot_id(&self) -> crate::time::BootId {
+            SystemClock.boot_id()
+        }
+    }
+
     #[tokio::test]
     async fn i3_a_full_disk_is_told_and_what_it_refused_is_written_once_there_is_room() {
         let place = Place::new();
@@ -388,13 +428,40 @@ mod tests {
         let disk = Full(folder, Arc::clone(&full));
         let key = SealingKey::from_bytes(&place.key).unwrap();
         let app = AppName::parse("acme").unwrap();
-        let opened = open(Arc::new(disk), key, &app, Arc::new(SystemClock)).await;
+        let clock = PutOn::default();
+        let opened = open(Arc::new(disk), key, &app, Arc::new(clock.clone())).await;
         let (journal, _, keeper) = opened.unwrap();
         let writing = async {
             full.store(true, std::sync::atomic::Ordering::SeqCst);
             assert!(journal.keep(answered(1, "one")).await.is_err());
             assert!(journal.keep(answered(2, "two")).await.is_err());
             full.store(false, std::sync::atomic::Ordering::SeqCst);
+            *clock.0.lock().unwrap() += TRY_AGAIN;
+            journal.keep(answered(3, "three")).await.unwrap();
+            drop(journal);
+        };
+        tokio::join!(keeper.run(), writing);
+        let found = place.keep(Vec::new()).await;
+        assert!((1..=3).all(|number| newest(&found, number).is_some()));
+    }
+
+    #[tokio::test]
+    async fn i9_a_disk_that_is_full_at_the_start_keeps_nobody_from_what_it_holds() {
+        let place = Place::new();
+        place.keep(vec![answered(1, "one")]).await;
+        let full = Arc::new(std::sync::atomic::AtomicBool::new(true));
+        let folder = Folder::open(&place.dir.path().join("state")).unwrap();
+        let disk = Arc::new(Full(folder, Arc::clone(&full)));
+        let key = || SealingKey::from_bytes(&place.key).unwrap();
+        let app = AppName::parse("acme").unwrap();
+        let clock = PutOn::default();
+        let (journal, found, keeper) =
+            open(disk, key(), &app, Arc::new(clock.clone())).await.unwrap();
+        assert!(newest(&found, 1).is_some());
+        let writing = async {
+            assert!(journal.keep(answered(2, "two")).await.is_err());
+            full.store(false, std::sync::atomic::Ordering::SeqCst);
+            *clock.0.lock().unwrap() += TRY_AGAIN;
             journal.keep(answered(3, "three")).await.unwrap();
             drop(journal);
         };
