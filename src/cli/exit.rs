@@ -189,7 +189,7 @@ impl From<Denial> for Failure {
                 (Exit::NotFound, "`grantkeeper portal list` shows the portals there are.")
             }
             Denial::BadRequest(_) => (Exit::Usage, "See --help."),
-            Denial::Paused => (Exit::Failed, "`grantkeeper portal resume` lets it go on."),
+            Denial::Paused => (Exit::Failed, "Whoever paused it has to let it go on."),
             Denial::Ended(_) => (
                 Exit::NeedsPerson,
                 "Ask the customer to connect the app again, then store the new refresh token.",

@@ -27,7 +27,7 @@ pub(super) fn life(access: &Access, clock: &dyn Clock) -> Option<TokenLife> {
     // The machine may have been started after the token was: its life is then counted from there.
     let before_boot = age.span.saturating_sub(now.since_boot());
     let life = access.expires_in.saturating_sub(unsure + before_boot);
-    let token = TokenLife::new(now - age.span, life);
+    let token = TokenLife::new(now - age.span, life).of(access.expires_in);
     (!token.left(now).is_zero()).then_some(token)
 }
 

@@ -16,6 +16,8 @@ const NAMED: usize = 50;
 pub struct Book {
     app: AppName,
     open: BTreeMap<(Kind, Option<PortalId>), Open>,
+    /// The last number in an id: none is given twice, not even within one second.
+    last: i64,
 }
 
 #[derive(Debug, Clone)]
@@ -43,7 +45,7 @@ impl Book {
     /// An empty book.
     #[must_use]
     pub const fn new(app: AppName) -> Self {
-        Self { app, open: BTreeMap::new() }
+        Self { app, open: BTreeMap::new(), last: i64::MIN }
     }
 
     /// Notes that `kind` is the case for `portal`, or for the whole app. `affected` are the portals
@@ -69,8 +71,9 @@ impl Book {
         let (summary, action) = words::of(kind, subject, detail);
         let about = portal.as_ref().map_or(affected, std::slice::from_ref);
         let named = subject.map_or_else(|| "app".to_owned(), |id| id.to_string());
+        self.last = at.as_millisecond().max(self.last.saturating_add(1));
         let incident = Incident {
-            incident_id: format!("{}-{kind}-{named}-{}", self.app, at.as_millisecond()),
+            incident_id: format!("{}-{kind}-{named}-{}", self.app, self.last),
             kind,
             severity: kind.severity(),
             app: self.app.clone(),
@@ -148,7 +151,7 @@ mod tests {
         assert_eq!(book.close(Kind::GrantRevoked, Some(portal), at(3)), None);
         assert_eq!(opened.incident.incident_id, resolved.incident.incident_id);
         assert_ne!(opened.key(), resolved.key());
-        let again = book.open(Kind::GrantRevoked, Some(portal), None, &[], at(4)).unwrap();
+        let again = book.open(Kind::GrantRevoked, Some(portal), None, &[], at(2)).unwrap();
         assert_ne!(again.key(), opened.key(), "a new incident is not a repeat of the old one");
     }
 

@@ -22,7 +22,7 @@ const GROWTH: u64 = 1024 * 1024;
 const OLDEST: Duration = Duration::from_secs(6 * 3600);
 /// A new segment is everything that is known: on a disk that refuses it, it is not made up anew for each
 /// entry.
-const TRY_AGAIN: Duration = Duration::from_secs(2);
+const TRY_AGAIN: Duration = Duration::from_secs(10);
 /// As many entries share one sync.
 const BATCH: usize = 256;
 

@@ -188,6 +188,8 @@ pub struct TokenLife {
     pub issued: BootTime,
     /// When it is good for nothing any more, safety margin taken off.
     pub expires: BootTime,
+    /// The life it was given, which may have begun before this machine's present run.
+    pub given: Duration,
 }
 
 impl TokenLife {
@@ -197,7 +199,14 @@ impl TokenLife {
         Self {
             issued,
             expires: issued + expires_in.saturating_sub(schedule::safety_margin(expires_in)),
+            given: expires_in,
         }
+    }
+
+    /// The same of a token that was given a longer life, some of which had passed at `issued`.
+    #[must_use]
+    pub const fn of(self, given: Duration) -> Self {
+        Self { given, ..self }
     }
 
     /// The whole span.
@@ -354,6 +363,6 @@ impl Portal {
     /// The least life callers are given, by policy and by this portal's own token life.
     #[must_use]
     pub fn least_life(&self, policy: &RefreshPolicy) -> Duration {
-        self.token.map_or(policy.min_ttl, |token| schedule::least_life(policy, token.life()))
+        self.token.map_or(policy.min_ttl, |token| schedule::least_life(policy, token.given))
     }
 }

@@ -369,4 +369,6 @@ impl Deciding<'_> {
 }
 
 #[cfg(test)]
+mod model;
+#[cfg(test)]
 mod tests;
