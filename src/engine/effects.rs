@@ -36,10 +36,12 @@ impl Engine {
             Effect::QueueQuestion => {
                 let in_doubt =
                     matches!(entry.portal.phase, Phase::Asking(Doubt::Refused(_) | Doubt::Spent));
-                let lane = match (entry.wanted, in_doubt) {
-                    (true, _) => Lane::Interactive,
-                    (false, true) => Lane::Scheduled,
-                    (false, false) => Lane::Questions,
+                let own_failures = entry.portal.failures > 0 && !entry.portal.excused;
+                let lane = match (entry.wanted, in_doubt, own_failures) {
+                    (true, ..) => Lane::Interactive,
+                    (false, true, false) => Lane::Scheduled,
+                    (false, true, true) => Lane::Retries,
+                    (false, false, _) => Lane::Questions,
                 };
                 self.queue.push(portal, Request::Introspect, lane, now, now);
             }

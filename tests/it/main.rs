@@ -10,6 +10,7 @@ mod architecture;
 mod bad_input;
 mod canary;
 mod cli;
+mod crash;
 mod fleet;
 mod init;
 mod rotate;

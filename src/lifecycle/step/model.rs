@@ -106,8 +106,11 @@ impl World {
 
     /// A new process, with what is on disk (I3, I4).
     fn restart(&mut self, rules: Step) {
-        let survives = self.journal_newest.filter(|newest| *newest > self.store && self.store >= self.grant.min(*newest));
-        let of_this_grant = survives.filter(|newest| !(self.store >= self.grant && *newest < self.grant));
+        let survives = self
+            .journal_newest
+            .filter(|newest| *newest > self.store && self.store >= self.grant.min(*newest));
+        let of_this_grant =
+            survives.filter(|newest| !(self.store >= self.grant && *newest < self.grant));
         self.excused |= self.answer.is_some() || matches!(self.reply, Some(Ok(_)));
         (self.answer, self.reply) = (None, None);
         self.unsaved = of_this_grant;
@@ -116,12 +119,14 @@ impl World {
         self.portal = begin().portal;
         self.portal.renew_at = Some(at(u64::from(self.wakes) * 10_000));
         self.portal.not_before = at(0);
-        let found = Found { in_doubt, proven: true, unsaved: self.unsaved.is_some(), ..Found::default() };
+        let found =
+            Found { in_doubt, proven: true, unsaved: self.unsaved.is_some(), ..Found::default() };
         self.take(Event::Found(found), rules);
         self.portal.validation_due = at(1_000_000);
     }
 
     /// Every world that can follow at once.
+    #[expect(clippy::too_many_lines, reason = "all that can happen, side by side")]
     fn next(&self, budget: &Budget, rules: Step) -> Vec<Self> {
         let mut worlds = Vec::new();
         let mut follow = |change: &dyn Fn(&mut Self)| {
@@ -201,11 +206,17 @@ impl World {
                         if w.portal.superseded.is_none() {
                             w.answer = Some(token);
                         }
-                        let life = TokenLife::new(at(u64::from(w.wakes) * 10_000), Duration::from_secs(1800));
+                        let life = TokenLife::new(
+                            at(u64::from(w.wakes) * 10_000),
+                            Duration::from_secs(1800),
+                        );
                         w.done(Outcome::Refreshed { token: life, rotated: true, facts }, rules);
                     }
                     Err(()) => w.done(
-                        Outcome::RefreshRefused { class: RefusalClass::GrantRefused, retry_after: None },
+                        Outcome::RefreshRefused {
+                            class: RefusalClass::GrantRefused,
+                            retry_after: None,
+                        },
                         rules,
                     ),
                 }
@@ -216,7 +227,10 @@ impl World {
                     w.excused |= w.reply.is_some_and(|reply| reply.is_ok());
                     w.reply = None;
                     w.done(
-                        Outcome::RefreshRefused { class: RefusalClass::AnswerLost, retry_after: None },
+                        Outcome::RefreshRefused {
+                            class: RefusalClass::AnswerLost,
+                            retry_after: None,
+                        },
                         rules,
                     );
                 });
@@ -258,9 +272,13 @@ impl World {
         let ended = self.portal.ended();
         let durable = self.store.max(self.journal_newest.unwrap_or_default()).max(self.grant);
         let good = self.store == self.newest || self.journal_newest == Some(self.newest);
-        let on_its_way = self.answer == Some(self.newest) || matches!(self.reply, Some(Ok(t)) if t == self.newest);
+        let on_its_way = self.answer == Some(self.newest)
+            || matches!(self.reply, Some(Ok(t)) if t == self.newest);
         if !(good || on_its_way || self.excused || self.sent.is_some()) {
-            return Err(format!("I3: token {} is nowhere, {durable} is the newest that is safe", self.newest));
+            return Err(format!(
+                "I3: token {} is nowhere, {durable} is the newest that is safe",
+                self.newest
+            ));
         }
         if ended == Some(End::Revoked) {
             return Err("I5: called revoked, and no customer left".to_owned());

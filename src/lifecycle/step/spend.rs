@@ -154,7 +154,7 @@ impl Deciding<'_> {
         self.portal.trouble = Some(class);
         self.portal.excused = false;
         let stray = class == RefusalClass::AnswerLost && self.context.may_rotate;
-        let least = if stray { STRAY - DEADLINE } else { Duration::ZERO };
+        let least = if stray { STRAY.saturating_sub(DEADLINE) } else { Duration::ZERO };
         let asked = retry_after.unwrap_or_default().min(LONGEST_WAIT).max(least);
         let again = self.context.now + self.wait(self.portal.failures).max(asked);
         self.portal.phase = Phase::Resting;

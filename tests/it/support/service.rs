@@ -37,7 +37,8 @@ pub(crate) struct Place {
     pub(crate) dir: tempfile::TempDir,
     pub(crate) standin: Standin,
     pub(crate) alerts: Alerts,
-    /// Parts of the configuration that tests change.
+    /// Parts of the configuration that tests change; `head` stands above all sections.
+    pub(crate) head: String,
     pub(crate) store: String,
     pub(crate) extra: String,
     /// The uid the program runs as, if not the test's own.
@@ -69,6 +70,7 @@ impl Place {
             dir,
             standin,
             alerts: Alerts::start().await,
+            head: String::new(),
             store,
             extra,
             uid: None,
@@ -141,8 +143,9 @@ impl Place {
             format!("{hubspot}{}", self.extra)
         };
         format!(
-            "[app]\nname = \"acme-sync\"\n{}\n{extra}\n[socket]\npath = \"{}\"\n\
+            "{}[app]\nname = \"acme-sync\"\n{}\n{extra}\n[socket]\npath = \"{}\"\n\
              [[alert]]\nname = \"pager\"\nkind = \"webhook\"\nurl = \"{}\"\nsigning_secret_file = \"{}\"\n",
+            self.head,
             self.store,
             self.socket().display(),
             self.alerts.url,
@@ -264,6 +267,11 @@ impl Service {
             Err(AskError::Refused(problem)) => problem.code,
             other => panic!("not refused: {other:?}"),
         }
+    }
+
+    /// Whether a portal's grant is known to have ended.
+    pub(crate) async fn refusal_of(&self, portal: u64) -> bool {
+        matches!(self.token(portal).await, Err(AskError::Refused(problem)) if problem.code == "grant_revoked")
     }
 
     /// The state of a portal.

@@ -1,0 +1,122 @@
+//! A disk that forgets what was not synced: when the process dies in the middle of a write, any part of
+//! it may be there, and any part of it may not.
+
+use std::{
+    collections::BTreeMap,
+    io,
+    sync::{Arc, Mutex, MutexGuard},
+};
+
+use async_trait::async_trait;
+use grantkeeper::journal::Disk;
+
+use crate::machine::{Crash, Dice};
+
+#[derive(Debug, Clone)]
+pub(crate) struct MemoryDisk {
+    content: Arc<Mutex<Content>>,
+    crash: Crash,
+}
+
+#[derive(Debug)]
+struct Content {
+    segments: BTreeMap<u64, Vec<u8>>,
+    /// A write under way: what may or may not be there after a crash.
+    pending: Option<(u64, Vec<u8>)>,
+    full: bool,
+    dice: Dice,
+}
+
+impl MemoryDisk {
+    pub(crate) fn new(crash: Crash, seed: u64) -> Self {
+        let content = Content {
+            segments: BTreeMap::new(),
+            pending: None,
+            full: false,
+            dice: Dice::new(seed ^ 0xD15C),
+        };
+        Self { content: Arc::new(Mutex::new(content)), crash }
+    }
+
+    fn content(&self) -> MutexGuard<'_, Content> {
+        self.content.lock().unwrap()
+    }
+
+    pub(crate) fn set_full(&self, full: bool) {
+        self.content().full = full;
+    }
+
+    /// The same content on a disk of its own, which nobody crashes.
+    pub(crate) fn copy(&self) -> Self {
+        let copy = Self::new(Crash::default(), 0);
+        let segments = self.content().segments.clone();
+        copy.content().segments = segments;
+        copy
+    }
+
+    /// The process is dead: of what it was writing, some part is there.
+    pub(crate) fn settle(&self) {
+        let mut content = self.content();
+        if let Some((segment, bytes)) = content.pending.take() {
+            let length = usize::try_from(content.dice.roll(bytes.len() as u64)).unwrap();
+            content.segments.entry(segment).or_default().extend_from_slice(&bytes[..length]);
+        }
+    }
+
+    async fn takes_a_while(&self) {
+        let pause = self.content().dice.millis(15);
+        tokio::time::sleep(pause).await;
+    }
+}
+
+#[async_trait]
+impl Disk for MemoryDisk {
+    async fn list(&self) -> io::Result<Vec<u64>> {
+        Ok(self.content().segments.keys().copied().collect())
+    }
+
+    async fn read(&self, segment: u64) -> io::Result<Vec<u8>> {
+        self.content().segments.get(&segment).cloned().ok_or(io::ErrorKind::NotFound.into())
+    }
+
+    async fn create(&self, segment: u64, bytes: Vec<u8>) -> io::Result<()> {
+        self.crash.point().await;
+        self.takes_a_while().await;
+        self.crash.point().await;
+        {
+            let mut content = self.content();
+            if content.full {
+                return Err(io::ErrorKind::StorageFull.into());
+            }
+            content.segments.insert(segment, bytes);
+        }
+        self.crash.point().await;
+        Ok(())
+    }
+
+    async fn append(&self, segment: u64, bytes: Vec<u8>) -> io::Result<()> {
+        self.crash.point().await;
+        self.content().pending = Some((segment, bytes));
+        self.takes_a_while().await;
+        self.crash.point().await;
+        {
+            let mut content = self.content();
+            let Some((segment, bytes)) = content.pending.take() else { return Ok(()) };
+            let full = content.full;
+            let there = content.segments.entry(segment).or_default();
+            if full {
+                there.extend_from_slice(&bytes[..bytes.len() / 2]);
+                return Err(io::ErrorKind::StorageFull.into());
+            }
+            there.extend_from_slice(&bytes);
+        }
+        self.crash.point().await;
+        Ok(())
+    }
+
+    async fn remove(&self, segment: u64) -> io::Result<()> {
+        self.crash.point().await;
+        self.content().segments.remove(&segment);
+        Ok(())
+    }
+}

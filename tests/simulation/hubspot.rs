@@ -1,0 +1,144 @@
+//! HubSpot without a network: what the real client would send and read, through the stand-in's own
+//! rules. A request that is on its way arrives whether or not its sender still lives.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::{Arc, Mutex},
+    time::Duration,
+};
+
+use async_trait::async_trait;
+use axum::{
+    body::{Body, to_bytes},
+    http::Request,
+};
+use grantkeeper::{
+    hubspot::{Reply, TokenEndpoint},
+    lifecycle::{ClientPair, Granted, Introspection, Refusal, RefusalClass},
+    secret::{Fingerprint, RefreshToken},
+    sim::InProcess,
+};
+use tokio::{sync::oneshot, time::timeout};
+use tokio_util::task::TaskTracker;
+
+use crate::machine::{Crash, Dice};
+
+/// The real client's deadline.
+const DEADLINE: Duration = Duration::from_secs(10);
+
+#[derive(Debug, Clone)]
+pub(crate) struct HubSpot {
+    hub: InProcess,
+    crash: Crash,
+    world: TaskTracker,
+    state: Arc<Mutex<State>>,
+}
+
+#[derive(Debug)]
+struct State {
+    dice: Dice,
+    /// The longest way there, in milliseconds.
+    slow: u64,
+    /// The name of each access token, with that of the refresh token to use after it.
+    granted: BTreeMap<Fingerprint, Fingerprint>,
+}
+
+impl HubSpot {
+    pub(crate) fn new(hub: InProcess, crash: Crash, world: TaskTracker, seed: u64) -> Self {
+        let state = State { dice: Dice::new(seed ^ 0x4B), slow: 200, granted: BTreeMap::new() };
+        Self { hub, crash, world, state: Arc::new(Mutex::new(state)) }
+    }
+
+    pub(crate) fn set_slow(&self, millis: u64) {
+        self.state.lock().unwrap().slow = millis;
+    }
+
+    /// The refresh token that came with an access token.
+    pub(crate) fn came_with(&self, access_token: Fingerprint) -> Option<Fingerprint> {
+        self.state.lock().unwrap().granted.get(&access_token).copied()
+    }
+
+    /// The names of all refresh tokens that a process was handed.
+    pub(crate) fn handed_over(&self) -> BTreeSet<Fingerprint> {
+        self.state.lock().unwrap().granted.values().copied().collect()
+    }
+
+    async fn post(&self, path: &'static str, form: String) -> Result<Reply, Refusal> {
+        self.crash.point().await;
+        let way = {
+            let mut state = self.state.lock().unwrap();
+            let slow = state.slow;
+            state.dice.millis(slow)
+        };
+        let (answered, answer) = oneshot::channel();
+        let hub = self.hub.clone();
+        let asking = self.world.spawn(async move {
+            tokio::time::sleep(way).await;
+            // Whoever asked may be dead by now.
+            answered.send(ask(&hub, path, form).await).ok();
+        });
+        let lost = || Refusal {
+            class: RefusalClass::AnswerLost,
+            http: None,
+            word: None,
+            retry_after: None,
+        };
+        let answer = timeout(DEADLINE, answer).await;
+        if answer.is_err() {
+            // The connection is closed, and the other end notices.
+            asking.abort();
+        }
+        self.crash.point().await;
+        answer.map_err(|_| lost())?.map_err(|_| lost())?.ok_or_else(lost)
+    }
+}
+
+/// None if the connection broke.
+async fn ask(hub: &InProcess, path: &str, form: String) -> Option<Reply> {
+    let request = Request::post(path)
+        .header("content-type", "application/x-www-form-urlencoded")
+        .body(Body::from(form))
+        .unwrap();
+    // A server that hangs is hung up on after the client's own patience.
+    let answer = timeout(DEADLINE, hub.ask(request)).await.ok()??;
+    let http = answer.status().as_u16();
+    let retry_after = answer.headers().get("retry-after").map(|v| v.to_str().unwrap().to_owned());
+    let body = timeout(DEADLINE, to_bytes(answer.into_body(), 100_000)).await.ok()?.ok()?;
+    Some(Reply { http, retry_after, body: body.to_vec().into() })
+}
+
+fn pair_form(pair: &ClientPair) -> String {
+    format!("client_id={}&client_secret={}", pair.client_id, pair.client_secret.expose())
+}
+
+#[async_trait]
+impl TokenEndpoint for HubSpot {
+    async fn refresh(&self, pair: &ClientPair, token: &RefreshToken) -> Result<Granted, Refusal> {
+        let form = format!(
+            "grant_type=refresh_token&{}&refresh_token={}",
+            pair_form(pair),
+            token.expose()
+        );
+        let granted = self.post("/oauth/2026-03/token", form).await?.granted()?;
+        let next = granted.refresh_token.as_ref().unwrap_or(token).fingerprint();
+        self.state.lock().unwrap().granted.insert(granted.access_token.fingerprint(), next);
+        Ok(granted)
+    }
+
+    async fn introspect(
+        &self,
+        pair: &ClientPair,
+        token: &RefreshToken,
+    ) -> Result<Introspection, Refusal> {
+        let form = format!("{}&token={}", pair_form(pair), token.expose());
+        self.post("/oauth/2026-03/token/introspect", form).await?.introspection()
+    }
+
+    fn kind(&self) -> &'static str {
+        "2026-03"
+    }
+
+    fn clock_skew(&self) -> Option<jiff::SignedDuration> {
+        None
+    }
+}

@@ -1,0 +1,197 @@
+//! What must have held, by the stand-in's ground truth: what was presented, what was given out, what is
+//! good. Believes nothing that the program says of itself but what it serves and what it tells people.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+};
+
+use crate::{
+    process::{app, key},
+    story::Story,
+};
+use grantkeeper::{
+    incident::{Change, Kind, Notice},
+    journal,
+    lifecycle::PortalState,
+    portal::PortalId,
+    sim::{Delivery, Endpoint},
+};
+
+/// What is found against a story, in words.
+pub(crate) type Verdict = Result<(), String>;
+
+fn check(holds: bool, what: impl FnOnce() -> String) -> Verdict {
+    if holds { Ok(()) } else { Err(what()) }
+}
+
+/// What was durable, and what was served, as the process died.
+#[derive(Debug, Default)]
+pub(crate) struct Record {
+    /// The generations of each portal's refresh tokens that were found durable.
+    durable: BTreeMap<PortalId, BTreeSet<u32>>,
+}
+
+impl Record {
+    /// Looks at the journal and the store as a process left them (I3).
+    pub(crate) async fn look(&mut self, story: &Story) -> Verdict {
+        let mut names = Vec::new();
+        if story.place.journal {
+            // A copy: opening writes.
+            let disk = story.place.disk.copy();
+            let clock = Arc::new(story.place.clock.clone());
+            let opened = journal::open(Arc::new(disk), key(), &app(), clock).await;
+            let (_, recovered, _) = opened.map_err(|error| format!("I3: the journal: {error}"))?;
+            check(recovered.damaged == 0, || "I3: the journal is damaged".to_owned())?;
+            let newest = |(id, trail): (&PortalId, &journal::Trail)| {
+                Some((*id, trail.newest.as_ref()?.fingerprint()))
+            };
+            names.extend(recovered.trails.iter().filter_map(newest));
+        }
+        for (portal, record) in story.place.store.portals() {
+            let token = record.portal().map_err(|fault| format!("I3: a record: {fault}"))?;
+            names.push((portal, token.refresh_token.fingerprint()));
+        }
+        for (portal, name) in names {
+            let generation = story.generation(portal, name).unwrap_or_default();
+            self.durable.entry(portal).or_default().insert(generation);
+        }
+        self.published(story)
+    }
+
+    /// Whatever callers could have had is of a grant that is durable (I3).
+    fn published(&self, story: &Story) -> Verdict {
+        let Some(process) = &story.process else { return Ok(()) };
+        for (portal, slot) in process.view.portals.load().iter() {
+            let Some(issued) = &slot.now().token else { continue };
+            let Some(name) = story.place.hubspot.came_with(issued.fingerprint) else { continue };
+            let Some(generation) = story.generation(*portal, name) else { continue };
+            let durable = self.durable.get(portal).and_then(BTreeSet::last).copied();
+            let durable = durable.unwrap_or_default();
+            check(generation <= durable, || {
+                format!(
+                    "I3: portal {portal} was served at generation {generation}, and {durable} is durable"
+                )
+            })?;
+        }
+        Ok(())
+    }
+}
+
+/// The whole story, at its end.
+pub(crate) fn judge(story: &Story) -> Verdict {
+    let report = story.sim.report();
+    let allowed = story.budget_per_second();
+    check(report.worst_second <= allowed, || {
+        format!("I8: {} requests in the worst second, {allowed} are allowed", report.worst_second)
+    })?;
+    presentations(story)?;
+    grants(story)?;
+    notices(story)
+}
+
+/// Every presentation of a refresh token (I2, I4).
+fn presentations(story: &Story) -> Verdict {
+    let rotating = story.sim.settings().rotating;
+    // Of each portal: the generation that was spent, when it was replaced.
+    let mut spent: BTreeMap<(PortalId, u32), u64> = BTreeMap::new();
+    for entry in story.sim.ledger(0, None) {
+        let (Some(portal), Some(generation)) = (entry.portal, entry.generation) else { continue };
+        if entry.endpoint != Endpoint::Token {
+            continue;
+        }
+        // What a process had sent when it was killed may still be on its way.
+        let strays = story.crashed_within(entry.at);
+        check(entry.concurrent <= 1 || strays, || {
+            format!("I2: portal {portal}: {} refreshes in flight at {}", entry.concurrent, entry.at)
+        })?;
+        if !rotating {
+            continue;
+        }
+        if let Some(first) = spent.get(&(portal, generation)) {
+            let seq = entry.seq;
+            return Err(format!(
+                "I4: portal {portal}: generation {generation} was spent in {first} and presented again in {seq} at {}",
+                entry.at
+            ));
+        }
+        if entry.carried_out && entry.issued.is_some_and(|issued| issued != generation) {
+            spent.insert((portal, generation), entry.seq);
+        }
+    }
+    Ok(())
+}
+
+/// Every portal's grant at the end (I3, I5), and what may be lost.
+fn grants(story: &Story) -> Verdict {
+    let process = story.process.as_ref().ok_or("no process at the end")?;
+    for portal in story.sim.portals(None, usize::MAX) {
+        let id = portal.portal;
+        if story.gone.contains(&id) {
+            continue;
+        }
+        let view = process.handle.portal(&grantkeeper::access::Caller::this_process(), id);
+        let view = view.map_err(|denial| format!("portal {id}: {denial}"))?;
+        let state = process.handle.state(&view);
+        check(state == PortalState::Live, || {
+            format!("portal {id} is {state:?} at the end: {:?}", view.portal)
+        })?;
+        let stored = story.place.store.get(grantkeeper::store::Key::Portal(id)).unwrap();
+        let stored = stored.portal().unwrap().refresh_token;
+        check(story.sim.is_good(&stored), || format!("I3: portal {id} has lost its grant"))?;
+    }
+    for (portal, generation) in &story.lost {
+        let durable = story.record.durable.get(portal).is_some_and(|all| all.contains(generation));
+        // Of a grant that was durable none may be lost, whatever crashed.
+        let newer = story.generation_of_newest(*portal) > *generation;
+        check(newer, || format!("I3: portal {portal} was not connected again"))?;
+        let ledger = story.sim.ledger(0, Some(*portal));
+        let answered = ledger
+            .iter()
+            .find(|entry| entry.endpoint == Endpoint::Token && entry.issued == Some(*generation));
+        let excused = answered.is_none_or(|entry| {
+            let reached = story.received(*portal, *generation);
+            entry.delivery != Delivery::Delivered || !reached || story.crashed_since(entry.at)
+        });
+        check(excused && !durable, || {
+            format!(
+                "I3: portal {portal} lost generation {generation} (durable: {durable}): {answered:?}"
+            )
+        })?;
+    }
+    Ok(())
+}
+
+/// What people were told (I5, I6, I12).
+fn notices(story: &Story) -> Verdict {
+    let told = story.place.told.0.lock().unwrap();
+    let keys: BTreeSet<String> = told.iter().map(Notice::key).collect();
+    let repeats = told.len() - keys.len();
+    // A process that died may have told what the next one tells again, under the same key.
+    check(repeats <= story.crashes(), || format!("I12: {repeats} notices were told twice"))?;
+    let opened = |kind: Kind| -> Vec<&Notice> {
+        told.iter().filter(|n| n.change != Change::Resolved && n.incident.kind == kind).collect()
+    };
+    for notice in opened(Kind::GrantRevoked) {
+        let portal = notice.incident.portals[0];
+        check(story.left.contains(&portal), || {
+            format!(
+                "I5: portal {portal} was called revoked at {}, and its customer never left",
+                notice.at
+            )
+        })?;
+    }
+    for kind in [Kind::GrantMismatched, Kind::PortalUnavailable] {
+        for notice in opened(kind) {
+            let portal = notice.incident.portals[0];
+            check(story.left.contains(&portal), || {
+                format!("I6: portal {portal} was blamed ({kind}) at {}", notice.at)
+            })?;
+        }
+    }
+    for (portal, _) in &story.lost {
+        let named = opened(Kind::GrantLost).iter().any(|n| n.incident.portals.contains(portal));
+        check(named, || format!("portal {portal} lost its grant and nobody was told"))?;
+    }
+    Ok(())
+}

@@ -1,0 +1,484 @@
+//! What happens in the world while the program runs: faults, crashes, clocks, customers, operators. Drawn
+//! from a seed, written down as it goes, and at the end everything is well again.
+
+use std::{
+    cell::RefCell,
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+    time::Duration,
+};
+
+use axum::{body::Body, http::Request};
+use grantkeeper::{
+    access::Caller,
+    engine::Denial,
+    incident::{Change, Kind},
+    lifecycle::{Step, step},
+    portal::PortalId,
+    secret::{ClientSecret, Fingerprint},
+    sim::{Effect, Endpoint, Fault, InProcess, RateLimit, Scenario, Sim},
+    store::{Key, Record as Stored},
+    time::Clock,
+};
+use jiff::Timestamp;
+use tokio_util::task::TaskTracker;
+
+use crate::{
+    disk::MemoryDisk,
+    hubspot::HubSpot,
+    judge::{self, Record, Verdict},
+    machine::{Crash, Dice, MachineClock, TrueTime},
+    process::{Place, Process, Told},
+    store::MemoryStore,
+};
+
+/// A world to tell a story in.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Setting {
+    pub(crate) seed: u64,
+    pub(crate) portals: u64,
+    pub(crate) lasting: Duration,
+    pub(crate) rotating: bool,
+    pub(crate) journal: bool,
+    pub(crate) rules: Step,
+}
+
+impl Setting {
+    /// A day of a hundred portals; every other seed with a provider that rotates.
+    pub(crate) fn day(seed: u64) -> Self {
+        Self {
+            seed,
+            portals: 100,
+            lasting: Duration::from_secs(24 * 3600),
+            rotating: seed % 2 == 1,
+            journal: true,
+            rules: step,
+        }
+    }
+}
+
+pub(crate) struct Story {
+    pub(crate) setting: Setting,
+    dice: Dice,
+    truth: TrueTime,
+    pub(crate) sim: Sim,
+    hub: InProcess,
+    pub(crate) place: Place,
+    pub(crate) process: Option<Process>,
+    pub(crate) record: Record,
+    /// Portals whose customers have left and not come back.
+    pub(crate) gone: Vec<PortalId>,
+    /// Portals whose customers ever left: until the new grant is seen, a refusal is right.
+    pub(crate) left: BTreeSet<PortalId>,
+    /// Grants whose answers were lost, by the generation that nobody has.
+    pub(crate) lost: Vec<(PortalId, u32)>,
+    /// The generation that each portal got when its customer connected again.
+    connected: BTreeMap<PortalId, u32>,
+    crashes: Vec<Timestamp>,
+    /// As many notices were told before the present process began.
+    told_before: usize,
+    /// Each refresh token's place among its portal's, by name.
+    generations: RefCell<BTreeMap<(PortalId, String), u32>>,
+    pub(crate) served: u64,
+    pub(crate) history: Vec<String>,
+    verdict: Verdict,
+}
+
+/// Tells the whole story and judges it.
+pub(crate) async fn tell(setting: Setting) -> (Story, Verdict) {
+    let Setting { seed, portals, rotating, journal, rules, .. } = setting;
+    let truth = TrueTime::new();
+    let scenario = format!(
+        "seed = {seed}\n[settings]\nrotating = {rotating}\n[fleet]\nfirst = 1\ncount = {portals}\n"
+    );
+    let sim = Sim::new(Scenario::parse(&scenario).unwrap(), Arc::new(truth.clone()));
+    let (crash, world) = (Crash::default(), TaskTracker::new());
+    let store = MemoryStore::new(crash.clone(), world.clone());
+    store.put(Key::App, Stored::default().with_client(&sim.client_id(), &sim.client_secret()));
+    for portal in sim.portals(None, usize::MAX) {
+        let token = sim.refresh_token(portal.portal).unwrap();
+        store.put(Key::Portal(portal.portal), Stored::default().with_refresh_token(&token));
+    }
+    let place = Place {
+        clock: MachineClock::new(truth.clone()),
+        crash: crash.clone(),
+        store,
+        disk: MemoryDisk::new(crash.clone(), seed),
+        hubspot: HubSpot::new(sim.in_process(), crash, world, seed),
+        told: Told::default(),
+        rules,
+        journal,
+        #[expect(clippy::cast_precision_loss, reason = "a few thousand portals")]
+        per_second: 5.0_f64.max(portals as f64 / 100.0),
+    };
+    let mut story = Story {
+        setting,
+        dice: Dice::new(seed),
+        truth,
+        hub: sim.in_process(),
+        sim,
+        place,
+        process: None,
+        record: Record::default(),
+        gone: Vec::new(),
+        left: BTreeSet::new(),
+        lost: Vec::new(),
+        connected: BTreeMap::new(),
+        crashes: Vec::new(),
+        told_before: 0,
+        generations: RefCell::default(),
+        served: 0,
+        history: Vec::new(),
+        verdict: Ok(()),
+    };
+    story.live().await;
+    let verdict = story.verdict.clone().and_then(|()| judge::judge(&story));
+    if let Some(process) = story.process.take() {
+        process.stop().await;
+    }
+    (story, verdict)
+}
+
+impl Story {
+    async fn live(&mut self) {
+        self.process = Some(self.place.start(self.setting.seed).await);
+        let end = self.truth.boot() + self.setting.lasting;
+        while self.truth.boot() < end && self.verdict.is_ok() {
+            let pause = Duration::from_secs(30 + self.dice.roll(300));
+            self.wait(pause).await;
+            self.something_happens().await;
+            for _ in 0..4 {
+                self.somebody_asks().await;
+            }
+            self.the_lost_connect_again().await;
+        }
+        if self.verdict.is_err() {
+            return;
+        }
+        self.all_is_well().await;
+    }
+
+    /// Everything is well again, and two hours are enough for whatever waits.
+    async fn all_is_well(&mut self) {
+        self.note("all is well");
+        self.sim.clear_faults();
+        self.sim.configure(|settings| settings.rate_limit = None);
+        self.place.store.set_down(false);
+        self.place.store.set_latency(Duration::ZERO);
+        self.place.disk.set_full(false);
+        self.place.hubspot.set_slow(200);
+        for _ in 0..8 {
+            self.wait(Duration::from_secs(900)).await;
+            self.reload().await;
+            self.the_lost_connect_again().await;
+        }
+        self.wait(Duration::from_secs(120)).await;
+        self.look().await;
+    }
+
+    /// Lets time pass; if the process dies meanwhile, another one takes its place.
+    async fn wait(&mut self, span: Duration) {
+        let until = self.truth.boot() + span;
+        while self.truth.boot() < until {
+            let left = until.until(self.truth.boot()).max(Duration::from_millis(1));
+            let Some(process) = &self.process else { return };
+            let died = process.died.clone();
+            tokio::select! {
+                biased;
+                () = died.cancelled() => self.restart().await,
+                () = tokio::time::sleep(left) => return,
+            }
+        }
+    }
+
+    async fn restart(&mut self) {
+        self.note("the process dies");
+        self.crashes.push(self.truth.wall());
+        let Some(process) = self.process.take() else { return };
+        self.place.disk.settle();
+        self.process = Some(process);
+        self.look().await;
+        if let Some(process) = self.process.take() {
+            process.kill().await;
+        }
+        if self.dice.roll(4) == 0 {
+            self.note("and the machine with it");
+            self.place.clock.reboot();
+        }
+        // Nothing of the dead process holds up the new one's seams.
+        let pause = self.dice.millis(3000);
+        tokio::time::sleep(pause).await;
+        let seed = self.setting.seed ^ self.crashes.len() as u64;
+        self.told_before = self.place.told.0.lock().unwrap().len();
+        self.process = Some(self.place.start(seed).await);
+    }
+
+    async fn look(&mut self) {
+        self.learn_generations();
+        let mut record = std::mem::take(&mut self.record);
+        let verdict = record.look(self).await;
+        self.record = record;
+        if self.verdict.is_ok() {
+            self.verdict = verdict;
+        }
+    }
+
+    async fn something_happens(&mut self) {
+        let what = self.dice.roll(26);
+        self.note(&format!("event {what}"));
+        match what {
+            0 => self.fault(Effect::ResetBefore, 20),
+            1 => self.fault(http(503, None), 200),
+            2 => self.fault(http(429, None), 10),
+            3 => self.fault(Effect::HangBefore, 5),
+            4 => {
+                let late = u32::try_from(self.dice.roll(12_000)).unwrap();
+                self.fault(Effect::Late(late), 10);
+            }
+            5..=7 => {
+                self.sim.clear_faults();
+                self.sim.configure(|settings| settings.rate_limit = None);
+                self.place.hubspot.set_slow(200);
+                self.place.disk.set_full(false);
+            }
+            8 => self.place.store.set_down(true),
+            9 | 10 => self.place.store.set_down(false),
+            11 => self.place.store.set_latency(self.dice.clone().millis(5_000)),
+            12 => self.a_customer_leaves(),
+            13 => self.a_customer_connects_again().await,
+            14 => self.an_operator_edits_a_note(),
+            15 => self.the_secret_is_wrong_for_a_while().await,
+            16 => self.fault(Effect::ResetAfter, 1),
+            17 => self.hubspot_is_down_for_ten_minutes().await,
+            18 => {
+                let seconds = i64::try_from(self.dice.roll(200_000)).unwrap() - 100_000;
+                self.place.clock.set_wall(seconds);
+            }
+            19 => self.truth.suspend(Duration::from_secs(self.dice.clone().roll(5_000))),
+            20 => self.place.hubspot.set_slow(9_000),
+            21 => {
+                let per_second = 1 + u32::try_from(self.dice.roll(3)).unwrap();
+                let limit = RateLimit { per_second, retry_after: None };
+                self.sim.configure(|settings| settings.rate_limit = Some(limit));
+            }
+            22 => self.place.disk.set_full(true),
+            23 => self.place.disk.set_full(false),
+            _ => self.place.crash.arm(1 + self.dice.clone().roll(400)),
+        }
+        // The copies of the dice above leave the dice as they were.
+        self.dice.roll(2);
+    }
+
+    fn fault(&self, effect: Effect, count: u32) {
+        self.sim.set_fault(Fault::new(effect).on(Endpoint::Token).times(count));
+    }
+
+    fn some_portal(&mut self) -> PortalId {
+        PortalId::new(1 + self.dice.roll(self.setting.portals)).unwrap()
+    }
+
+    fn a_customer_leaves(&mut self) {
+        let portal = self.some_portal();
+        self.sim.uninstall(portal);
+        self.gone.push(portal);
+        self.left.insert(portal);
+    }
+
+    async fn a_customer_connects_again(&mut self) {
+        let Some(portal) = self.gone.pop() else { return };
+        if self.gone.contains(&portal) {
+            return;
+        }
+        self.connect_again(portal);
+        if self.dice.roll(2) == 0 {
+            self.reload().await;
+        }
+    }
+
+    fn connect_again(&mut self, portal: PortalId) {
+        let (_, token) = self.sim.install(Some(portal), None);
+        self.learn_generations();
+        let key = Key::Portal(portal);
+        let record = self.place.store.get(key).unwrap().with_refresh_token(&token);
+        self.place.store.put(key, record);
+        self.connected.insert(portal, self.generation_of_newest(portal));
+    }
+
+    /// Who is told of a lost grant asks the customer, who connects the app again.
+    async fn the_lost_connect_again(&mut self) {
+        self.learn_generations();
+        let open = self.open_losses();
+        let mut any = false;
+        for portal in open {
+            let newest = self.generation_of_newest(portal);
+            // Connected again already, and the program has not seen it yet.
+            let known = self.connected.get(&portal) == Some(&newest);
+            let waits = self.gone.contains(&portal);
+            if known || waits {
+                continue;
+            }
+            // A customer who left and came back may be told of as a loss: their old grant was in doubt.
+            if !self.left.contains(&portal) {
+                self.lost.push((portal, newest));
+            }
+            self.note(&format!("portal {portal} is connected again"));
+            self.connect_again(portal);
+            any = true;
+        }
+        if any {
+            self.reload().await;
+        }
+    }
+
+    fn open_losses(&self) -> BTreeSet<PortalId> {
+        // What an earlier process had open, the next one finds again or it is over.
+        let told = self.place.told.0.lock().unwrap();
+        let of_losses = told[self.told_before..]
+            .iter()
+            .filter(|notice| notice.incident.kind == Kind::GrantLost);
+        match of_losses.into_iter().next_back() {
+            Some(last) if last.change != Change::Resolved => {
+                last.incident.portals.iter().copied().collect()
+            }
+            _ => BTreeSet::new(),
+        }
+    }
+
+    /// A write beside the token, by a hand that knows nothing of us: as read, so it may meet ours.
+    fn an_operator_edits_a_note(&mut self) {
+        let key = Key::Portal(self.some_portal());
+        let record = self.place.store.get(key).unwrap();
+        self.place.store.put(key, record.with_member("note", self.dice.roll(9).into()));
+    }
+
+    async fn the_secret_is_wrong_for_a_while(&mut self) {
+        let right = self.sim.client_secret();
+        let wrong = ClientSecret::parse("wrong-for-a-while").unwrap();
+        self.sim.set_client_secret(wrong, Duration::ZERO);
+        let pause = Duration::from_secs(self.dice.roll(1_800));
+        self.wait(pause).await;
+        self.sim.set_client_secret(right, Duration::ZERO);
+    }
+
+    async fn hubspot_is_down_for_ten_minutes(&mut self) {
+        let id = self.sim.set_fault(Fault::new(http(503, None)));
+        self.wait(Duration::from_secs(600)).await;
+        self.sim.clear_fault(id);
+    }
+
+    async fn reload(&mut self) {
+        let Some(process) = &self.process else { return };
+        let died = process.died.clone();
+        tokio::select! {
+            biased;
+            () = died.cancelled() => {}
+            () = process.reload() => {}
+        }
+    }
+
+    /// I1: whatever is answered is good at HubSpot at that moment, and lives as long as was asked.
+    async fn somebody_asks(&mut self) {
+        let portal = self.some_portal();
+        let Some(process) = &self.process else { return };
+        let (died, caller) = (process.died.clone(), Caller::this_process());
+        let answer = tokio::select! {
+            biased;
+            () = died.cancelled() => return,
+            answer = process.handle.token(&caller, portal, None) => answer,
+        };
+        let answer = match answer {
+            Ok(answer) => answer,
+            Err(Denial::Ended(end)) => {
+                let told = self.left.contains(&portal) || self.open_losses().contains(&portal);
+                return self.must(told, || format!("I5: portal {portal}: {end:?}"));
+            }
+            Err(_) => return,
+        };
+        let long = answer.short_lived || answer.expires_in >= Duration::from_secs(120);
+        self.must(long && !answer.expires_in.is_zero(), || format!("I1: {answer:?}"));
+        let request = Request::get("/account-info/2026-03/details")
+            .header("authorization", format!("Bearer {}", answer.access_token.expose()))
+            .body(Body::empty())
+            .unwrap();
+        let taken = self.hub.ask(request).await.map(|answer| answer.status().as_u16());
+        // A fault on every endpoint says nothing of the token.
+        let fine = taken.is_none_or(|status| status == 200 || status >= 500);
+        self.must(fine, || {
+            format!("I1: portal {portal} was given a token that is no good: {taken:?}")
+        });
+        self.served += 1;
+    }
+
+    fn must(&mut self, holds: bool, what: impl FnOnce() -> String) {
+        if !holds && self.verdict.is_ok() {
+            self.verdict = Err(format!("{} at {}", what(), self.truth.wall()));
+        }
+    }
+
+    fn note(&mut self, what: &str) {
+        self.history.push(format!("{} {what}", self.truth.wall()));
+    }
+
+    /// Remembers each refresh token's place: the stand-in forgets all but the last sixteen.
+    fn learn_generations(&self) {
+        let mut known = self.generations.borrow_mut();
+        for entry in self.sim.portals(None, usize::MAX) {
+            for token in entry.tokens {
+                known.insert((entry.portal, token.token), token.generation);
+            }
+        }
+    }
+
+    pub(crate) fn generation(&self, portal: PortalId, name: Fingerprint) -> Option<u32> {
+        self.generations.borrow().get(&(portal, name.to_string())).copied()
+    }
+
+    pub(crate) fn generation_of_newest(&self, portal: PortalId) -> u32 {
+        self.sim.portal(portal).map_or(0, |report| report.generation)
+    }
+
+    /// Whether a process was ever handed this generation.
+    pub(crate) fn received(&self, portal: PortalId, generation: u32) -> bool {
+        let handed = self.place.hubspot.handed_over();
+        handed.iter().any(|name| self.generation(portal, *name) == Some(generation))
+    }
+
+    pub(crate) fn crashed_since(&self, at: Timestamp) -> bool {
+        self.crashes.iter().any(|crash| *crash >= at)
+    }
+
+    pub(crate) fn crashed_within(&self, at: Timestamp) -> bool {
+        let within = |crash: &Timestamp| (0..30).contains(&at.duration_since(*crash).as_secs());
+        self.crashes.iter().any(within)
+    }
+
+    /// As many requests as the token endpoint may see in one second: those of the budget, and those
+    /// that took a while to get there.
+    #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "a small number")]
+    pub(crate) fn budget_per_second(&self) -> usize {
+        let way = 13.0;
+        (self.place.per_second * way) as usize
+    }
+
+    /// The history, for comparing.
+    pub(crate) fn told(&self) -> Vec<String> {
+        let mut all = self.history.clone();
+        all.extend(self.sim.ledger(0, None).iter().map(|entry| format!("{entry:?}")));
+        all.extend(
+            self.place.told.0.lock().unwrap().iter().map(|n| format!("{} {}", n.at, n.key())),
+        );
+        all
+    }
+
+    pub(crate) fn crashes(&self) -> usize {
+        self.crashes.len()
+    }
+}
+
+fn http(status: u16, retry_after: Option<u32>) -> Effect {
+    let mut effect = serde_json::json!({ "http": status });
+    if let Some(seconds) = retry_after {
+        effect["retry_after"] = seconds.into();
+    }
+    serde_json::from_value(effect).unwrap()
+}
