@@ -295,7 +295,7 @@ impl Watch {
 
     /// Ends the service and searches everything.
     async fn search(mut self, service: Service) {
-        let at_least = ["revoked", "app_rejected"];
+        let at_least = ["incident opened", "app_rejected"];
         let log = service.log();
         self.exits.saw("log", &log);
         for word in at_least {
