@@ -115,6 +115,9 @@ impl Entry {
     }
 }
 
+/// As many others are looked at for a second opinion: in a storm each portal looks, and there is a next
+/// time.
+const ASKED_ROUND: usize = 32;
 /// As many of a grant's earlier refresh tokens are remembered by name.
 const ANCESTORS: usize = 96;
 
@@ -344,7 +347,7 @@ impl Portals {
 
     /// A portal whose grant can be asked about now, other than `portal` and those refused of late.
     pub(super) fn another(&mut self, portal: PortalId, crowd: &Crowd) -> Option<PortalId> {
-        for _ in 0..self.entries.len() {
+        for _ in 0..ASKED_ROUND {
             let found = self.sample()?;
             if found != portal && !crowd.has_refused(found) && self.rests(found) {
                 return Some(found);
