@@ -16,7 +16,7 @@ use crate::{
     daemon,
     engine::{self, survey},
     hubspot::prove,
-    lifecycle::{Introspection, Refusal},
+    lifecycle::{Budget, Introspection, Refusal, budget::USUAL_LIFE},
     portal::PortalId,
     validate::{Expected, Verdict},
 };
@@ -116,6 +116,7 @@ async fn examine(config: &Config, findings: &mut Vec<Finding>) {
         findings.push(Finding::note("clock", &what));
     }
     let rate = config.hubspot.max_refreshes_per_second;
+    findings.push(budget(config, loaded.portals.len()));
     let told = survey(&world, &loaded, rate).await;
     let mut grants: Vec<_> = told
         .into_iter()
@@ -135,6 +136,18 @@ async fn examine(config: &Config, findings: &mut Vec<Finding>) {
     }
     grants.sort_by_key(|(portal, _)| *portal);
     findings.extend(grants.into_iter().map(|(_, finding)| finding));
+}
+
+/// Whether the configured rate keeps as many portals warm as there are.
+fn budget(config: &Config, portals: usize) -> Finding {
+    let per_second = config.hubspot.max_refreshes_per_second;
+    let at = config.refresh.at;
+    let budget =
+        Budget { per_second, ceiling: per_second, portals, recent: portals, life: USUAL_LIFE, at };
+    if portals <= budget.carries() {
+        return Finding::good("budget", budget.to_string());
+    }
+    Finding::note("budget", &budget.to_string())
 }
 
 /// What was told of one grant, as a finding.

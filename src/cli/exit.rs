@@ -18,6 +18,8 @@ use crate::{
     store::{StoreError, StoreErrorKind},
 };
 
+const RESUME: &str = "`grantkeeper portal resume` lets it go on.";
+
 /// Exit codes of the contract.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Exit {
@@ -189,7 +191,7 @@ impl From<Denial> for Failure {
                 (Exit::NotFound, "`grantkeeper portal list` shows the portals there are.")
             }
             Denial::BadRequest(_) => (Exit::Usage, "See --help."),
-            Denial::Paused => (Exit::Failed, "Whoever paused it has to let it go on."),
+            Denial::Paused => (Exit::Failed, RESUME),
             Denial::Ended(_) => (
                 Exit::NeedsPerson,
                 "Ask the customer to connect the app again, then store the new refresh token.",
@@ -231,6 +233,7 @@ impl From<AskError> for Failure {
                         "app_rejected",
                         "Correct the client secret: `grantkeeper rotate client-secret`.",
                     ),
+                    "portal_paused" => (Exit::Failed, "portal_paused", RESUME),
                     "bad_request" => (Exit::Usage, "bad_request", "See --help."),
                     _ if problem.retry_after.is_some() => (
                         Exit::TryAgain,

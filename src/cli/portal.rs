@@ -11,16 +11,23 @@ use super::{
 use crate::{
     lifecycle::PortalState,
     portal::PortalId,
-    socket::protocol::{PortalBody, PortalsBody},
+    socket::{
+        Client,
+        protocol::{PausedBody, PortalBody, PortalsBody},
+    },
 };
 
-/// Look at customer accounts, as the running service sees them.
+/// Look at customer accounts, as the running service sees them, and pause one.
 #[derive(Debug, Subcommand)]
 pub(super) enum Portal {
     /// All of them, with their states
     List(List),
     /// One of them
     Show(Show),
+    /// Give out no token and ask HubSpot nothing, until `resume`
+    Pause(Show),
+    /// Let a paused one go on
+    Resume(Show),
 }
 
 #[derive(Debug, Args)]
@@ -71,8 +78,34 @@ impl Portal {
                     text
                 })
             }
+            Self::Pause(show) => order(&service, show.portal, "pause", output).await,
+            Self::Resume(show) => order(&service, show.portal, "resume", output).await,
         }
     }
+}
+
+async fn order(
+    service: &Client,
+    portal: PortalId,
+    what: &str,
+    output: Output,
+) -> Result<(), Failure> {
+    let answer = service.post::<PausedBody>(&format!("/v1/portals/{portal}/{what}")).await;
+    let answer = answer.map_err(|error| Failure::from(error).about(portal))?;
+    if answer.paused && !answer.outlives_restart {
+        output.remark(
+            "this ends when the service restarts: it keeps no journal (see state_dir), or could not write it",
+        );
+    }
+    output.answer(&answer, |answer| {
+        if answer.paused {
+            format!(
+                "portal {portal} is paused: no token is given out and HubSpot is asked nothing, until `grantkeeper portal resume {portal}`"
+            )
+        } else {
+            format!("portal {portal} goes on")
+        }
+    })
 }
 
 fn rows(portals: &[PortalBody]) -> String {

@@ -71,6 +71,7 @@ fn show(status: &StatusBody) -> String {
     } else {
         format!("{}: {}", toned("not ready", Tone::Bad), status.reasons.join(", "))
     };
+    let journal = if status.journal { "kept" } else { "none: see state_dir" };
     let mut text = format!(
         "{ready}\n\n{}",
         table(
@@ -88,7 +89,8 @@ fn show(status: &StatusBody) -> String {
                     system(status.hubspot.ok, &status.hubspot.trouble)
                 ],
                 vec!["portals".into(), status.portals_total.to_string(), counts.join(", ")],
-                vec!["mode".into(), status.mode.clone(), String::new()],
+                vec!["mode".into(), status.mode.clone(), status.budget.summary.clone()],
+                vec!["journal".into(), journal.into(), String::new()],
             ],
         )
         .trim_start_matches('\n'),

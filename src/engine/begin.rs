@@ -10,10 +10,11 @@ use tokio::{
 use super::{
     AT_STORE, Alerting, Engine, Metrics, Running, Settings, World,
     chance::Chance,
+    command::WAITING,
     load::{Loaded, Start},
     portals::Portals,
     queue::Queue,
-    run::{RETRY_SHARE, WAITING},
+    run::RETRY_SHARE,
     upkeep::{Probing, Reload},
     view::{Health, Overall, View},
 };
@@ -64,6 +65,7 @@ impl Engine {
                 life: USUAL_LIFE,
                 at: settings.refresh.at,
             },
+            journal: world.journal.is_there(),
             without_store,
             strays,
             records_read: (!without_store).then(|| world.clock.wall_at(now)),

@@ -6,15 +6,12 @@ use std::{sync::Arc, time::Duration};
 
 use arc_swap::ArcSwap;
 use jiff::Timestamp;
-use tokio::{
-    sync::{mpsc, oneshot},
-    time::timeout,
-};
+use tokio::{sync::mpsc, time::timeout};
 
 use super::{
     Metrics, Running, Settings,
+    command::Command,
     metrics::ByResult,
-    run::Command,
     view::{PortalView, View},
 };
 use crate::{
@@ -22,14 +19,11 @@ use crate::{
     lifecycle::{App, End, OnStart, PortalState, RefreshPolicy},
     portal::{AppName, PortalId, Scopes},
     secret::{AccessToken, Fingerprint},
-    store::StoreErrorKind,
     time::{BootTime, Clock},
 };
 
 /// The longest a caller waits for a token that is on its way.
 const PATIENCE: Duration = Duration::from_secs(15);
-/// The longest a caller waits for records to be read again.
-const RELOAD_PATIENCE: Duration = Duration::from_secs(60);
 
 /// An access token, as answered.
 #[derive(Debug, Clone)]
@@ -94,7 +88,7 @@ pub(super) struct Terms {
 #[derive(Debug, Clone)]
 pub struct Handle {
     pub(super) view: Arc<View>,
-    commands: mpsc::Sender<Command>,
+    pub(super) commands: mpsc::Sender<Command>,
     pub(super) rules: Arc<ArcSwap<Rules>>,
     pub(super) terms: Arc<ArcSwap<Terms>>,
     pub(super) metrics: Arc<Metrics>,
@@ -266,43 +260,6 @@ impl Handle {
         })
     }
 
-    /// Has every record read again, and waits until that has been applied.
-    ///
-    /// # Errors
-    /// Not allowed, or the store can't be read.
-    pub async fn reload(&self, caller: &Caller) -> Result<(), Denial> {
-        let allowed = {
-            let rules = self.rules.load();
-            rules.allow_all(caller, Right::Rotate) || rules.allow_all(caller, Right::Admin)
-        };
-        permit(allowed)?;
-        let (done, heard) = oneshot::channel();
-        let again = Duration::from_secs(5);
-        let sent = self.commands.send(Command::Reload(done)).await;
-        sent.map_err(|_| Denial::StoreUnreachable(again))?;
-        match timeout(RELOAD_PATIENCE, heard).await {
-            Ok(Ok(Ok(()))) => Ok(()),
-            Ok(Ok(Err(StoreErrorKind::Corrupt | StoreErrorKind::Missing))) => {
-                Err(Denial::BadRequest("the app's record can't be used as it stands".to_owned()))
-            }
-            _ => Err(Denial::StoreUnreachable(again)),
-        }
-    }
-
-    /// Puts other rules and settings in force.
-    pub async fn configure(&self, rules: Rules, settings: Settings) {
-        self.rules.store(Arc::new(rules));
-        self.terms.store(Arc::new(Terms::of(&settings)));
-        self.refused_reload.store(Arc::new(None));
-        // The engine only stops listening when the process ends.
-        self.commands.send(Command::Configure(Box::new(settings))).await.ok();
-    }
-
-    /// Notes that a new configuration was refused and the old one goes on.
-    pub fn note_refused_reload(&self, why: String) {
-        self.refused_reload.store(Arc::new(Some(why)));
-    }
-
     /// Whether the caller may see what concerns all portals (metrics among it).
     #[must_use]
     pub fn may_see_all(&self, caller: &Caller) -> bool {
@@ -360,7 +317,7 @@ enum Verdict {
 }
 
 impl Terms {
-    fn of(settings: &Settings) -> Self {
+    pub(super) fn of(settings: &Settings) -> Self {
         Self {
             app: settings.app.clone(),
             policy: settings.refresh,

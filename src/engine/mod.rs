@@ -17,6 +17,7 @@ pub mod alerting;
 mod answers;
 mod begin;
 mod chance;
+pub mod command;
 mod effects;
 pub mod handle;
 pub mod load;
@@ -33,10 +34,11 @@ pub mod view;
 mod work;
 
 pub use alerting::{Alerting, Route};
+pub use command::Command;
 pub use handle::{Answer, Denial, Handle};
 pub use load::{Loaded, Start, load, load_app, start};
 pub use metrics::Metrics;
-pub use run::{Command, Engine, Panicked, Running};
+pub use run::{Engine, Panicked, Running};
 pub use survey::survey;
 pub use view::View;
 

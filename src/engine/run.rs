@@ -8,7 +8,7 @@ use std::{
 };
 
 use tokio::{
-    sync::{Semaphore, mpsc, oneshot},
+    sync::{Semaphore, mpsc},
     task::{JoinError, JoinSet},
     time::sleep,
 };
@@ -17,6 +17,7 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use super::{
     AT_HUBSPOT, Alerting, LONGEST_SLEEP, Metrics, Settings, World,
     chance::Chance,
+    command::Command,
     metrics::ByOutcome,
     portals::{Portals, Surroundings},
     queue::{Lane, Queue},
@@ -29,30 +30,14 @@ use crate::{
     journal::Trail,
     lifecycle::{
         App, ClientPair, Crowd, Event, Introspection, PortalState, Rate, RefreshMode, Rotation,
-        Step, TokenLife, schedule::Pace,
+        Step, schedule::Pace,
     },
     portal::PortalId,
-    store::StoreErrorKind,
     time::BootTime,
 };
 
-/// Questions and wishes from outside the engine.
-#[derive(Debug)]
-pub enum Command {
-    /// Somebody waits for a better token of this portal's than the one they saw.
-    Want(PortalId, Option<TokenLife>),
-    /// Read every record again; the sender hears when it has been applied.
-    Reload(oneshot::Sender<Result<(), StoreErrorKind>>),
-    /// Go on with other settings.
-    Configure(Box<Settings>),
-    /// Tell other sinks from now on.
-    Reroute(Alerting),
-}
-
 /// After a stop, what the store has not taken is tried again for this long.
 const FAREWELL: Duration = Duration::from_secs(10);
-/// Commands that may wait; more than any socket has connections.
-pub(super) const WAITING: usize = 4096;
 /// The share of the rate that portals failing on their own account may take (I7).
 pub(super) const RETRY_SHARE: f64 = 0.2;
 
@@ -254,36 +239,6 @@ impl Engine {
         }
     }
 
-    fn obey(&mut self, command: Command) {
-        match command {
-            Command::Want(portal, seen) => {
-                // What was wished for may have come while the wish waited: it is not fetched twice.
-                if self.portals.get(portal).is_some_and(|entry| entry.portal.token == seen) {
-                    self.portals.wanted(portal);
-                    self.step(portal, Event::Wanted);
-                    self.queue.hurry(portal);
-                }
-            }
-            Command::Reload(done) => {
-                self.reload.waiting.push(done);
-                self.reload.again = self.reload.running;
-                self.reload();
-            }
-            Command::Reroute(alerting) => {
-                let former = std::mem::replace(&mut self.alerting, alerting);
-                self.former_alerting.retain(|lanes| !lanes.is_empty());
-                self.former_alerting.push(former.retire());
-            }
-            Command::Configure(settings) => {
-                let now = self.world.clock.boot();
-                self.rate = self.rate.under(settings.max_requests_per_second, now);
-                self.budget_due = now;
-                self.reload.due = self.reload.due.min(now + settings.validate.every);
-                self.settings = *settings;
-            }
-        }
-    }
-
     fn apply(&mut self, report: Report) {
         match report {
             Report::Intended { portal, generation, durable } => {
@@ -319,6 +274,7 @@ impl Engine {
                 self.note_store("write", result.as_ref().err());
                 self.saved(portal, generation, record, token, result);
             }
+            Report::PauseNoted => {}
             Report::Looked { portal, stamp, result } => {
                 self.note_store("read", result.as_ref().err());
                 self.consider(portal, stamp, result);

@@ -128,6 +128,8 @@ pub struct Overall {
     pub mode: RefreshMode,
     /// What the rate carries.
     pub budget: Budget,
+    /// Whether a journal is kept.
+    pub journal: bool,
     /// The records have not been read since the start: the store could not be reached.
     pub without_store: bool,
     /// Names in the store that are not portal ids.

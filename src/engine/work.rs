@@ -31,6 +31,7 @@ pub(super) enum Report {
         generation: Generation,
         durable: bool,
     },
+    PauseNoted,
     Refreshed {
         portal: PortalId,
         generation: Generation,

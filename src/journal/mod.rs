@@ -69,6 +69,14 @@ impl Journal {
         heard.await.unwrap_or(Err(NotKept))
     }
 
+    /// Writes `entry` after everything that was handed over before this call, whenever the answer is
+    /// waited for: whether it is durable.
+    pub fn keep_in_order(&self, entry: Entry) -> impl Future<Output = bool> + Send + use<> {
+        let (kept, heard) = oneshot::channel();
+        let handed = self.sender.as_ref().map(|to| to.try_send(Job { entry, kept: Some(kept) }));
+        async move { matches!(handed, Some(Ok(()))) && matches!(heard.await, Ok(Ok(()))) }
+    }
+
     /// Writes `entry` some time soon. For marks that only save work after a restart.
     pub fn note(&self, entry: Entry) {
         if let Some(sender) = &self.sender {

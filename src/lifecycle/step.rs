@@ -322,6 +322,9 @@ impl Deciding<'_> {
     }
 
     fn turn(&mut self) {
+        if self.portal.paused && matches!(self.portal.phase, Phase::Queued | Phase::Asking(_)) {
+            return self.not_sent();
+        }
         match self.portal.phase {
             Phase::Queued => {
                 self.portal.phase = Phase::Intending;

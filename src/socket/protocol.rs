@@ -48,6 +48,17 @@ pub struct PortalBody {
     pub scopes: Option<Scopes>,
 }
 
+/// `POST /v1/portals/{id}/pause` and `…/resume`.
+#[derive(Debug, Serialize, Deserialize)]
+pub struct PausedBody {
+    /// Whose.
+    pub portal_id: PortalId,
+    /// Whether it is paused now.
+    pub paused: bool,
+    /// Whether the service still knows of it after a restart: it does where it keeps a journal.
+    pub outlives_restart: bool,
+}
+
 /// `GET /v1/portals`.
 #[derive(Debug, Serialize, Deserialize)]
 pub struct PortalsBody {
@@ -91,6 +102,10 @@ pub struct StatusBody {
     pub portals_total: usize,
     /// The refresh mode in force.
     pub mode: String,
+    /// How many portals the rate keeps warm.
+    pub budget: BudgetBody,
+    /// Whether a journal is kept, so that a crash loses no grant (`state_dir`).
+    pub journal: bool,
     /// Whether the service does its job.
     pub ready: bool,
     /// Why not.
@@ -112,6 +127,19 @@ pub struct AppBody {
     pub name: String,
     /// `ok`, `unproven`, `doubted` or `rejected`.
     pub state: String,
+}
+
+/// The rate towards the token endpoint in [`StatusBody`].
+#[derive(Debug, Serialize, Deserialize)]
+pub struct BudgetBody {
+    /// Requests a second that can be counted on, as learned.
+    pub per_second: f64,
+    /// The most that is configured.
+    pub ceiling: f64,
+    /// As many portals can be kept warm with that.
+    pub carries: usize,
+    /// The same in a sentence.
+    pub summary: String,
 }
 
 /// A system outside in [`StatusBody`].

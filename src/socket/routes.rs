@@ -17,7 +17,8 @@ use serde::{Deserialize, Serialize};
 use zeroize::Zeroizing;
 
 use super::protocol::{
-    self, AppBody, HealthBody, PortalBody, PortalsBody, Problem, StatusBody, TokenBody,
+    self, AppBody, BudgetBody, HealthBody, PausedBody, PortalBody, PortalsBody, Problem,
+    StatusBody, TokenBody,
 };
 use crate::{
     access::Caller,
@@ -38,6 +39,8 @@ pub(super) fn socket(handle: Handle) -> Router {
     Router::new()
         .route("/v1/portals/{id}/token", get(token))
         .route("/v1/portals/{id}", get(portal))
+        .route("/v1/portals/{id}/pause", post(pause))
+        .route("/v1/portals/{id}/resume", post(resume))
         .route("/v1/portals", get(portals))
         .route("/v1/status", get(status))
         .route("/v1/reload", post(reload))
@@ -205,6 +208,13 @@ async fn status(
             .map(|(state, count)| (state.as_str().to_owned(), count))
             .collect(),
         mode: protocol::mode(overall.mode).to_owned(),
+        budget: BudgetBody {
+            per_second: overall.budget.per_second,
+            ceiling: overall.budget.ceiling,
+            carries: overall.budget.carries(),
+            summary: overall.budget.to_string(),
+        },
+        journal: overall.journal,
         ready: readiness.reasons.is_empty(),
         reasons: readiness.reasons.iter().map(|word| (*word).to_owned()).collect(),
         remarks,
@@ -221,6 +231,35 @@ async fn reload(
 ) -> Result<Response, Problem> {
     handle.reload(&caller).await.map_err(|d| problem(&d))?;
     Ok(json(StatusCode::OK, "application/json", &serde_json::json!({ "reloaded": true })))
+}
+
+async fn pause(
+    State(handle): State<Handle>,
+    Extension(caller): Extension<Caller>,
+    id: NamedPortal,
+) -> Result<Response, Problem> {
+    order(&handle, &caller, id, true).await
+}
+
+async fn resume(
+    State(handle): State<Handle>,
+    Extension(caller): Extension<Caller>,
+    id: NamedPortal,
+) -> Result<Response, Problem> {
+    order(&handle, &caller, id, false).await
+}
+
+async fn order(
+    handle: &Handle,
+    caller: &Caller,
+    id: NamedPortal,
+    paused: bool,
+) -> Result<Response, Problem> {
+    let portal_id = portal_id(id)?;
+    let outlives_restart =
+        handle.pause(caller, portal_id, paused).await.map_err(|d| problem(&d))?;
+    let body = PausedBody { portal_id, paused, outlives_restart };
+    Ok(json(StatusCode::OK, "application/json", &body))
 }
 
 async fn livez_known(handle: State<Handle>, caller: Extension<Caller>) -> Response {

@@ -12,6 +12,8 @@ mod canary;
 mod cli;
 mod crash;
 mod fleet;
+mod hubspot_network;
+mod hubspot_replies;
 mod init;
 mod rotate;
 mod service;

@@ -653,9 +653,20 @@ fn a_paused_portal_is_left_alone_until_it_is_let_go_on() {
 }
 
 #[test]
+fn what_waits_for_its_turn_when_its_portal_is_paused_is_not_sent() {
+    for queued in [Event::Woke, Event::Wanted, Event::Ask] {
+        let mut story = Story::live();
+        story.now = story.portal.renew_at.unwrap();
+        assert_ne!(story.event(queued).effects, [], "{queued:?}");
+        assert_eq!(story.event(Event::Pause(true)).event(Event::Turn).effects, [], "{queued:?}");
+        assert_eq!((story.portal.phase, story.portal.wakes()), (Phase::Resting, None));
+    }
+}
+
+#[test]
 fn i3_a_paused_portal_s_new_refresh_token_is_stored_all_the_same() {
     let mut story = Story::begin();
-    story.event(Event::Woke).event(Event::Pause(true));
+    story.event(Event::Woke).event(Event::Turn).event(Event::Pause(true));
     story.refreshed(true).done(Outcome::SaveFailed);
     assert_eq!(story.state(), PortalState::Paused);
     assert_eq!(story.wake().effects, [Effect::Save]);

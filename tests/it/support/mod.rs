@@ -1,6 +1,7 @@
 //! What tests need to start the real thing: one file a program. A server is started on loopback with
 //! random credentials, and stopped by its own process id, however the test ends.
 
+pub(crate) mod answerer;
 pub(crate) mod canary;
 pub(crate) mod moto;
 pub(crate) mod openbao;

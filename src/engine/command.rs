@@ -1,0 +1,149 @@
+//! What is asked of the engine beside a token: by operators, by the service itself. The way in, and what
+//! the engine does about it. Decides nothing of a grant: that is the rules' business.
+
+use std::{sync::Arc, time::Duration};
+
+use tokio::{sync::oneshot, time::timeout};
+
+use super::{
+    Alerting, Denial, Engine, Handle, Settings,
+    handle::{Terms, permit},
+    work::Report,
+};
+use crate::{
+    access::{Caller, Right, Rules},
+    journal::Entry,
+    lifecycle::{Event, TokenLife},
+    portal::PortalId,
+    store::StoreErrorKind,
+};
+
+/// Questions and wishes from outside the engine.
+#[derive(Debug)]
+pub enum Command {
+    /// Somebody waits for a better token of this portal's than the one they saw.
+    Want(PortalId, Option<TokenLife>),
+    /// An operator pauses a portal, or lets it go on; the sender hears whether that outlives a restart,
+    /// or nothing if there is no such portal.
+    Pause(PortalId, bool, oneshot::Sender<bool>),
+    /// Read every record again; the sender hears when it has been applied.
+    Reload(oneshot::Sender<Result<(), StoreErrorKind>>),
+    /// Go on with other settings.
+    Configure(Box<Settings>),
+    /// Tell other sinks from now on.
+    Reroute(Alerting),
+}
+
+/// Commands that may wait; more than any socket has connections.
+pub(super) const WAITING: usize = 4096;
+/// The longest a caller waits for records to be read again.
+const RELOAD_PATIENCE: Duration = Duration::from_secs(60);
+
+/// The longest an operator waits for their order to be written down.
+const ORDER_PATIENCE: Duration = Duration::from_secs(15);
+
+impl Engine {
+    pub(super) fn obey(&mut self, command: Command) {
+        match command {
+            Command::Want(portal, seen) => {
+                // What was wished for may have come while the wish waited: it is not fetched twice.
+                if self.portals.get(portal).is_some_and(|entry| entry.portal.token == seen) {
+                    self.portals.wanted(portal);
+                    self.step(portal, Event::Wanted);
+                    self.queue.hurry(portal);
+                }
+            }
+            Command::Pause(portal, paused, done) => self.pause(portal, paused, done),
+            Command::Reload(done) => {
+                self.reload.waiting.push(done);
+                self.reload.again = self.reload.running;
+                self.reload();
+            }
+            Command::Reroute(alerting) => {
+                let former = std::mem::replace(&mut self.alerting, alerting);
+                self.former_alerting.retain(|lanes| !lanes.is_empty());
+                self.former_alerting.push(former.retire());
+            }
+            Command::Configure(settings) => {
+                let now = self.world.clock.boot();
+                self.rate = self.rate.under(settings.max_requests_per_second, now);
+                self.budget_due = now;
+                self.reload.due = self.reload.due.min(now + settings.validate.every);
+                self.settings = *settings;
+            }
+        }
+    }
+
+    fn pause(&mut self, portal: PortalId, paused: bool, done: oneshot::Sender<bool>) {
+        if self.portals.get(portal).is_none() {
+            // Who hears nothing knows that there is no such portal.
+            return drop(done);
+        }
+        tracing::info!(%portal, paused, "an operator's order");
+        self.step(portal, Event::Pause(paused));
+        let written = self.world.journal.keep_in_order(Entry::Paused { portal, paused });
+        self.tasks.spawn(async move {
+            // Whoever gave the order may be gone by now.
+            done.send(written.await).ok();
+            Report::PauseNoted
+        });
+    }
+}
+
+impl Handle {
+    /// Has every record read again, and waits until that has been applied.
+    ///
+    /// # Errors
+    /// Not allowed, or the store can't be read.
+    pub async fn reload(&self, caller: &Caller) -> Result<(), Denial> {
+        let allowed = {
+            let rules = self.rules.load();
+            rules.allow_all(caller, Right::Rotate) || rules.allow_all(caller, Right::Admin)
+        };
+        permit(allowed)?;
+        let (done, heard) = oneshot::channel();
+        let again = Duration::from_secs(5);
+        let sent = self.commands.send(Command::Reload(done)).await;
+        sent.map_err(|_| Denial::StoreUnreachable(again))?;
+        match timeout(RELOAD_PATIENCE, heard).await {
+            Ok(Ok(Ok(()))) => Ok(()),
+            Ok(Ok(Err(StoreErrorKind::Corrupt | StoreErrorKind::Missing))) => {
+                Err(Denial::BadRequest("the app's record can't be used as it stands".to_owned()))
+            }
+            _ => Err(Denial::StoreUnreachable(again)),
+        }
+    }
+
+    /// Puts other rules and settings in force.
+    pub async fn configure(&self, rules: Rules, settings: Settings) {
+        self.rules.store(Arc::new(rules));
+        self.terms.store(Arc::new(Terms::of(&settings)));
+        self.refused_reload.store(Arc::new(None));
+        // The engine only stops listening when the process ends.
+        self.commands.send(Command::Configure(Box::new(settings))).await.ok();
+    }
+
+    /// Notes that a new configuration was refused and the old one goes on.
+    pub fn note_refused_reload(&self, why: String) {
+        self.refused_reload.store(Arc::new(Some(why)));
+    }
+
+    /// Pauses a portal, or lets it go on: whether that outlives a restart of the service.
+    ///
+    /// # Errors
+    /// Not allowed, or there is no such portal.
+    pub async fn pause(
+        &self,
+        caller: &Caller,
+        portal: PortalId,
+        paused: bool,
+    ) -> Result<bool, Denial> {
+        permit(self.rules.load().allow(caller, Right::Admin, portal))?;
+        let (done, heard) = oneshot::channel();
+        let again = Duration::from_secs(5);
+        let sent = self.commands.send(Command::Pause(portal, paused, done)).await;
+        sent.map_err(|_| Denial::NoTokenYet(again))?;
+        let heard = timeout(ORDER_PATIENCE, heard).await;
+        heard.map_or(Ok(false), |heard| heard.map_err(|_| self.unknown()))
+    }
+}
