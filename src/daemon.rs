@@ -234,7 +234,7 @@ async fn prepare(config: &Config) -> Result<(World, Start, Option<Keeper>), Star
     let (recovered, keeper) = open_journal(config, &mut world).await?;
     let start = engine::start(&world, recovered).await?;
     greet(config, &world, &start);
-    if let Some(loaded) = &start.loaded {
+    if let Ok(loaded) = &start.loaded {
         validate(config, &world, loaded).await?;
         require_all(config, &world, loaded).await?;
     }
@@ -260,7 +260,7 @@ fn greet(config: &Config, world: &World, start: &Start) {
             "no state_dir is configured: what HubSpot answers is safe once the store has it, and not before. If this process is killed in between and HubSpot replaces refresh tokens, that one is lost; and a restart refreshes every portal anew"
         );
     }
-    let Some(loaded) = &start.loaded else { return };
+    let Ok(loaded) = &start.loaded else { return };
     for stray in &loaded.strays {
         tracing::warn!(name = %stray, "a record among the portals is not named by a portal id and is ignored");
     }

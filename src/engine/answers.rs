@@ -81,7 +81,7 @@ impl Engine {
 
     pub(super) fn kept(&mut self, portal: PortalId, generation: Generation, durable: bool) {
         self.note_journal(durable);
-        tracing::trace!(%portal, point = "answer_kept", "refresh");
+        tracing::trace!(%portal, durable, point = "answer_kept", "refresh");
         self.step(portal, Event::Done { generation, outcome: Outcome::Kept(durable) });
     }
 

@@ -39,22 +39,24 @@ impl Engine {
     ) -> (Self, Running) {
         let Start { loaded, recovered } = start.into();
         let Recovered { mut trails, provider, .. } = recovered;
-        if loaded.is_none() {
+        let mut store = Health::new(world.store.kind());
+        if let Err(error) = &loaded {
+            store.bad(error.as_str());
             // Their records were gone when the store could still be read.
             trails.retain(|_, trail| trail.gone.is_none());
         }
         let (sender, commands) = mpsc::channel(WAITING);
         let now = world.clock.boot();
-        let without_store = loaded.is_none();
+        let without_store = loaded.is_err();
         let (pair, records, strays) = match loaded {
-            Some(Loaded { pair, portals, strays }) => (Some(pair), portals, strays),
-            None => (None, Vec::new(), Vec::new()),
+            Ok(Loaded { pair, portals, strays }) => (Some(pair), portals, strays),
+            Err(_) => (None, Vec::new(), Vec::new()),
         };
         let rate = Rate::new(settings.max_requests_per_second, provider.rate, now);
         let overall = Overall {
             app: App::Unproven,
-            incidents: Vec::new(),
-            store: Health::new(world.store.kind()),
+            incidents: Arc::default(),
+            store,
             hubspot: Health::new(world.endpoint.kind()),
             mode: settings.refresh.mode,
             budget: Budget {
@@ -87,6 +89,7 @@ impl Engine {
             tasks: JoinSet::new(),
             store_permits: Arc::new(Semaphore::new(AT_STORE)),
             overall_changed: true,
+            incidents_changed: false,
             portals_changed: true,
             pace: Pace::per_second(rate.at(now)),
             retry_pace: Pace::per_second(rate.at(now) * RETRY_SHARE),

@@ -49,15 +49,15 @@ impl StoredGrant {
 /// What an engine begins with.
 #[derive(Debug)]
 pub struct Start {
-    /// What the store holds; none if it could not be read, and what the journal knows has to do.
-    pub loaded: Option<Loaded>,
+    /// What the store holds, or why it could not be read: then what the journal knows has to do.
+    pub loaded: Result<Loaded, StoreErrorKind>,
     /// What the journal knows.
     pub recovered: Recovered,
 }
 
 impl From<Loaded> for Start {
     fn from(loaded: Loaded) -> Self {
-        Self { loaded: Some(loaded), recovered: Recovered::default() }
+        Self { loaded: Ok(loaded), recovered: Recovered::default() }
     }
 }
 
@@ -68,7 +68,7 @@ impl From<Loaded> for Start {
 /// The store's, if there is nothing to go on with, or if what is wrong is not for the store to mend.
 pub async fn start(world: &World, recovered: Recovered) -> Result<Start, StoreError> {
     match load(&*world.store).await {
-        Ok(loaded) => Ok(Start { loaded: Some(loaded), recovered }),
+        Ok(loaded) => Ok(Start { loaded: Ok(loaded), recovered }),
         Err(error) => {
             let passing =
                 matches!(error.kind, StoreErrorKind::Unreachable | StoreErrorKind::Denied);
@@ -78,7 +78,7 @@ pub async fn start(world: &World, recovered: Recovered) -> Result<Start, StoreEr
             };
             if passing && recovered.trails.values().any(lives) {
                 tracing::error!(%error, hint = %error.hint, "the store can't be read; starting with the tokens that the journal knows");
-                return Ok(Start { loaded: None, recovered });
+                return Ok(Start { loaded: Err(error.kind), recovered });
             }
             Err(error)
         }

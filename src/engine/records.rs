@@ -198,6 +198,7 @@ impl Engine {
         self.portals.remove(portal);
         self.crowd.settled(portal);
         self.forget_in_journal(portal);
+        self.incidents_changed = true;
         for notice in self.book.forget(portal, self.world.clock.wall()) {
             self.alerting.tell(&notice);
         }

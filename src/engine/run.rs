@@ -71,6 +71,7 @@ pub struct Engine {
     pub(super) store_permits: Arc<Semaphore>,
     pub(super) overall: Overall,
     pub(super) overall_changed: bool,
+    pub(super) incidents_changed: bool,
     pub(super) portals_changed: bool,
     pub(super) rate: Rate,
     pub(super) pace: Pace,
@@ -132,7 +133,7 @@ impl Engine {
             match self.next(&stop).await? {
                 Next::Command(command) => self.obey(command),
                 Next::Report(report) => self.apply(report),
-                Next::Woke if self.draining => self.store_the_rest(),
+                Next::Woke if self.draining && !self.is_over() => self.store_the_rest(),
                 Next::Woke => {}
                 Next::Stop => self.drain(),
             }
@@ -160,9 +161,14 @@ impl Engine {
         }
     }
 
+    /// Whether the end has come for what could not be stored: nothing more is tried then.
+    fn is_over(&self) -> bool {
+        self.end.is_some_and(|end| end <= self.world.clock.boot())
+    }
+
     fn has_ended(&self) -> bool {
-        let over = self.end.is_some_and(|end| end <= self.world.clock.boot());
-        self.draining && self.tasks.is_empty() && (over || self.portals.unsaved().is_empty())
+        let done = || self.is_over() || self.portals.unsaved().is_empty();
+        self.draining && self.tasks.is_empty() && done()
     }
 
     async fn next(&mut self, stop: &CancellationToken) -> Result<Next, Panicked> {
@@ -322,10 +328,14 @@ impl Engine {
         if std::mem::take(&mut self.portals_changed) {
             self.view.portals.store(Arc::new(self.portals.slots()));
         }
+        if std::mem::take(&mut self.incidents_changed) {
+            // In a storm there are thousands: they are gathered when one came or went, and shared.
+            self.overall.incidents = self.book.incidents().map(Arc::clone).collect();
+            self.overall_changed = true;
+        }
         if std::mem::take(&mut self.overall_changed) {
             self.overall.app = self.app;
             self.overall.mode = self.mode;
-            self.overall.incidents = self.book.incidents().cloned().collect();
             self.view.overall.store(Arc::new(self.overall.clone()));
         }
     }

@@ -339,11 +339,12 @@ impl Engine {
     }
 
     pub(super) fn tell_open(&mut self, kind: Kind, portal: Option<PortalId>, detail: Option<&str>) {
-        let affected = if portal.is_none() { self.portals.ids() } else { Vec::new() };
+        let of_app = portal.is_none() && !self.book.is_open(kind);
+        let affected = if of_app { self.portals.ids() } else { Vec::new() };
         let at = self.world.clock.wall_at(self.world.clock.boot());
         if let Some(notice) = self.book.open(kind, portal, detail, &affected, at) {
             self.alerting.tell(&notice);
-            self.overall_changed = true;
+            self.incidents_changed = true;
         }
     }
 
@@ -352,7 +353,7 @@ impl Engine {
         let at = self.world.clock.wall_at(self.world.clock.boot());
         let Some(notice) = self.book.close(kind, portal, at) else { return false };
         self.alerting.tell(&notice);
-        self.overall_changed = true;
+        self.incidents_changed = true;
         true
     }
 }

@@ -119,7 +119,7 @@ pub struct Overall {
     /// How HubSpot takes the client pair.
     pub app: App,
     /// Open incidents.
-    pub incidents: Vec<Incident>,
+    pub incidents: Arc<[Arc<Incident>]>,
     /// The store's kind and how it last answered.
     pub store: Health,
     /// How HubSpot last answered.

@@ -1,7 +1,10 @@
 //! The book of open incidents: each cause is opened once, however often it is reported, and
 //! resolved once (I12). Pure, and bounded by the number of portals.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+};
 
 use jiff::Timestamp;
 
@@ -22,7 +25,7 @@ pub struct Book {
 
 #[derive(Debug, Clone)]
 struct Open {
-    incident: Incident,
+    incident: Arc<Incident>,
     /// The portals it concerns, where it is shared by several.
     sharing: BTreeSet<PortalId>,
     notices: u32,
@@ -32,12 +35,13 @@ impl Open {
     fn notice(&mut self, change: Change, at: Timestamp) -> Notice {
         let number = self.notices;
         self.notices += 1;
-        Notice { incident: self.incident.clone(), change, at, number }
+        Notice { incident: Incident::clone(&self.incident), change, at, number }
     }
 
     fn count(&mut self) {
-        self.incident.portals = self.sharing.iter().take(NAMED).copied().collect();
-        self.incident.portal_count = self.sharing.len();
+        let incident = Arc::make_mut(&mut self.incident);
+        incident.portals = self.sharing.iter().take(NAMED).copied().collect();
+        incident.portal_count = self.sharing.len();
     }
 }
 
@@ -84,8 +88,8 @@ impl Book {
             since: at,
         };
         let sharing = portal.filter(|_| kind.is_shared()).into_iter().collect();
-        let open =
-            self.open.entry((kind, subject)).or_insert(Open { incident, sharing, notices: 0 });
+        let open = Open { incident: Arc::new(incident), sharing, notices: 0 };
+        let open = self.open.entry((kind, subject)).or_insert(open);
         Some(open.notice(Change::Opened, at))
     }
 
@@ -118,7 +122,7 @@ impl Book {
     }
 
     /// Everything open, by kind and portal.
-    pub fn incidents(&self) -> impl Iterator<Item = &Incident> {
+    pub fn incidents(&self) -> impl Iterator<Item = &Arc<Incident>> {
         self.open.values().map(|open| &open.incident)
     }
 }

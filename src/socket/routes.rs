@@ -218,7 +218,7 @@ async fn status(
         ready: readiness.reasons.is_empty(),
         reasons: readiness.reasons.iter().map(|word| (*word).to_owned()).collect(),
         remarks,
-        incidents: overall.incidents.iter().map(protocol::incident).collect(),
+        incidents: overall.incidents.iter().map(|incident| protocol::incident(incident)).collect(),
         records_read: overall.records_read,
         version: env!("CARGO_PKG_VERSION").to_owned(),
     };

@@ -55,7 +55,7 @@ allow = [\"token\"]
 ";
 
 /// A service's question and the answer for who may not ask it.
-const QUESTIONS: [(&str, &str); 8] = [
+const QUESTIONS: [(&str, &str); 10] = [
     ("GET", "/v1/portals/1/token"),
     ("GET", "/v1/portals/1"),
     ("GET", "/v1/portals"),
@@ -64,6 +64,8 @@ const QUESTIONS: [(&str, &str); 8] = [
     ("GET", "/metrics"),
     ("GET", "/livez"),
     ("GET", "/readyz?verbose"),
+    ("POST", "/v1/portals/1/pause"),
+    ("POST", "/v1/portals/1/resume"),
 ];
 
 /// A place whose program runs as [`SERVICE`] and whose files are its own.
@@ -163,6 +165,12 @@ async fn i11_each_caller_gets_what_a_rule_names_and_nothing_else() {
         (chief, "GET /v1/portals/1/token", 200),
         (chief, "GET /v1/status", 200),
         (chief, "GET /metrics", 200),
+        (billing, "POST /v1/portals/1/pause", 403),
+        (operator, "POST /v1/portals/1/pause", 403),
+        (watcher, "POST /v1/portals/1/resume", 403),
+        (chief, "POST /v1/portals/3/pause", 200),
+        (chief, "POST /v1/portals/3/resume", 200),
+        (chief, "POST /v1/portals/4/pause", 404),
         (chief, "POST /v1/reload", 200),
         ((0, 0), "GET /v1/portals/1/token", 403),
         ((0, 0), "GET /livez", 403),

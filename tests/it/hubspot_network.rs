@@ -10,7 +10,10 @@ use rcgen::CertificateParams;
 
 use crate::{
     hubspot_replies::{client, pair, spent},
-    support::answerer::{Act, Answerer, Greeting},
+    support::{
+        answerer::{Act, Answerer, Greeting},
+        service::Place,
+    },
 };
 
 async fn refused(base_url: String) -> Refusal {
@@ -65,6 +68,24 @@ async fn i4_i10_without_a_trusted_connection_nothing_is_sent() {
         assert_eq!((refusal.class, refusal.http), (Class::Unreachable, None), "{what}");
         assert!(answerer.requests().is_empty(), "{what}: {:?}", answerer.requests());
     }
+}
+
+/// What the tests above and below would not notice: that a good certificate is taken.
+#[tokio::test]
+async fn a_certificate_that_the_machine_trusts_is_taken() {
+    let params = CertificateParams::new(vec!["127.0.0.1".to_owned()]).unwrap();
+    let (greeting, pem) = Greeting::tls_and_pem(params);
+    let acts = vec![Act::SayAndClose(granted(69)); 3];
+    let answerer = Answerer::start(greeting, acts).await;
+    let mut place = Place::new(1, "").await;
+    place.standin.url = format!("https://{}", answerer.authority);
+    std::fs::write(place.path("ca.pem"), pem).unwrap();
+    let ended = place.run(&["check"]).await;
+    assert!(answerer.requests().is_empty(), "{ended:?}");
+    let bundle = place.path("ca.pem").display().to_string();
+    place.env.push(("SSL_CERT_FILE".to_owned(), bundle));
+    let ended = place.run(&["check"]).await;
+    assert!(!answerer.requests().is_empty(), "{ended:?}");
 }
 
 #[tokio::test]

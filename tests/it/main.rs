@@ -15,6 +15,7 @@ mod fleet;
 mod hubspot_network;
 mod hubspot_replies;
 mod init;
+mod journal;
 mod rotate;
 mod service;
 mod sim;

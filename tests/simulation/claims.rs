@@ -1,5 +1,6 @@
 //! The claims, as tests: what holds on every day, that a seed is a history, and that the judge finds out
-//! rules that are wrong. `GRANTKEEPER_HISTORY=1` prints the history of a seed that fails.
+//! rules that are wrong. `GRANTKEEPER_HISTORY=1` prints the history of a seed that fails, and
+//! `GRANTKEEPER_LOG=1` what the program logs.
 
 use std::time::Duration;
 
@@ -14,7 +15,12 @@ use crate::{
 fn told(setting: Setting) -> (Story, Result<(), String>) {
     let mut builder = tokio::runtime::Builder::new_current_thread();
     let runtime = builder.enable_time().start_paused(true).build().unwrap();
-    runtime.block_on(tell(setting))
+    let telling = || runtime.block_on(tell(setting));
+    if asked("GRANTKEEPER_LOG").is_none() {
+        return telling();
+    }
+    let log = tracing_subscriber::fmt().with_max_level(tracing::Level::TRACE);
+    tracing::subscriber::with_default(log.without_time().with_ansi(false).finish(), telling)
 }
 
 #[expect(clippy::disallowed_methods, reason = "a test's own switch")]

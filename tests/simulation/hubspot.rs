@@ -2,7 +2,7 @@
 //! rules. A request that is on its way arrives whether or not its sender still lives.
 
 use std::{
-    collections::{BTreeMap, BTreeSet},
+    collections::{BTreeMap, BTreeSet, VecDeque},
     sync::{Arc, Mutex},
     time::Duration,
 };
@@ -41,11 +41,21 @@ struct State {
     slow: u64,
     /// The name of each access token, with that of the refresh token to use after it.
     granted: BTreeMap<Fingerprint, Fingerprint>,
+    /// The same access tokens, oldest first.
+    in_order: VecDeque<Fingerprint>,
 }
+
+/// As many answers are remembered.
+const REMEMBERED: usize = 100_000;
 
 impl HubSpot {
     pub(crate) fn new(hub: InProcess, crash: Crash, world: TaskTracker, seed: u64) -> Self {
-        let state = State { dice: Dice::new(seed ^ 0x4B), slow: 200, granted: BTreeMap::new() };
+        let state = State {
+            dice: Dice::new(seed ^ 0x4B),
+            slow: 200,
+            granted: BTreeMap::new(),
+            in_order: VecDeque::new(),
+        };
         Self { hub, crash, world, state: Arc::new(Mutex::new(state)) }
     }
 
@@ -121,7 +131,14 @@ impl TokenEndpoint for HubSpot {
         );
         let granted = self.post("/oauth/2026-03/token", form).await?.granted()?;
         let next = granted.refresh_token.as_ref().unwrap_or(token).fingerprint();
-        self.state.lock().unwrap().granted.insert(granted.access_token.fingerprint(), next);
+        let mut state = self.state.lock().unwrap();
+        state.granted.insert(granted.access_token.fingerprint(), next);
+        state.in_order.push_back(granted.access_token.fingerprint());
+        if state.in_order.len() > REMEMBERED
+            && let Some(oldest) = state.in_order.pop_front()
+        {
+            state.granted.remove(&oldest);
+        }
         Ok(granted)
     }
 

@@ -2,7 +2,7 @@
 //! good. Believes nothing that the program says of itself but what it serves and what it tells people.
 
 use std::{
-    collections::{BTreeMap, BTreeSet},
+    collections::{BTreeMap, BTreeSet, VecDeque},
     sync::Arc,
 };
 
@@ -15,7 +15,7 @@ use grantkeeper::{
     journal,
     lifecycle::PortalState,
     portal::PortalId,
-    sim::{Delivery, Endpoint},
+    sim::{Delivery, Endpoint, Presentation},
 };
 
 /// What is found against a story, in words.
@@ -25,14 +25,92 @@ fn check(holds: bool, what: impl FnOnce() -> String) -> Verdict {
     if holds { Ok(()) } else { Err(what()) }
 }
 
-/// What was durable, and what was served, as the process died.
+/// What was seen to happen so far, by the stand-in's ledger and by what was durable when a process died.
 #[derive(Debug, Default)]
 pub(crate) struct Record {
     /// The generations of each portal's refresh tokens that were found durable.
     durable: BTreeMap<PortalId, BTreeSet<u32>>,
+    /// As far as the ledger has been followed.
+    followed: u64,
+    /// Of each portal: the last generation that was spent, when it was replaced.
+    spent: BTreeMap<PortalId, (u32, u64)>,
+    /// The last presentations of each portal that brought another refresh token.
+    answered: BTreeMap<PortalId, VecDeque<Presentation>>,
 }
 
+/// A grant that was lost, and what is known of how.
+#[derive(Debug)]
+pub(crate) struct Lost {
+    pub(crate) portal: PortalId,
+    /// The one that nobody has.
+    generation: u32,
+    /// Its answer was cut off, or a process died with it.
+    excused: bool,
+    answered: Option<Presentation>,
+}
+
+/// As many presentations of one portal are looked back upon.
+const LOOKED_BACK: usize = 16;
+
 impl Record {
+    /// Follows the ledger to the first presentation whose answer is still on its way: every one is judged
+    /// (I2, I4). Tells which portals were given another refresh token.
+    pub(crate) fn follow(&mut self, story: &Story) -> Result<BTreeSet<PortalId>, String> {
+        let mut given = BTreeSet::new();
+        let entries = story.sim.ledger(self.followed, None);
+        for entry in entries.into_iter().take_while(|entry| entry.delivery != Delivery::Pending) {
+            self.followed = entry.seq;
+            if self.presented(story, &entry)? {
+                given.extend(entry.portal);
+                let all = self.answered.entry(entry.portal.unwrap_or(PortalId::FIRST)).or_default();
+                all.push_back(entry);
+                if all.len() > LOOKED_BACK {
+                    all.pop_front();
+                }
+            }
+        }
+        Ok(given)
+    }
+
+    /// One presentation of a refresh token: whether it brought another one.
+    fn presented(&mut self, story: &Story, entry: &Presentation) -> Result<bool, String> {
+        let (Some(portal), Some(generation)) = (entry.portal, entry.generation) else {
+            return Ok(false);
+        };
+        if entry.endpoint != Endpoint::Token {
+            return Ok(false);
+        }
+        // What a process had sent when it was killed may still be on its way.
+        let strays = story.crashed_within(entry.at);
+        check(entry.concurrent <= 1 || strays, || {
+            format!("I2: portal {portal}: {} refreshes in flight at {}", entry.concurrent, entry.at)
+        })?;
+        let replaces = entry.carried_out && entry.issued.is_some_and(|issued| issued != generation);
+        if let Some((spent, first)) =
+            self.spent.get(&portal).filter(|(spent, _)| *spent >= generation)
+        {
+            let (seq, at) = (entry.seq, entry.at);
+            return Err(format!(
+                "I4: portal {portal}: generation {spent} was spent in {first}, and {generation} presented again in {seq} at {at}"
+            ));
+        }
+        if replaces {
+            self.spent.insert(portal, (generation, entry.seq));
+        }
+        Ok(replaces)
+    }
+
+    /// What is known of a grant's loss at the time when people are told of it.
+    pub(crate) fn lost(&self, story: &Story, portal: PortalId, generation: u32) -> Lost {
+        let all = self.answered.get(&portal);
+        let answered = all.and_then(|all| all.iter().find(|e| e.issued == Some(generation)));
+        let excused = answered.is_none_or(|entry| {
+            let reached = story.received(portal, generation);
+            entry.delivery != Delivery::Delivered || !reached || story.crashed_since(entry.at)
+        });
+        Lost { portal, generation, excused, answered: answered.cloned() }
+    }
+
     /// Looks at the journal and the store as a process left them (I3).
     pub(crate) async fn look(&mut self, story: &Story) -> Verdict {
         let mut names = Vec::new();
@@ -59,16 +137,20 @@ impl Record {
         self.published(story)
     }
 
-    /// Whatever callers could have had is of a grant that is durable (I3).
+    /// Whatever callers could have had is of a grant that is durable (I3), unless neither the journal's
+    /// disk nor the store takes it, and people are told of both.
     fn published(&self, story: &Story) -> Verdict {
         let Some(process) = &story.process else { return Ok(()) };
+        let overall = process.view.overall.load();
+        let disk_fails = overall.incidents.iter().any(|open| open.kind == Kind::JournalFailing);
         for (portal, slot) in process.view.portals.load().iter() {
             let Some(issued) = &slot.now().token else { continue };
             let Some(name) = story.place.hubspot.came_with(issued.fingerprint) else { continue };
             let Some(generation) = story.generation(*portal, name) else { continue };
             let durable = self.durable.get(portal).and_then(BTreeSet::last).copied();
             let durable = durable.unwrap_or_default();
-            check(generation <= durable, || {
+            let nowhere = disk_fails && slot.now().portal.save_at.is_some();
+            check(generation <= durable || nowhere, || {
                 format!(
                     "I3: portal {portal} was served at generation {generation}, and {durable} is durable"
                 )
@@ -85,41 +167,8 @@ pub(crate) fn judge(story: &Story) -> Verdict {
     check(report.worst_second <= allowed, || {
         format!("I8: {} requests in the worst second, {allowed} are allowed", report.worst_second)
     })?;
-    presentations(story)?;
     grants(story)?;
     notices(story)
-}
-
-/// Every presentation of a refresh token (I2, I4).
-fn presentations(story: &Story) -> Verdict {
-    let rotating = story.sim.settings().rotating;
-    // Of each portal: the generation that was spent, when it was replaced.
-    let mut spent: BTreeMap<(PortalId, u32), u64> = BTreeMap::new();
-    for entry in story.sim.ledger(0, None) {
-        let (Some(portal), Some(generation)) = (entry.portal, entry.generation) else { continue };
-        if entry.endpoint != Endpoint::Token {
-            continue;
-        }
-        // What a process had sent when it was killed may still be on its way.
-        let strays = story.crashed_within(entry.at);
-        check(entry.concurrent <= 1 || strays, || {
-            format!("I2: portal {portal}: {} refreshes in flight at {}", entry.concurrent, entry.at)
-        })?;
-        if !rotating {
-            continue;
-        }
-        if let Some(first) = spent.get(&(portal, generation)) {
-            let seq = entry.seq;
-            return Err(format!(
-                "I4: portal {portal}: generation {generation} was spent in {first} and presented again in {seq} at {}",
-                entry.at
-            ));
-        }
-        if entry.carried_out && entry.issued.is_some_and(|issued| issued != generation) {
-            spent.insert((portal, generation), entry.seq);
-        }
-    }
-    Ok(())
 }
 
 /// Every portal's grant at the end (I3, I5), and what may be lost.
@@ -140,20 +189,12 @@ fn grants(story: &Story) -> Verdict {
         let stored = stored.portal().unwrap().refresh_token;
         check(story.sim.is_good(&stored), || format!("I3: portal {id} has lost its grant"))?;
     }
-    for (portal, generation) in &story.lost {
+    for Lost { portal, generation, excused, answered } in &story.lost {
         let durable = story.record.durable.get(portal).is_some_and(|all| all.contains(generation));
         // Of a grant that was durable none may be lost, whatever crashed.
         let newer = story.generation_of_newest(*portal) > *generation;
         check(newer, || format!("I3: portal {portal} was not connected again"))?;
-        let ledger = story.sim.ledger(0, Some(*portal));
-        let answered = ledger
-            .iter()
-            .find(|entry| entry.endpoint == Endpoint::Token && entry.issued == Some(*generation));
-        let excused = answered.is_none_or(|entry| {
-            let reached = story.received(*portal, *generation);
-            entry.delivery != Delivery::Delivered || !reached || story.crashed_since(entry.at)
-        });
-        check(excused && !durable, || {
+        check(*excused && !durable, || {
             format!(
                 "I3: portal {portal} lost generation {generation} (durable: {durable}): {answered:?}"
             )
@@ -189,7 +230,7 @@ fn notices(story: &Story) -> Verdict {
             })?;
         }
     }
-    for (portal, _) in &story.lost {
+    for Lost { portal, .. } in &story.lost {
         let named = opened(Kind::GrantLost).iter().any(|n| n.incident.portals.contains(portal));
         check(named, || format!("portal {portal} lost its grant and nobody was told"))?;
     }

@@ -82,11 +82,21 @@ struct Set {
     started: BootTime,
     starts: u64,
     wall_ahead: i64,
+    /// When the clock was last looked at, and how often at that very moment.
+    looked: (BootTime, u32),
 }
+
+/// Nobody looks so often without time passing, but a program that spins.
+const SPINNING: u32 = 1_000_000;
 
 impl MachineClock {
     pub(crate) fn new(truth: TrueTime) -> Self {
-        let set = Set { started: BootTime::default(), starts: 1, wall_ahead: 0 };
+        let set = Set {
+            started: BootTime::default(),
+            starts: 1,
+            wall_ahead: 0,
+            looked: Default::default(),
+        };
         Self { truth, set: Arc::new(Mutex::new(set)) }
     }
 
@@ -108,7 +118,10 @@ impl MachineClock {
 
 impl Clock for MachineClock {
     fn boot(&self) -> BootTime {
-        BootTime::new(self.truth.boot().since(self.set().started))
+        let (now, mut set) = (self.truth.boot(), self.set());
+        set.looked = (now, if set.looked.0 == now { set.looked.1 + 1 } else { 0 });
+        assert!(set.looked.1 < SPINNING, "the program spins at {}", self.truth.wall());
+        BootTime::new(now.since(set.started))
     }
 
     fn wall(&self) -> Timestamp {

@@ -2,7 +2,6 @@
 //! from a seed, written down as it goes, and at the end everything is well again.
 
 use std::{
-    cell::RefCell,
     collections::{BTreeMap, BTreeSet},
     sync::Arc,
     time::Duration,
@@ -13,7 +12,7 @@ use grantkeeper::{
     access::Caller,
     engine::Denial,
     incident::{Change, Kind},
-    lifecycle::{Step, step},
+    lifecycle::{End, Step, step},
     portal::PortalId,
     secret::{ClientSecret, Fingerprint},
     sim::{Effect, Endpoint, Fault, InProcess, RateLimit, Scenario, Sim},
@@ -26,11 +25,14 @@ use tokio_util::task::TaskTracker;
 use crate::{
     disk::MemoryDisk,
     hubspot::HubSpot,
-    judge::{self, Record, Verdict},
+    judge::{self, Lost, Record, Verdict},
     machine::{Crash, Dice, MachineClock, TrueTime},
     process::{Place, Process, Told},
     store::MemoryStore,
 };
+
+/// As many refresh tokens of one portal are known by name.
+const REMEMBERED: usize = 64;
 
 /// A world to tell a story in.
 #[derive(Debug, Clone, Copy)]
@@ -70,15 +72,14 @@ pub(crate) struct Story {
     pub(crate) gone: Vec<PortalId>,
     /// Portals whose customers ever left: until the new grant is seen, a refusal is right.
     pub(crate) left: BTreeSet<PortalId>,
-    /// Grants whose answers were lost, by the generation that nobody has.
-    pub(crate) lost: Vec<(PortalId, u32)>,
+    pub(crate) lost: Vec<Lost>,
     /// The generation that each portal got when its customer connected again.
     connected: BTreeMap<PortalId, u32>,
     crashes: Vec<Timestamp>,
     /// As many notices were told before the present process began.
     told_before: usize,
-    /// Each refresh token's place among its portal's, by name.
-    generations: RefCell<BTreeMap<(PortalId, String), u32>>,
+    /// The last refresh tokens of each portal, by generation.
+    generations: BTreeMap<PortalId, BTreeMap<u32, String>>,
     pub(crate) served: u64,
     pub(crate) history: Vec<String>,
     verdict: Verdict,
@@ -126,15 +127,24 @@ pub(crate) async fn tell(setting: Setting) -> (Story, Verdict) {
         connected: BTreeMap::new(),
         crashes: Vec::new(),
         told_before: 0,
-        generations: RefCell::default(),
+        generations: BTreeMap::new(),
         served: 0,
         history: Vec::new(),
         verdict: Ok(()),
     };
+    for portal in story.sim.portals(None, usize::MAX) {
+        story.learn_generations(portal.portal);
+    }
     story.live().await;
     let verdict = story.verdict.clone().and_then(|()| judge::judge(&story));
     if let Some(process) = story.process.take() {
-        process.stop().await;
+        let died = process.died.clone();
+        tokio::select! {
+            biased;
+            // Nothing of it comes to an end any more.
+            () = died.cancelled() => {}
+            () = process.stop() => {}
+        }
     }
     (story, verdict)
 }
@@ -214,10 +224,28 @@ impl Story {
     }
 
     async fn look(&mut self) {
-        self.learn_generations();
+        self.follow();
         let mut record = std::mem::take(&mut self.record);
         let verdict = record.look(self).await;
         self.record = record;
+        self.judged(verdict);
+    }
+
+    /// Looks at what has come to the stand-in since.
+    fn follow(&mut self) {
+        let mut record = std::mem::take(&mut self.record);
+        let given = record.follow(self);
+        self.record = record;
+        let given = given.unwrap_or_else(|found| {
+            self.judged(Err(found));
+            BTreeSet::new()
+        });
+        for portal in given {
+            self.learn_generations(portal);
+        }
+    }
+
+    fn judged(&mut self, verdict: Verdict) {
         if self.verdict.is_ok() {
             self.verdict = verdict;
         }
@@ -297,7 +325,7 @@ impl Story {
 
     fn connect_again(&mut self, portal: PortalId) {
         let (_, token) = self.sim.install(Some(portal), None);
-        self.learn_generations();
+        self.learn_generations(portal);
         let key = Key::Portal(portal);
         let record = self.place.store.get(key).unwrap().with_refresh_token(&token);
         self.place.store.put(key, record);
@@ -306,7 +334,7 @@ impl Story {
 
     /// Who is told of a lost grant asks the customer, who connects the app again.
     async fn the_lost_connect_again(&mut self) {
-        self.learn_generations();
+        self.follow();
         let open = self.open_losses();
         let mut any = false;
         for portal in open {
@@ -314,12 +342,15 @@ impl Story {
             // Connected again already, and the program has not seen it yet.
             let known = self.connected.get(&portal) == Some(&newest);
             let waits = self.gone.contains(&portal);
-            if known || waits {
+            // One that is good again stands in the incident until its token is safe.
+            let ended = self.process.as_ref().and_then(|process| process.view.slot(portal));
+            let ended = ended.is_some_and(|slot| slot.now().portal.ended() == Some(End::Lost));
+            if known || waits || !ended {
                 continue;
             }
             // A customer who left and came back may be told of as a loss: their old grant was in doubt.
             if !self.left.contains(&portal) {
-                self.lost.push((portal, newest));
+                self.lost.push(self.record.lost(self, portal, newest));
             }
             self.note(&format!("portal {portal} is connected again"));
             self.connect_again(portal);
@@ -410,8 +441,8 @@ impl Story {
     }
 
     fn must(&mut self, holds: bool, what: impl FnOnce() -> String) {
-        if !holds && self.verdict.is_ok() {
-            self.verdict = Err(format!("{} at {}", what(), self.truth.wall()));
+        if !holds {
+            self.judged(Err(format!("{} at {}", what(), self.truth.wall())));
         }
     }
 
@@ -419,18 +450,19 @@ impl Story {
         self.history.push(format!("{} {what}", self.truth.wall()));
     }
 
-    /// Remembers each refresh token's place: the stand-in forgets all but the last sixteen.
-    fn learn_generations(&self) {
-        let mut known = self.generations.borrow_mut();
-        for entry in self.sim.portals(None, usize::MAX) {
-            for token in entry.tokens {
-                known.insert((entry.portal, token.token), token.generation);
-            }
+    /// Remembers the places of a portal's refresh tokens: the stand-in forgets all but the last.
+    fn learn_generations(&mut self, portal: PortalId) {
+        let Some(report) = self.sim.portal(portal) else { return };
+        let known = self.generations.entry(portal).or_default();
+        known.extend(report.tokens.into_iter().map(|token| (token.generation, token.token)));
+        while known.len() > REMEMBERED {
+            known.pop_first();
         }
     }
 
     pub(crate) fn generation(&self, portal: PortalId, name: Fingerprint) -> Option<u32> {
-        self.generations.borrow().get(&(portal, name.to_string())).copied()
+        let (known, name) = (self.generations.get(&portal)?, name.to_string());
+        known.iter().find(|(_, known)| **known == name).map(|(generation, _)| *generation)
     }
 
     pub(crate) fn generation_of_newest(&self, portal: PortalId) -> u32 {

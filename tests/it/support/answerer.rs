@@ -44,8 +44,14 @@ pub(crate) enum Greeting {
 impl Greeting {
     /// TLS with this certificate, signed by itself.
     pub(crate) fn tls(params: CertificateParams) -> Self {
+        Self::tls_and_pem(params).0
+    }
+
+    /// The same, and the certificate as a bundle for who is to trust it.
+    pub(crate) fn tls_and_pem(params: CertificateParams) -> (Self, String) {
         let key = KeyPair::generate().unwrap();
-        let chain = vec![params.self_signed(&key).unwrap().der().clone()];
+        let certificate = params.self_signed(&key).unwrap();
+        let chain = vec![certificate.der().clone()];
         let key = key.serialize_der().try_into().unwrap();
         let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
         let config = rustls::ServerConfig::builder_with_provider(provider)
@@ -54,7 +60,7 @@ impl Greeting {
             .with_no_client_auth()
             .with_single_cert(chain, key)
             .unwrap();
-        Self::Tls(TlsAcceptor::from(Arc::new(config)))
+        (Self::Tls(TlsAcceptor::from(Arc::new(config))), certificate.pem())
     }
 }
 

@@ -1,0 +1,106 @@
+//! What outlives the process: the real service, killed with -9, started again.
+
+use rustix::process::Signal;
+
+use crate::support::{
+    openbao, portal,
+    service::{Place, Service},
+};
+
+/// Tokens that live long, and a provider that replaces a refresh token at each use.
+const ROTATING: &str = "[settings]\nrotating = true\nexpires_in = 1800";
+
+async fn place(portals: u64) -> Place {
+    let mut place = Place::new(portals, ROTATING).await;
+    place.head = format!("state_dir = \"{}\"\n", place.path("state").display());
+    place
+}
+
+async fn killed(mut service: Service) {
+    service.signal(Signal::KILL);
+    service.ended().await;
+}
+
+#[tokio::test]
+async fn i3_i9_a_restart_with_store_and_hubspot_both_down_serves_the_tokens_that_live() {
+    let mut place = place(5).await;
+    place.move_to_openbao(openbao().await).await;
+    let service = place.serve().await;
+    service.ready().await;
+    let before = service.token(3).await.unwrap();
+    killed(service).await;
+
+    // Nobody listens there any more.
+    let (bao, hubspot) = (openbao().await.addr.clone(), place.standin.url.clone());
+    let nobody = "http://127.0.0.1:1";
+    place.store = place.store.replace(&bao, nobody);
+    let spent = place.standin.sim.report().refreshes;
+    place.standin.url = nobody.to_owned();
+    let service = place.serve().await;
+    let after = service.token(3).await.unwrap();
+    assert_eq!(after["access_token"], before["access_token"]);
+    assert!(after["expires_in"].as_u64() <= before["expires_in"].as_u64());
+    assert_eq!(place.standin.sim.report().refreshes, spent, "nothing was spent for it");
+    let status = service.get("/v1/status").await.unwrap();
+    assert_eq!(status["store"]["ok"], false, "{status}");
+    // A portal that the journal doesn't know may exist: that can't be told without the store.
+    assert_eq!(service.refusal(77).await, "store_unreachable");
+
+    // The store is back, and it goes on as if nothing had been.
+    killed(service).await;
+    place.store = place.store.replace(nobody, &bao);
+    place.standin.url = hubspot;
+    let service = place.serve().await;
+    service.ready().await;
+    assert_eq!(service.token(3).await.unwrap()["access_token"], before["access_token"]);
+}
+
+#[tokio::test]
+async fn a_paused_portal_gives_no_token_asks_nothing_of_hubspot_and_stays_paused_over_a_kill() {
+    let place = place(3).await;
+    let service = place.serve().await;
+    service.ready().await;
+    let said = place.run(&["portal", "pause", "2"]).await;
+    assert_eq!((said.code, said.err.as_str()), (0, ""), "{said:?}");
+    assert!(said.out.contains("portal 2 is paused"), "{said:?}");
+    assert_eq!(service.refusal(2).await, "portal_paused");
+    assert_eq!(service.state(2).await, "paused");
+    let told = place.run(&["token", "2"]).await;
+    assert_eq!(told.code, 1, "{told:?}");
+    assert!(told.err.contains("grantkeeper portal resume"), "{told:?}");
+    service.token(1).await.unwrap();
+    killed(service).await;
+
+    let asked = place.standin.sim.ledger(0, Some(portal(2))).len();
+    let service = place.serve().await;
+    service.ready().await;
+    assert_eq!(service.refusal(2).await, "portal_paused");
+    service.token(3).await.unwrap();
+    let list = place.run(&["portal", "list", "--state", "paused"]).await;
+    assert!(list.out.contains("paused") && list.out.contains('2'), "{list:?}");
+    assert_eq!(place.standin.sim.ledger(0, Some(portal(2))).len(), asked);
+
+    let json = place.run(&["--output", "json", "portal", "resume", "2"]).await;
+    assert_eq!(json.code, 0, "{json:?}");
+    let json: serde_json::Value = serde_json::from_str(&json.out).unwrap();
+    assert_eq!(
+        json,
+        serde_json::json!({"portal_id": 2, "paused": false, "outlives_restart": true})
+    );
+    service.token(2).await.unwrap();
+    assert_eq!(place.run(&["portal", "pause", "99"]).await.code, 3);
+}
+
+#[tokio::test]
+async fn without_a_journal_a_pause_says_that_it_ends_with_the_service() {
+    let place = Place::new(1, ROTATING).await;
+    let service = place.serve().await;
+    service.ready().await;
+    assert!(service.log().contains("state_dir"), "{}", service.log());
+    let said = place.run(&["portal", "pause", "1"]).await;
+    assert_eq!(said.code, 0, "{said:?}");
+    assert!(said.err.contains("ends when the service restarts"), "{said:?}");
+    let status = place.run(&["status"]).await;
+    assert!(status.out.contains("none: see state_dir"), "{status:?}");
+    assert!(status.out.contains("requests a second keep"), "{status:?}");
+}
