@@ -134,7 +134,7 @@ pub async fn init(
     let wanted: Vec<PortalId> = loaded.portals.iter().map(|(id, _)| *id).collect();
     // Of portals that were not asked for nothing is known here, not even whether they are gone.
     recovered.trails.retain(|portal, _| wanted.contains(portal));
-    let start = Start { loaded: Ok(loaded), recovered };
+    let start = Start::new(&world, loaded, recovered).await;
     let running = Fetcher::start(config, world, start, keeper);
     let fetched = tokio::select! {
         fetched = retry.until_done(async || running.fetch(&wanted).await) => fetched,

@@ -102,12 +102,18 @@ impl Stamp {
         Self { boot_id: clock.boot_id(), boot: instant, wall: clock.wall_at(instant) }
     }
 
+    /// Whether it was in this run of the machine.
+    #[must_use]
+    pub fn is_of(&self, run: &BootId) -> bool {
+        self.boot_id.is_same_as(run)
+    }
+
     /// How long ago that was. Within one run of the machine the boot clock tells, and no step of the
     /// wall clock matters. After a reboot there is only the wall clock: the whole seconds it was
     /// written in are rounded against us, and where it has gone back nothing is known.
     #[must_use]
     pub fn age(&self, clock: &dyn Clock) -> Option<Age> {
-        if self.boot_id.is_same_as(&clock.boot_id()) {
+        if self.is_of(&clock.boot_id()) {
             return Some(Age { span: clock.boot().since(self.boot), sure: true });
         }
         let span = Duration::try_from(clock.wall().duration_since(self.wall)).ok()?;

@@ -52,6 +52,7 @@ impl Engine {
             token: granted.access_token,
             issued: Stamp::of(started, &*self.world.clock),
             expires_in: granted.expires_in,
+            dated: granted.dated,
             scopes: granted.scopes,
         };
         if let Some(entry) = self.in_use(portal, generation) {
@@ -113,7 +114,7 @@ impl Engine {
         &mut self,
         portal: PortalId,
         generation: Generation,
-        record: Option<Record>,
+        record: Record,
         token: RefreshToken,
         result: Result<Version, StoreError>,
     ) {
@@ -121,7 +122,7 @@ impl Engine {
             Ok(version) => {
                 tracing::trace!(%portal, point = "stored", "refresh");
                 self.world.journal.note(Line::Stored { portal, token: token.fingerprint() });
-                if let (Some(record), Some(entry)) = (record, self.in_use(portal, generation)) {
+                if let Some(entry) = self.in_use(portal, generation) {
                     entry.store_has(Some(StoredGrant { refresh_token: token, record, version }));
                     entry.unsaved = None;
                 }

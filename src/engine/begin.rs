@@ -37,7 +37,7 @@ impl Engine {
         alerting: Alerting,
         metrics: Arc<Metrics>,
     ) -> (Self, Running) {
-        let Start { loaded, recovered } = start.into();
+        let Start { loaded, recovered, hubspot_time } = start.into();
         let Recovered { mut trails, provider, .. } = recovered;
         let mut store = Health::new(world.store.kind());
         if let Err(error) = &loaded {
@@ -75,7 +75,7 @@ impl Engine {
         };
         let view = Arc::new(View::new(overall.clone()));
         let mut engine = Self {
-            book: Book::new(settings.app.clone()),
+            book: Book::new(settings.app.clone(), now),
             pair,
             app: App::Unproven,
             crowd: Crowd::default(),
@@ -83,6 +83,7 @@ impl Engine {
             life: USUAL_LIFE,
             rules: step,
             trails,
+            hubspot_time,
             portals: Portals::default(),
             queue: Queue::default(),
             soon: VecDeque::new(),

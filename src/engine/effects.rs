@@ -6,7 +6,7 @@ use std::sync::Arc;
 use super::{
     Engine,
     queue::{Lane, Request},
-    work::{Report, limited},
+    work::limited,
 };
 use crate::{
     incident::Kind,
@@ -14,7 +14,6 @@ use crate::{
     lifecycle::{Cause, Doubt, Effect, End, Event, Outcome, Phase},
     portal::PortalId,
     secret::RefreshToken,
-    store::{StoreError, StoreErrorKind},
     time::BootTime,
 };
 
@@ -119,13 +118,8 @@ impl Engine {
         };
         let Some(base) = entry.stored.clone() else {
             // A start without the store: what stands there is read before it is written to.
-            let hint = "It is read first.";
-            let error =
-                StoreError::new(StoreErrorKind::Conflict, "the record was not read yet", hint);
-            let report =
-                Report::Saved { portal, generation, record: None, token, result: Err(error) };
-            self.tasks.spawn(std::future::ready(report));
-            return;
+            let event = Event::Done { generation, outcome: Outcome::SaveConflict };
+            return self.soon.push_back((portal, event));
         };
         let work = self.world.clone().save(portal, generation, base, token);
         self.tasks.spawn(limited(Arc::clone(&self.store_permits), work));

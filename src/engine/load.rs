@@ -1,7 +1,10 @@
 //! Reading the store into typed credentials, once: at start, by `init`, by `check`. A record that
 //! can't be used is a finding, not an end. Knows no state and no schedule.
 
-use super::{World, recovery};
+use super::{
+    World,
+    recovery::{self, HubSpotTime},
+};
 use crate::{
     journal::{Recovered, Trail},
     lifecycle::ClientPair,
@@ -53,11 +56,21 @@ pub struct Start {
     pub loaded: Result<Loaded, StoreErrorKind>,
     /// What the journal knows.
     pub recovered: Recovered,
+    /// HubSpot's clock, where the age of what the journal knows depends on it.
+    pub hubspot_time: Option<HubSpotTime>,
+}
+
+impl Start {
+    /// With what was loaded.
+    pub async fn new(world: &World, loaded: Loaded, recovered: Recovered) -> Self {
+        let hubspot_time = HubSpotTime::ask_for(&recovered, world).await;
+        Self { loaded: Ok(loaded), recovered, hubspot_time }
+    }
 }
 
 impl From<Loaded> for Start {
     fn from(loaded: Loaded) -> Self {
-        Self { loaded: Ok(loaded), recovered: Recovered::default() }
+        Self { loaded: Ok(loaded), recovered: Recovered::default(), hubspot_time: None }
     }
 }
 
@@ -68,17 +81,20 @@ impl From<Loaded> for Start {
 /// The store's, if there is nothing to go on with, or if what is wrong is not for the store to mend.
 pub async fn start(world: &World, recovered: Recovered) -> Result<Start, StoreError> {
     match load(&*world.store).await {
-        Ok(loaded) => Ok(Start { loaded: Ok(loaded), recovered }),
+        Ok(loaded) => Ok(Start::new(world, loaded, recovered).await),
         Err(error) => {
+            let hubspot_time = HubSpotTime::ask_for(&recovered, world).await;
             let passing =
                 matches!(error.kind, StoreErrorKind::Unreachable | StoreErrorKind::Denied);
             let lives = |trail: &Trail| {
                 let access = trail.access.as_ref();
-                access.is_some_and(|access| recovery::life(access, &*world.clock).is_some())
+                access.is_some_and(|access| {
+                    recovery::life(access, &*world.clock, hubspot_time).is_some()
+                })
             };
             if passing && recovered.trails.values().any(lives) {
                 tracing::error!(%error, hint = %error.hint, "the store can't be read; starting with the tokens that the journal knows");
-                return Ok(Start { loaded: Err(error.kind), recovered });
+                return Ok(Start { loaded: Err(error.kind), recovered, hubspot_time });
             }
             Err(error)
         }

@@ -33,7 +33,7 @@ impl Engine {
         self.portals.insert(portal, stored, self.world.clock.boot());
         let Some(trail) = self.trails.remove(&portal) else { return };
         let Some(entry) = self.portals.get_mut(portal) else { return };
-        let found = entry.adopt(trail, &*self.world.clock);
+        let found = entry.adopt(trail, &*self.world.clock, self.hubspot_time);
         if found.in_doubt.is_some() {
             tracing::warn!(%portal, "an earlier process was about to refresh this grant, or did, and did not see the answer");
         }

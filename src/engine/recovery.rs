@@ -4,36 +4,81 @@
 
 use std::time::Duration;
 
-use super::{portals::Entry, view::Issued};
+use jiff::Timestamp;
+
+use super::{World, portals::Entry, view::Issued};
 use crate::{
-    journal::{Access, Trail},
+    journal::{Access, Recovered, Trail},
     lifecycle::{Found, TokenLife},
     secret::RefreshToken,
     time::{BootTime, Clock},
 };
 
-/// After a reboot only the wall clock tells a token's age, and it may have been set since: so much is
-/// taken off.
-const UNSURE: Duration = Duration::from_secs(60);
+/// A date is in whole seconds, and it was said at the end of a request of ten seconds at most.
+const UNSURE: Duration = Duration::from_secs(12);
 
-/// What is left of an access token that an earlier process was given; none if nothing is.
-pub(super) fn life(access: &Access, clock: &dyn Clock) -> Option<TokenLife> {
-    let age = access.issued.age(clock)?;
-    let unsure = if age.sure { Duration::ZERO } else { UNSURE };
-    let now = clock.boot();
-    if age.span + unsure >= access.expires_in {
+/// HubSpot's clock, looked at once after a reboot. The boot clock has begun anew then, and the wall clock
+/// may have been set before or since, or not be right yet: by it, a token that ended hours ago may seem
+/// young (I1).
+#[derive(Debug, Clone, Copy)]
+pub struct HubSpotTime {
+    said: Timestamp,
+    at: BootTime,
+}
+
+impl HubSpotTime {
+    /// Asks for it, if anything depends on it: a token that an earlier run of the machine was given.
+    pub(super) async fn ask_for(recovered: &Recovered, world: &World) -> Option<Self> {
+        let run = world.clock.boot_id();
+        let of_another =
+            |trail: &Trail| trail.access.as_ref().is_some_and(|access| !access.issued.is_of(&run));
+        if !recovered.trails.values().any(of_another) {
+            return None;
+        }
+        let said = world.endpoint.time().await?;
+        Some(Self { said, at: world.clock.boot() })
+    }
+
+    fn since(self, dated: Timestamp, now: BootTime) -> Option<Duration> {
+        let then = Duration::try_from(self.said.duration_since(dated)).ok()?;
+        Some(then + now.since(self.at) + UNSURE)
+    }
+}
+
+/// How long ago an access token was asked for, by a clock that nobody sets.
+fn age(access: &Access, clock: &dyn Clock, hubspot: Option<HubSpotTime>) -> Option<Duration> {
+    if access.issued.is_of(&clock.boot_id()) {
+        return access.issued.age(clock).map(|age| age.span);
+    }
+    hubspot?.since(access.dated?, clock.boot())
+}
+
+/// What is left of an access token that an earlier process was given; none if nothing is, or nothing
+/// certain.
+pub(super) fn life(
+    access: &Access,
+    clock: &dyn Clock,
+    hubspot: Option<HubSpotTime>,
+) -> Option<TokenLife> {
+    let (age, now) = (age(access, clock, hubspot)?, clock.boot());
+    if age >= access.expires_in {
         return None;
     }
     // The machine may have been started after the token was: its life is then counted from there.
-    let before_boot = age.span.saturating_sub(now.since_boot());
-    let life = access.expires_in.saturating_sub(unsure + before_boot);
-    let token = TokenLife::new(now - age.span, life).of(access.expires_in);
+    let before_boot = age.saturating_sub(now.since_boot());
+    let life = access.expires_in.saturating_sub(before_boot);
+    let token = TokenLife::new(now - age, life).of(access.expires_in);
     (!token.left(now).is_zero()).then_some(token)
 }
 
 impl Entry {
     /// Takes over what the journal knows of this portal, and says what the rules have to know of it.
-    pub(super) fn adopt(&mut self, trail: Trail, clock: &dyn Clock) -> Found {
+    pub(super) fn adopt(
+        &mut self,
+        trail: Trail,
+        clock: &dyn Clock,
+        hubspot: Option<HubSpotTime>,
+    ) -> Found {
         let Trail { intent, lineage, newest, stored, access, proven, paused, .. } = trail;
         let in_store = self.stored.as_ref().map(|stored| stored.refresh_token.fingerprint());
         self.lineage = lineage;
@@ -51,7 +96,7 @@ impl Entry {
         let used = self.refresh_token().map(RefreshToken::fingerprint).or(ours);
         let known = ours.is_some() && used == ours;
         let token = access.filter(|_| known).and_then(|access| {
-            let token = life(&access, clock)?;
+            let token = life(&access, clock, hubspot)?;
             let fingerprint = access.token.fingerprint();
             self.scopes = access.scopes;
             self.held = Some(Issued { access_token: access.token.into(), fingerprint });
@@ -62,15 +107,96 @@ impl Entry {
             proven: used.is_some() && proven == used,
             // Where the store could not be read, it is taken to have what it was known to have.
             unsaved: self.unsaved.is_some() && (in_store.is_some() || !stored),
-            in_doubt: intent
-                .filter(|intent| used == Some(intent.spent))
-                .map(|intent| intent.at.age(clock).map_or(Duration::ZERO, |age| age.span)),
+            in_doubt: intent.filter(|intent| used == Some(intent.spent)).map(|intent| {
+                // Over a reboot nobody knows; then it is waited for in full.
+                let age = intent.at.age(clock).filter(|age| age.sure);
+                age.map_or(Duration::ZERO, |age| age.span)
+            }),
             paused,
         }
     }
 }
 
 /// When a token was asked for, for people.
-pub(super) fn asked_at(token: TokenLife, clock: &dyn Clock) -> jiff::Timestamp {
+pub(super) fn asked_at(token: TokenLife, clock: &dyn Clock) -> Timestamp {
     clock.wall_at(token.issued.min(clock.boot()).max(BootTime::default()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{
+        secret::AccessToken,
+        time::{BootId, Stamp},
+    };
+
+    /// A machine that is up for so long, in its run of this name, with this on its wall clock.
+    #[derive(Debug)]
+    struct Machine {
+        run: &'static str,
+        up: u64,
+        wall: &'static str,
+    }
+
+    impl Clock for Machine {
+        fn boot(&self) -> BootTime {
+            BootTime::new(Duration::from_secs(self.up))
+        }
+
+        fn wall(&self) -> Timestamp {
+            self.wall.parse().unwrap()
+        }
+
+        fn boot_id(&self) -> BootId {
+            BootId::new(self.run.to_owned())
+        }
+    }
+
+    const FIRST: Machine = Machine { run: "first", up: 90_000, wall: "2026-11-24T12:00:00Z" };
+
+    /// A token of half an hour, given at noon.
+    fn access() -> Access {
+        Access {
+            token: AccessToken::parse("token").unwrap(),
+            issued: Stamp::of(FIRST.boot(), &FIRST),
+            expires_in: Duration::from_secs(1800),
+            dated: Some(FIRST.wall()),
+            scopes: None,
+        }
+    }
+
+    fn left(clock: &Machine, hubspot: Option<&str>) -> Option<u64> {
+        let said = |said: &str| HubSpotTime { said: said.parse().unwrap(), at: clock.boot() };
+        let token = life(&access(), clock, hubspot.map(said))?;
+        Some(token.left(clock.boot()).as_secs())
+    }
+
+    #[test]
+    fn i1_in_the_same_run_of_the_machine_the_boot_clock_tells_a_token_s_age() {
+        let whole = left(&FIRST, None).unwrap();
+        for wall in ["2026-11-24T12:10:00Z", "2020-01-01T00:00:00Z", "2031-01-01T00:00:00Z"] {
+            let later = Machine { run: "first", up: 90_600, wall };
+            assert_eq!(left(&later, None), Some(whole - 600), "{wall}");
+            assert_eq!(left(&later, Some("2026-11-24T18:00:00Z")), Some(whole - 600), "{wall}");
+        }
+        assert_eq!(left(&Machine { run: "first", up: 92_000, wall: FIRST.wall }, None), None);
+    }
+
+    #[test]
+    fn i1_after_a_reboot_only_hubspot_s_clock_tells_a_token_s_age() {
+        let whole = left(&FIRST, None).unwrap();
+        // Right, set back by the hours it was off, and not set at all.
+        for wall in ["2026-11-24T12:10:00Z", "2026-11-24T12:00:10Z", "1970-01-01T00:00:00Z"] {
+            let rebooted = Machine { run: "second", up: 30, wall };
+            assert_eq!(left(&rebooted, None), None, "{wall}");
+            let ten_minutes = whole - 600 - UNSURE.as_secs();
+            assert_eq!(left(&rebooted, Some("2026-11-24T12:10:00Z")), Some(ten_minutes), "{wall}");
+            assert_eq!(left(&rebooted, Some("2026-11-24T17:00:00Z")), None, "{wall}");
+            assert_eq!(left(&rebooted, Some("2026-11-24T11:00:00Z")), None, "{wall}");
+        }
+        let undated = Access { dated: None, ..access() };
+        let rebooted = Machine { run: "second", up: 30, wall: FIRST.wall };
+        let said = HubSpotTime { said: FIRST.wall(), at: rebooted.boot() };
+        assert!(life(&undated, &rebooted, Some(said)).is_none());
+    }
 }

@@ -21,6 +21,7 @@ use super::{
     metrics::ByOutcome,
     portals::{Portals, Surroundings},
     queue::{Lane, Queue},
+    recovery::HubSpotTime,
     upkeep::{Probing, Reload},
     view::{Overall, View},
     work::Report,
@@ -63,6 +64,7 @@ pub struct Engine {
     pub(super) rules: Step,
     /// What the journal knows of portals whose records have not been seen since the start.
     pub(super) trails: BTreeMap<PortalId, Trail>,
+    pub(super) hubspot_time: Option<HubSpotTime>,
     pub(super) portals: Portals,
     pub(super) queue: Queue,
     /// Events that follow from what is being carried out, in order.

@@ -52,7 +52,7 @@ pub(super) enum Report {
     Saved {
         portal: PortalId,
         generation: Generation,
-        record: Option<Record>,
+        record: Record,
         token: RefreshToken,
         result: Result<Version, StoreError>,
     },
@@ -150,7 +150,7 @@ impl World {
         let record = base.record.with_refresh_token(&token);
         let expected = Expected::At(base.version);
         let result = self.store.write(Key::Portal(portal), &record, &expected).await;
-        Report::Saved { portal, generation, record: Some(record), token, result }
+        Report::Saved { portal, generation, record, token, result }
     }
 
     /// Reads the app's record and one portal's again, and asks HubSpot about both. Where the pair differs

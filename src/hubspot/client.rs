@@ -10,6 +10,7 @@ use std::{
 };
 
 use async_trait::async_trait;
+use jiff::Timestamp;
 use reqwest::{header, redirect};
 use zeroize::Zeroizing;
 
@@ -61,7 +62,7 @@ impl HubSpot {
     async fn post(&self, url: &str, form: &[(&str, &str)]) -> Result<Reply, Refusal> {
         let sent = self.http.post(url).form(form).send().await;
         let mut response = sent.map_err(|error| not_answered(&error))?;
-        self.note_date(response.headers());
+        let dated = self.note_date(response.headers());
         let http = response.status().as_u16();
         let retry_after = response
             .headers()
@@ -76,18 +77,17 @@ impl HubSpot {
                 }
                 Ok(Some(_)) | Err(_) if http == 200 => return Err(lost(Some(http))),
                 // The end; or an error page too long or cut off, which decides nothing more.
-                _ => return Ok(Reply { http, retry_after, body }),
+                _ => return Ok(Reply { http, retry_after, dated, body }),
             }
         }
     }
 
-    fn note_date(&self, headers: &header::HeaderMap) {
-        let date = headers.get(header::DATE).and_then(|value| value.to_str().ok());
-        let theirs = date.and_then(|date| jiff::fmt::rfc2822::parse(date).ok());
-        if let Some(theirs) = theirs {
-            let ours = self.clock.wall().as_second();
-            self.skew.store(ours - theirs.timestamp().as_second(), Ordering::Relaxed);
-        }
+    fn note_date(&self, headers: &header::HeaderMap) -> Option<Timestamp> {
+        let date = headers.get(header::DATE).and_then(|value| value.to_str().ok())?;
+        let theirs = jiff::fmt::rfc2822::parse(date).ok()?.timestamp();
+        let ours = self.clock.wall().as_second();
+        self.skew.store(ours - theirs.as_second(), Ordering::Relaxed);
+        Some(theirs)
     }
 
     fn url(&self, version: super::ApiVersion, call: &str) -> String {
@@ -135,6 +135,12 @@ impl TokenEndpoint for HubSpot {
             ("token_type_hint", token_use::REFRESH_TOKEN),
         ];
         self.post(&url, &form).await?.introspection()
+    }
+
+    async fn time(&self) -> Option<Timestamp> {
+        let url = self.url(self.settings.api_version, "token");
+        let answer = self.http.head(url).send().await.ok()?;
+        self.note_date(answer.headers())
     }
 
     fn kind(&self) -> &'static str {

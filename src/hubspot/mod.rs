@@ -4,7 +4,7 @@
 use std::fmt;
 
 use async_trait::async_trait;
-use jiff::SignedDuration;
+use jiff::{SignedDuration, Timestamp};
 
 use crate::{
     lifecycle::{ClientPair, Granted, Introspection, Refusal, RefusalClass},
@@ -33,6 +33,9 @@ pub trait TokenEndpoint: fmt::Debug + Send + Sync + 'static {
         pair: &ClientPair,
         token: &RefreshToken,
     ) -> Result<Introspection, Refusal>;
+
+    /// What time it is by HubSpot's clock, asked without any credential; none if it does not say.
+    async fn time(&self) -> Option<Timestamp>;
 
     /// What it is called in `status`: the API version.
     fn kind(&self) -> &'static str;

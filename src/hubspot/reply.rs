@@ -3,6 +3,7 @@
 
 use std::{fmt, time::Duration};
 
+use jiff::Timestamp;
 use serde::Deserialize;
 use zeroize::Zeroizing;
 
@@ -19,6 +20,8 @@ pub struct Reply {
     pub http: u16,
     /// `Retry-After`, as it stood there.
     pub retry_after: Option<String>,
+    /// What HubSpot's clock said (`Date`).
+    pub dated: Option<Timestamp>,
     /// The body; it may hold tokens.
     pub body: Zeroizing<Vec<u8>>,
 }
@@ -60,6 +63,7 @@ impl Reply {
             expires_in: Duration::from_secs(body.expires_in),
             portal: body.hub_id.and_then(|id| PortalId::new(id).ok()),
             scopes: body.scopes,
+            dated: self.dated,
         })
     }
 

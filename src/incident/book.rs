@@ -9,7 +9,10 @@ use std::{
 use jiff::Timestamp;
 
 use super::{Change, Incident, Kind, Notice, words};
-use crate::portal::{AppName, PortalId};
+use crate::{
+    portal::{AppName, PortalId},
+    time::BootTime,
+};
 
 /// As many portal ids as one alert names.
 const NAMED: usize = 50;
@@ -18,6 +21,8 @@ const NAMED: usize = 50;
 #[derive(Debug, Clone)]
 pub struct Book {
     app: AppName,
+    /// Names the process in ids: the wall clock alone may be set back to when another gave the same.
+    run: String,
     open: BTreeMap<(Kind, Option<PortalId>), Open>,
     /// The last number in an id: none is given twice, not even within one second.
     last: i64,
@@ -46,10 +51,11 @@ impl Open {
 }
 
 impl Book {
-    /// An empty book.
+    /// The empty book of a process that began at `start`.
     #[must_use]
-    pub const fn new(app: AppName) -> Self {
-        Self { app, open: BTreeMap::new(), last: i64::MIN }
+    pub fn new(app: AppName, start: BootTime) -> Self {
+        let run = format!("{:x}", start.since_boot().as_millis());
+        Self { app, run, open: BTreeMap::new(), last: i64::MIN }
     }
 
     /// Notes that `kind` is the case for `portal`, or for the whole app. `affected` are the portals
@@ -77,7 +83,7 @@ impl Book {
         let named = subject.map_or_else(|| "app".to_owned(), |id| id.to_string());
         self.last = at.as_millisecond().max(self.last.saturating_add(1));
         let incident = Incident {
-            incident_id: format!("{}-{kind}-{named}-{}", self.app, self.last),
+            incident_id: format!("{}-{kind}-{named}-{}-{}", self.app, self.last, self.run),
             kind,
             severity: kind.severity(),
             app: self.app.clone(),
@@ -134,7 +140,7 @@ mod tests {
     use super::*;
 
     fn book() -> Book {
-        Book::new(AppName::parse("acme-sync").unwrap())
+        Book::new(AppName::parse("acme-sync").unwrap(), BootTime::default())
     }
 
     fn portals(count: u64) -> Vec<PortalId> {

@@ -289,6 +289,7 @@ mod tests {
                 token: AccessToken::parse("CANARY-access").unwrap(),
                 issued: Stamp::of(clock.boot(), &clock),
                 expires_in: Duration::from_secs(1800),
+                dated: None,
                 scopes: None,
             }),
         };

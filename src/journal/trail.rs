@@ -2,6 +2,7 @@
 
 use std::{collections::BTreeMap, time::Duration};
 
+use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
 use super::entry::{Answer, Entry, Provider, access_token, refresh_token};
@@ -60,6 +61,9 @@ pub struct Access {
     pub issued: Stamp,
     /// Its life from then.
     pub expires_in: Duration,
+    /// What HubSpot's clock said as it answered: after a reboot nothing else tells the token's age.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub dated: Option<Timestamp>,
     /// Its scopes, if told.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub scopes: Option<Scopes>,
@@ -176,6 +180,7 @@ mod tests {
                 token: AccessToken::parse("access").unwrap(),
                 issued: Stamp::of(clock.boot(), &clock),
                 expires_in: Duration::from_secs(1800),
+                dated: None,
                 scopes: None,
             }),
         };
@@ -270,7 +275,7 @@ mod tests {
             SystemClock.boot() + self.0
         }
 
-        fn wall(&self) -> jiff::Timestamp {
+        fn wall(&self) -> Timestamp {
             SystemClock.wall().checked_add(self.0).unwrap()
         }
 

@@ -3,6 +3,8 @@
 
 use std::time::Duration;
 
+use jiff::Timestamp;
+
 use crate::{
     portal::{ClientId, PortalId, Scopes},
     secret::{AccessToken, ClientSecret, RefreshToken},
@@ -38,6 +40,8 @@ pub struct Granted {
     pub portal: Option<PortalId>,
     /// The scopes granted, if the answer says.
     pub scopes: Option<Scopes>,
+    /// What time it was by the provider's own clock when it answered.
+    pub dated: Option<Timestamp>,
 }
 
 /// What introspection (RFC 7662) said of a token.

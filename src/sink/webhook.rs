@@ -204,10 +204,11 @@ mod tests {
     use crate::{
         incident::{Book, Kind},
         portal::{AppName, PortalId},
+        time::BootTime,
     };
 
     fn notice() -> Notice {
-        let mut book = Book::new(AppName::parse("acme-sync").unwrap());
+        let mut book = Book::new(AppName::parse("acme-sync").unwrap(), BootTime::default());
         let at = "2026-11-24T08:00:00Z".parse().unwrap();
         let portal = PortalId::new(4711).unwrap();
         book.open(Kind::GrantRevoked, Some(portal), None, &[], at).unwrap()

@@ -17,11 +17,13 @@ use grantkeeper::{
     lifecycle::{ClientPair, Granted, Introspection, Refusal, RefusalClass},
     secret::{Fingerprint, RefreshToken},
     sim::InProcess,
+    time::Clock,
 };
+use jiff::Timestamp;
 use tokio::{sync::oneshot, time::timeout};
 use tokio_util::task::TaskTracker;
 
-use crate::machine::{Crash, Dice};
+use crate::machine::{Crash, Dice, TrueTime};
 
 /// The real client's deadline.
 const DEADLINE: Duration = Duration::from_secs(10);
@@ -31,6 +33,7 @@ pub(crate) struct HubSpot {
     hub: InProcess,
     crash: Crash,
     world: TaskTracker,
+    truth: TrueTime,
     state: Arc<Mutex<State>>,
 }
 
@@ -49,14 +52,20 @@ struct State {
 const REMEMBERED: usize = 100_000;
 
 impl HubSpot {
-    pub(crate) fn new(hub: InProcess, crash: Crash, world: TaskTracker, seed: u64) -> Self {
+    pub(crate) fn new(
+        hub: InProcess,
+        crash: Crash,
+        world: TaskTracker,
+        truth: TrueTime,
+        seed: u64,
+    ) -> Self {
         let state = State {
             dice: Dice::new(seed ^ 0x4B),
             slow: 200,
             granted: BTreeMap::new(),
             in_order: VecDeque::new(),
         };
-        Self { hub, crash, world, state: Arc::new(Mutex::new(state)) }
+        Self { hub, crash, world, truth, state: Arc::new(Mutex::new(state)) }
     }
 
     pub(crate) fn set_slow(&self, millis: u64) {
@@ -81,11 +90,11 @@ impl HubSpot {
             state.dice.millis(slow)
         };
         let (answered, answer) = oneshot::channel();
-        let hub = self.hub.clone();
+        let (hub, truth) = (self.hub.clone(), self.truth.clone());
         let asking = self.world.spawn(async move {
             tokio::time::sleep(way).await;
             // Whoever asked may be dead by now.
-            answered.send(ask(&hub, path, form).await).ok();
+            answered.send(ask(&hub, path, form, &truth).await).ok();
         });
         let lost = || Refusal {
             class: RefusalClass::AnswerLost,
@@ -104,17 +113,19 @@ impl HubSpot {
 }
 
 /// None if the connection broke.
-async fn ask(hub: &InProcess, path: &str, form: String) -> Option<Reply> {
+async fn ask(hub: &InProcess, path: &str, form: String, truth: &TrueTime) -> Option<Reply> {
     let request = Request::post(path)
         .header("content-type", "application/x-www-form-urlencoded")
         .body(Body::from(form))
         .unwrap();
     // A server that hangs is hung up on after the client's own patience.
     let answer = timeout(DEADLINE, hub.ask(request)).await.ok()??;
+    // A date has no parts of a second.
+    let dated = Timestamp::from_second(truth.wall().as_second()).ok();
     let http = answer.status().as_u16();
     let retry_after = answer.headers().get("retry-after").map(|v| v.to_str().unwrap().to_owned());
     let body = timeout(DEADLINE, to_bytes(answer.into_body(), 100_000)).await.ok()?.ok()?;
-    Some(Reply { http, retry_after, body: body.to_vec().into() })
+    Some(Reply { http, retry_after, dated, body: body.to_vec().into() })
 }
 
 fn pair_form(pair: &ClientPair) -> String {
@@ -149,6 +160,11 @@ impl TokenEndpoint for HubSpot {
     ) -> Result<Introspection, Refusal> {
         let form = format!("{}&token={}", pair_form(pair), token.expose());
         self.post("/oauth/2026-03/token/introspect", form).await?.introspection()
+    }
+
+    async fn time(&self) -> Option<Timestamp> {
+        // There is nothing there, and the answer that says so is dated all the same.
+        self.post("/", String::new()).await.ok()?.dated
     }
 
     fn kind(&self) -> &'static str {

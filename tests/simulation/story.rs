@@ -105,7 +105,7 @@ pub(crate) async fn tell(setting: Setting) -> (Story, Verdict) {
         crash: crash.clone(),
         store,
         disk: MemoryDisk::new(crash.clone(), seed),
-        hubspot: HubSpot::new(sim.in_process(), crash, world, seed),
+        hubspot: HubSpot::new(sim.in_process(), crash, world, truth.clone(), seed),
         told: Told::default(),
         rules,
         journal,

@@ -657,8 +657,8 @@ fn what_waits_for_its_turn_when_its_portal_is_paused_is_not_sent() {
     for queued in [Event::Woke, Event::Wanted, Event::Ask] {
         let mut story = Story::live();
         story.now = story.portal.renew_at.unwrap();
-        assert_ne!(story.event(queued).effects, [], "{queued:?}");
-        assert_eq!(story.event(Event::Pause(true)).event(Event::Turn).effects, [], "{queued:?}");
+        assert_ne!(story.one(queued), [], "{queued:?}");
+        assert_eq!(story.event(Event::Pause(true)).one(Event::Turn), [], "{queued:?}");
         assert_eq!((story.portal.phase, story.portal.wakes()), (Phase::Resting, None));
     }
 }
@@ -666,7 +666,7 @@ fn what_waits_for_its_turn_when_its_portal_is_paused_is_not_sent() {
 #[test]
 fn i3_a_paused_portal_s_new_refresh_token_is_stored_all_the_same() {
     let mut story = Story::begin();
-    story.event(Event::Woke).event(Event::Turn).event(Event::Pause(true));
+    story.event(Event::Woke).event(Event::Pause(true));
     story.refreshed(true).done(Outcome::SaveFailed);
     assert_eq!(story.state(), PortalState::Paused);
     assert_eq!(story.wake().effects, [Effect::Save]);
