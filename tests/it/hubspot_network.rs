@@ -5,7 +5,9 @@
 use grantkeeper::{
     hubspot::TokenEndpoint,
     lifecycle::{Refusal, RefusalClass as Class},
+    time::{Clock, RuntimeClock},
 };
+use jiff::Timestamp;
 use rcgen::CertificateParams;
 
 use crate::{
@@ -29,7 +31,7 @@ fn granted(promised_length: usize) -> Vec<u8> {
 fn certificate(change: impl FnOnce(&mut CertificateParams)) -> Greeting {
     let mut params = CertificateParams::new(vec!["127.0.0.1".to_owned()]).unwrap();
     change(&mut params);
-    Greeting::tls(params)
+    Greeting::tls(&params)
 }
 
 #[tokio::test]
@@ -74,7 +76,7 @@ async fn i4_i10_without_a_trusted_connection_nothing_is_sent() {
 #[tokio::test]
 async fn a_certificate_that_the_machine_trusts_is_taken() {
     let params = CertificateParams::new(vec!["127.0.0.1".to_owned()]).unwrap();
-    let (greeting, pem) = Greeting::tls_and_pem(params);
+    let (greeting, pem) = Greeting::tls_and_pem(&params);
     let acts = vec![Act::SayAndClose(granted(69)); 3];
     let answerer = Answerer::start(greeting, acts).await;
     let mut place = Place::new(1, "").await;
@@ -116,12 +118,13 @@ async fn i4_a_server_that_hangs_is_given_up_after_ten_seconds() {
             tokio::time::pause();
             std::future::pending::<()>().await;
         };
-        let began = tokio::time::Instant::now();
+        let clock = RuntimeClock::starting_at(Timestamp::UNIX_EPOCH);
+        let began = clock.boot();
         let refusal = tokio::select! {
             refusal = refused(format!("http://{}", answerer.authority)) => refusal,
             () = only_time_is_left => continue,
         };
-        let waited = began.elapsed();
+        let waited = clock.boot().since(began);
         tokio::time::resume();
         assert!((9..=11).contains(&waited.as_secs()), "{waited:?}");
         assert_eq!((refusal.class, refusal.http), (Class::AnswerLost, http));

@@ -131,7 +131,8 @@ impl Record {
             names.push((portal, token.refresh_token.fingerprint()));
         }
         for (portal, name) in names {
-            let generation = story.generation(portal, name).unwrap_or_default();
+            let generation = story.generation(portal, name);
+            let generation = generation.ok_or_else(|| format!("portal {portal}: {name} is new"))?;
             self.durable.entry(portal).or_default().insert(generation);
         }
         self.published(story)

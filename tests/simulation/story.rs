@@ -132,9 +132,6 @@ pub(crate) async fn tell(setting: Setting) -> (Story, Verdict) {
         history: Vec::new(),
         verdict: Ok(()),
     };
-    for portal in story.sim.portals(None, usize::MAX) {
-        story.learn_generations(portal.portal);
-    }
     story.live().await;
     let verdict = story.verdict.clone().and_then(|()| judge::judge(&story));
     if let Some(process) = story.process.take() {
@@ -225,6 +222,10 @@ impl Story {
 
     async fn look(&mut self) {
         self.follow();
+        // Behind an answer that is still on its way there may be others.
+        for number in 1..=self.setting.portals {
+            self.learn_generations(PortalId::new(number).unwrap());
+        }
         let mut record = std::mem::take(&mut self.record);
         let verdict = record.look(self).await;
         self.record = record;

@@ -11,9 +11,9 @@ use tokio::{
     io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt},
     net::{TcpListener, TcpStream},
     sync::Notify,
+    task::JoinSet,
 };
 use tokio_rustls::{TlsAcceptor, rustls};
-use tokio_util::task::AbortOnDropHandle;
 
 /// What it does after it has read a whole request.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -43,12 +43,12 @@ pub(crate) enum Greeting {
 
 impl Greeting {
     /// TLS with this certificate, signed by itself.
-    pub(crate) fn tls(params: CertificateParams) -> Self {
+    pub(crate) fn tls(params: &CertificateParams) -> Self {
         Self::tls_and_pem(params).0
     }
 
     /// The same, and the certificate as a bundle for who is to trust it.
-    pub(crate) fn tls_and_pem(params: CertificateParams) -> (Self, String) {
+    pub(crate) fn tls_and_pem(params: &CertificateParams) -> (Self, String) {
         let key = KeyPair::generate().unwrap();
         let certificate = params.self_signed(&key).unwrap();
         let chain = vec![certificate.der().clone()];
@@ -75,7 +75,7 @@ struct Asked {
 pub(crate) struct Answerer {
     pub(crate) authority: String,
     asked: Arc<Asked>,
-    _serving: AbortOnDropHandle<()>,
+    _serving: JoinSet<()>,
 }
 
 impl Answerer {
@@ -83,8 +83,9 @@ impl Answerer {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let authority = listener.local_addr().unwrap().to_string();
         let asked = Arc::new(Asked::default());
-        let serving = tokio::spawn(serve(listener, greeting, acts.into(), Arc::clone(&asked)));
-        Self { authority, asked, _serving: AbortOnDropHandle::new(serving) }
+        let mut serving = JoinSet::new();
+        serving.spawn(serve(listener, greeting, acts.into(), Arc::clone(&asked)));
+        Self { authority, asked, _serving: serving }
     }
 
     /// It speaks HTTP without TLS.
