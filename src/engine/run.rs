@@ -226,7 +226,12 @@ impl Engine {
 
     fn may_send(&self) -> bool {
         let open = self.app.is_open() && self.pair.is_some() && !self.draining;
-        open && !self.queue.is_empty() && self.at_hubspot + self.intending < AT_HUBSPOT
+        // What a disk that hangs holds up goes out at once when it is done: no more than a second's worth.
+        let second = self.rate.at(self.world.clock.boot()).max(1.0);
+        #[expect(clippy::cast_precision_loss, reason = "a few at most")]
+        let bunched = self.intending as f64 >= second;
+        let full = self.at_hubspot + self.intending >= AT_HUBSPOT;
+        open && !self.queue.is_empty() && !bunched && !full
     }
 
     fn send_queued(&mut self) {

@@ -56,7 +56,7 @@ fn run(seeds: std::ops::RangeInclusive<u64>, of: fn(u64) -> Setting) -> Totals {
                     totals.served += story.served;
                     totals.lost += story.lost.len();
                     totals.crashes += story.crashes();
-                    totals.worst = totals.worst.max(story.sim.report().worst_second);
+                    totals.worst = totals.worst.max(story.place.hubspot.worst_second());
                     if let Err(what) = verdict {
                         if asked("GRANTKEEPER_HISTORY").is_some() {
                             println!("history of seed {seed}:\n{}", story.told().join("\n"));
@@ -75,7 +75,7 @@ fn run(seeds: std::ops::RangeInclusive<u64>, of: fn(u64) -> Setting) -> Totals {
 fn tell_totals(what: &str, totals: &Totals) {
     let Totals { served, lost, crashes, worst } = totals;
     println!(
-        "{what}: {served} tokens served and taken, {crashes} crashes, {lost} grants lost with an answer on the wire or unsynced, none otherwise; {worst} requests in the worst second"
+        "{what}: {served} tokens served and taken, {crashes} crashes, {lost} grants lost with an answer on the wire or unsynced, none otherwise; {worst} refreshes sent in the worst second"
     );
 }
 

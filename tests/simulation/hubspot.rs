@@ -17,7 +17,7 @@ use grantkeeper::{
     lifecycle::{ClientPair, Granted, Introspection, Refusal, RefusalClass},
     secret::{Fingerprint, RefreshToken},
     sim::InProcess,
-    time::Clock,
+    time::{BootTime, Clock},
 };
 use jiff::Timestamp;
 use tokio::{sync::oneshot, time::timeout};
@@ -44,6 +44,10 @@ struct State {
     slow: u64,
     /// The name of each access token, with that of the refresh token to use after it.
     granted: BTreeMap<Fingerprint, Fingerprint>,
+    /// When the present process sent its last refreshes, within a second of the last.
+    sent: VecDeque<BootTime>,
+    /// The most refreshes that one process ever sent within a second.
+    worst: usize,
     /// The same access tokens, oldest first.
     in_order: VecDeque<Fingerprint>,
 }
@@ -64,6 +68,8 @@ impl HubSpot {
             slow: 200,
             granted: BTreeMap::new(),
             in_order: VecDeque::new(),
+            sent: VecDeque::new(),
+            worst: 0,
         };
         Self { hub, crash, world, truth, state: Arc::new(Mutex::new(state)) }
     }
@@ -80,6 +86,26 @@ impl HubSpot {
     /// The names of all refresh tokens that a process was handed.
     pub(crate) fn handed_over(&self) -> BTreeSet<Fingerprint> {
         self.state.lock().unwrap().granted.values().copied().collect()
+    }
+
+    /// Another process sends from now on.
+    pub(crate) fn born(&self) {
+        self.state.lock().unwrap().sent.clear();
+    }
+
+    /// The most refreshes that one process ever sent within a second (I8): what the way there makes of
+    /// them is not its doing.
+    pub(crate) fn worst_second(&self) -> usize {
+        self.state.lock().unwrap().worst
+    }
+
+    fn sends(&self) {
+        let (now, mut state) = (self.truth.boot(), self.state.lock().unwrap());
+        state.sent.push_back(now);
+        while state.sent.front().is_some_and(|at| now.since(*at) >= Duration::from_secs(1)) {
+            state.sent.pop_front();
+        }
+        state.worst = state.worst.max(state.sent.len());
     }
 
     async fn post(&self, path: &'static str, form: String) -> Result<Reply, Refusal> {
@@ -140,6 +166,7 @@ impl TokenEndpoint for HubSpot {
             pair_form(pair),
             token.expose()
         );
+        self.sends();
         let granted = self.post("/oauth/2026-03/token", form).await?.granted()?;
         let next = granted.refresh_token.as_ref().unwrap_or(token).fingerprint();
         let mut state = self.state.lock().unwrap();

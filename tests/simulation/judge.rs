@@ -163,10 +163,9 @@ impl Record {
 
 /// The whole story, at its end.
 pub(crate) fn judge(story: &Story) -> Verdict {
-    let report = story.sim.report();
-    let allowed = story.budget_per_second();
-    check(report.worst_second <= allowed, || {
-        format!("I8: {} requests in the worst second, {allowed} are allowed", report.worst_second)
+    let (worst, allowed) = (story.place.hubspot.worst_second(), story.budget_per_second());
+    check(worst <= allowed, || {
+        format!("I8: {worst} refreshes sent in the worst second, {allowed} are allowed")
     })?;
     grants(story)?;
     notices(story)

@@ -108,6 +108,7 @@ impl Place {
     }
 
     async fn try_start(&self, seed: u64, died: CancellationToken) -> Option<Process> {
+        self.hubspot.born();
         let clock: Arc<dyn Clock> = Arc::new(self.clock.clone());
         let mut world = World {
             store: Arc::new(self.store.clone()),

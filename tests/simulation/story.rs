@@ -485,12 +485,11 @@ impl Story {
         self.crashes.iter().any(within)
     }
 
-    /// As many requests as the token endpoint may see in one second: those of the budget, and those
-    /// that took a while to get there.
+    /// As many refreshes as a process may send in one second: those of the budget, and one more where
+    /// the second begins and ends with one.
     #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "a small number")]
     pub(crate) fn budget_per_second(&self) -> usize {
-        let way = 13.0;
-        (self.place.per_second * way) as usize
+        self.place.per_second.ceil() as usize + 1
     }
 
     /// The history, for comparing.
