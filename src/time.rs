@@ -255,6 +255,8 @@ impl Backoff {
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
 
     const SECOND: Duration = Duration::from_secs(1);
@@ -332,5 +334,20 @@ mod tests {
         assert_eq!(clock.boot().since(start), Duration::from_secs(1800));
         assert_eq!(clock.wall().to_string(), "2026-11-24T00:30:00Z");
         assert_eq!(clock.wall_at(start).to_string(), "2026-11-24T00:00:00Z");
+    }
+
+    proptest! {
+        #[test]
+        fn a_wait_grows_with_the_failures_and_stays_within_its_bounds(
+            floor in 1_u64..10_000, more in 0_u64..10_000_000, jitter in 0.0..=1.0_f64,
+            failures in 0_u32..5_000, chance in -1.0..2.0_f64,
+        ) {
+            let (floor, ceiling) = (Duration::from_millis(floor), Duration::from_millis(floor + more));
+            let backoff = Backoff::new(floor, ceiling, jitter).unwrap();
+            let wait = backoff.after(failures, chance);
+            prop_assert!(floor <= wait && wait <= ceiling, "{wait:?}");
+            prop_assert!(wait <= backoff.after(failures + 1, chance));
+            prop_assert!(backoff.after(failures, 1.0) <= wait && wait <= backoff.after(failures, 0.0));
+        }
     }
 }

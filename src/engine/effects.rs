@@ -23,7 +23,7 @@ impl Engine {
         let generation = entry.portal.generation;
         match effect {
             Effect::QueueRefresh => {
-                let urgency = entry.portal.token.map_or(BootTime::default(), |token| token.expires);
+                let urgency = entry.urgency();
                 let own_failures = entry.portal.failures > 0 && !entry.portal.excused;
                 let lane = match (entry.wanted, own_failures) {
                     (true, _) => Lane::Interactive,
@@ -42,7 +42,9 @@ impl Engine {
                     (false, true, true) => Lane::Retries,
                     (false, false, _) => Lane::Questions,
                 };
-                self.queue.push(portal, Request::Introspect, lane, now, now);
+                // On one in doubt a refresh depends, on the others nothing.
+                let urgency = if in_doubt { entry.urgency() } else { now };
+                self.queue.push(portal, Request::Introspect, lane, urgency, now);
             }
             Effect::Intend => match entry.refresh_token().map(RefreshToken::fingerprint) {
                 Some(spent) => {

@@ -61,6 +61,11 @@ impl Entry {
         now.since(self.slot.last_used()) < window
     }
 
+    /// When the token in hand is used up: what is needed for the next one goes in that order.
+    pub(super) fn urgency(&self) -> BootTime {
+        self.portal.token.map_or(BootTime::default(), |token| token.expires)
+    }
+
     /// The refresh token in use.
     pub(super) fn refresh_token(&self) -> Option<&RefreshToken> {
         self.unsaved.as_ref().or(self.stored.as_ref().map(|stored| &stored.refresh_token))

@@ -7,20 +7,25 @@ use std::time::Duration;
 use grantkeeper::lifecycle::Step;
 
 use crate::{
+    outage::outage,
     rules,
     story::{Setting, Story, tell},
 };
 
-/// Runs a story in a runtime of its own whose time stands still.
-fn told(setting: Setting) -> (Story, Result<(), String>) {
+/// Runs it in a runtime of its own whose time stands still.
+fn in_simulated_time<T>(what: impl Future<Output = T>) -> T {
     let mut builder = tokio::runtime::Builder::new_current_thread();
     let runtime = builder.enable_time().start_paused(true).build().unwrap();
-    let telling = || runtime.block_on(tell(setting));
+    let running = || runtime.block_on(what);
     if asked("GRANTKEEPER_LOG").is_none() {
-        return telling();
+        return running();
     }
     let log = tracing_subscriber::fmt().with_max_level(tracing::Level::TRACE);
-    tracing::subscriber::with_default(log.without_time().with_ansi(false).finish(), telling)
+    tracing::subscriber::with_default(log.without_time().with_ansi(false).finish(), running)
+}
+
+fn told(setting: Setting) -> (Story, Result<(), String>) {
+    in_simulated_time(tell(setting))
 }
 
 #[expect(clippy::disallowed_methods, reason = "a test's own switch")]
@@ -89,7 +94,7 @@ fn i1_i2_i3_i4_i5_i6_i8_i12_hold_on_days_full_of_faults_and_crashes() {
 }
 
 #[test]
-#[ignore = "a quarter of an hour: cargo test --release --test simulation -- --ignored"]
+#[ignore = "minutes: cargo test --profile simulation --test simulation -- --include-ignored"]
 fn i1_i2_i3_i4_i5_i6_i8_i12_hold_for_a_thousand_portals_over_thirty_days() {
     let month = |seed| Setting {
         portals: 1000,
@@ -97,6 +102,23 @@ fn i1_i2_i3_i4_i5_i6_i8_i12_hold_for_a_thousand_portals_over_thirty_days() {
         ..Setting::day(seed)
     };
     tell_totals("thirty days of a thousand portals", &run(seeds(1..=1), month));
+}
+
+#[test]
+fn i7_i8_i9_an_outage_of_hubspot_of_ten_minutes_leaves_nobody_without_a_token() {
+    for (minutes, portals) in [(10, 1000), (20, 1000)] {
+        let cost = in_simulated_time(outage(portals, Duration::from_secs(minutes * 60)));
+        println!(
+            "an outage of {minutes} minutes, {portals} portals: {:.1} portal-minutes without a token ({:.1} of them after its end), {} portals at worst, the last healed {} s after its end; {} refreshes sent in the worst second, {} are budgeted",
+            cost.without_token.as_secs_f64() / 60.0,
+            cost.afterwards.as_secs_f64() / 60.0,
+            cost.worst,
+            cost.healed_after.as_secs(),
+            cost.worst_second,
+            cost.per_second,
+        );
+        assert!(cost.without_token.is_zero() || minutes > 10);
+    }
 }
 
 #[test]

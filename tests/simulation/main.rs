@@ -14,6 +14,7 @@ mod disk;
 mod hubspot;
 mod judge;
 mod machine;
+mod outage;
 mod process;
 mod rules;
 mod store;

@@ -85,10 +85,9 @@ pub(crate) struct Story {
     verdict: Verdict,
 }
 
-/// Tells the whole story and judges it.
-pub(crate) async fn tell(setting: Setting) -> (Story, Verdict) {
-    let Setting { seed, portals, rotating, journal, rules, .. } = setting;
-    let truth = TrueTime::new();
+/// The place and the stand-in, with a grant for every portal.
+pub(crate) fn world(setting: &Setting, truth: &TrueTime) -> (Place, Sim) {
+    let Setting { seed, portals, rotating, journal, rules, .. } = *setting;
     let scenario = format!(
         "seed = {seed}\n[settings]\nrotating = {rotating}\n[fleet]\nfirst = 1\ncount = {portals}\n"
     );
@@ -100,21 +99,29 @@ pub(crate) async fn tell(setting: Setting) -> (Story, Verdict) {
         let token = sim.refresh_token(portal.portal).unwrap();
         store.put(Key::Portal(portal.portal), Stored::default().with_refresh_token(&token));
     }
+    let hubspot = HubSpot::new(sim.in_process(), crash.clone(), world, truth.clone(), seed);
     let place = Place {
         clock: MachineClock::new(truth.clone()),
         crash: crash.clone(),
         store,
-        disk: MemoryDisk::new(crash.clone(), seed),
-        hubspot: HubSpot::new(sim.in_process(), crash, world, truth.clone(), seed),
+        disk: MemoryDisk::new(crash, seed),
+        hubspot,
         told: Told::default(),
         rules,
         journal,
         #[expect(clippy::cast_precision_loss, reason = "a few thousand portals")]
         per_second: 5.0_f64.max(portals as f64 / 100.0),
     };
+    (place, sim)
+}
+
+/// Tells the whole story and judges it.
+pub(crate) async fn tell(setting: Setting) -> (Story, Verdict) {
+    let truth = TrueTime::new();
+    let (place, sim) = world(&setting, &truth);
     let mut story = Story {
         setting,
-        dice: Dice::new(seed),
+        dice: Dice::new(setting.seed),
         truth,
         hub: sim.in_process(),
         sim,
@@ -507,7 +514,7 @@ impl Story {
     }
 }
 
-fn http(status: u16, retry_after: Option<u32>) -> Effect {
+pub(crate) fn http(status: u16, retry_after: Option<u32>) -> Effect {
     let mut effect = serde_json::json!({ "http": status });
     if let Some(seconds) = retry_after {
         effect["retry_after"] = seconds.into();
