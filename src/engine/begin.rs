@@ -14,8 +14,9 @@ use super::{
     load::{Loaded, Start},
     portals::Portals,
     queue::Queue,
+    reload::Reload,
     run::RETRY_SHARE,
-    upkeep::{Probing, Reload},
+    upkeep::Probing,
     view::{Health, Overall, View},
 };
 use crate::{
@@ -100,12 +101,7 @@ impl Engine {
             outage_probe: now,
             at_hubspot: 0,
             commands,
-            reload: Reload {
-                due: if without_store { now } else { now + settings.validate.every },
-                running: false,
-                again: false,
-                waiting: Vec::new(),
-            },
+            reload: Reload::due_at(if without_store { now } else { now + settings.validate.every }),
             probing: Probing::No,
             end: None,
             hubspot_failing_since: None,

@@ -54,11 +54,7 @@ impl Engine {
                 }
             }
             Command::Pause(portal, paused, done) => self.pause(portal, paused, done),
-            Command::Reload(done) => {
-                self.reload.waiting.push(done);
-                self.reload.again = self.reload.running;
-                self.reload();
-            }
+            Command::Reload(done) => self.reload_for(done),
             Command::Reroute(alerting) => {
                 let former = std::mem::replace(&mut self.alerting, alerting);
                 self.former_alerting.retain(|lanes| !lanes.is_empty());

@@ -27,6 +27,7 @@ mod portals;
 mod queue;
 mod records;
 mod recovery;
+mod reload;
 pub mod run;
 pub mod survey;
 mod upkeep;

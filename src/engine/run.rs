@@ -22,7 +22,8 @@ use super::{
     portals::{Portals, Surroundings},
     queue::{Lane, Queue},
     recovery::HubSpotTime,
-    upkeep::{Probing, Reload},
+    reload::Reload,
+    upkeep::Probing,
     view::{Overall, View},
     work::Report,
 };
@@ -197,7 +198,7 @@ impl Engine {
         };
         let queued = self.may_send().then_some(free);
         let probe = self.app.next_probe().filter(|_| self.probing == Probing::No);
-        let reload = Some(self.reload.due).filter(|_| !self.reload.running);
+        let reload = self.reload.wakes();
         let budget = Some(self.budget_due);
         let outage = self.outage_probe_due();
         let timers = [self.portals.first_due(), queued, probe, reload, budget, outage];

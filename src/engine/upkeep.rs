@@ -3,9 +3,7 @@
 
 use std::time::Duration;
 
-use tokio::sync::oneshot;
-
-use super::{Engine, load, metrics::ByStoreCall, portals::Stamps, work::Sample};
+use super::{Engine, metrics::ByStoreCall, work::Sample};
 use crate::{
     incident::Kind,
     journal::{Entry, Provider},
@@ -15,7 +13,7 @@ use crate::{
     },
     portal::PortalId,
     store::{StoreError, StoreErrorKind},
-    time::{Backoff, BootTime},
+    time::BootTime,
 };
 
 /// HubSpot counts as unreachable after this long without an answer, and this many failures.
@@ -35,24 +33,6 @@ pub(super) enum Probing {
     No,
     Yes,
     YesAndAgain,
-}
-
-/// The reading of all records: when the next is due, and who waits for one.
-#[derive(Debug)]
-pub(super) struct Reload {
-    pub(super) due: BootTime,
-    pub(super) running: bool,
-    pub(super) again: bool,
-    pub(super) waiting: Vec<oneshot::Sender<Result<(), StoreErrorKind>>>,
-}
-
-impl Reload {
-    fn answer(&mut self, outcome: Result<(), StoreErrorKind>) {
-        for waiting in self.waiting.drain(..) {
-            // Whoever asked may have gone.
-            waiting.send(outcome).ok();
-        }
-    }
 }
 
 impl Engine {
@@ -139,8 +119,8 @@ impl Engine {
         self.change_app(app, change, word);
         if again && !self.draining {
             self.probe();
-        } else if !self.reload.running {
-            self.reload.answer(Ok(()));
+        } else {
+            self.reload.proven();
         }
     }
 
@@ -220,58 +200,6 @@ impl Engine {
             self.tell_open(Kind::RateLimited, None, None);
         } else {
             self.tell_close(Kind::RateLimited, None);
-        }
-    }
-
-    pub(super) fn reload(&mut self) {
-        if self.reload.running || self.draining {
-            return;
-        }
-        self.reload.running = true;
-        self.reload.due = self.world.clock.boot() + self.settings.validate.every;
-        let stamps = self.portals.stamps();
-        self.tasks.spawn(self.world.clone().reload(stamps));
-    }
-
-    pub(super) fn reloaded(
-        &mut self,
-        pair: &Result<ClientPair, StoreError>,
-        portals: Result<(load::Portals, Vec<String>), StoreError>,
-        stamps: &Stamps,
-    ) {
-        self.reload.running = false;
-        let trouble = pair.as_ref().err().or_else(|| portals.as_ref().err());
-        let outcome = trouble.map_or(Ok(()), |error| Err(error.kind));
-        if let Some(error) = trouble {
-            tracing::warn!(%error, hint = %error.hint, "records could not be read again; going on with those in memory");
-            let again = Backoff::new(Duration::from_secs(5), Duration::from_secs(300), 0.2);
-            let wait = again.map_or(self.settings.validate.every, |backoff| {
-                backoff.after(self.overall.store.failures + 1, self.chance.draw())
-            });
-            self.reload.due = self.world.clock.boot() + wait.min(self.settings.validate.every);
-        }
-        self.note_store("list", trouble);
-        if let Ok((records, strays)) = portals {
-            self.overall.without_store = false;
-            self.overall.strays = strays;
-            self.overall.records_read = Some(self.world.clock.wall_at(self.world.clock.boot()));
-            self.overall_changed = true;
-            self.take_records(records, Some(stamps));
-            self.follow_budget();
-        }
-        if let (None, Ok(pair)) = (&self.pair, pair) {
-            // After a start without the store any pair is better than none.
-            self.pair = Some(pair.clone());
-        }
-        // Who waits for the reload waits for the pair to be proven as well.
-        if pair.is_ok() && !self.draining {
-            self.probe();
-        }
-        if pair.is_err() || outcome.is_err() || self.draining {
-            self.reload.answer(outcome);
-        }
-        if std::mem::take(&mut self.reload.again) {
-            self.reload();
         }
     }
 

@@ -19,7 +19,7 @@ use tokio::sync::Mutex;
 
 use crate::support::{
     openbao,
-    service::{Place, eventually, portal},
+    service::{PATIENCE, Place, portal, until},
 };
 
 const PORTALS: u64 = 40;
@@ -118,7 +118,12 @@ impl Killed {
             let status = service.get("/v1/status").await.unwrap();
             status["portals"]["live"] == PORTALS
         };
-        eventually("every portal has a working grant, or one that was connected again", live).await;
+        // Every portal has a working grant, or one that was connected again.
+        let healed = tokio::time::timeout(2 * PATIENCE, until(live)).await;
+        if healed.is_err() {
+            let states = service.get("/v1/portals").await.unwrap();
+            panic!("not all are well again: {states:#}\n{}", service.log());
+        }
         assert_eq!(service.stop().await, 0);
         let (lost, named) = (lost.into_inner(), named(place));
         for (number, generation) in &lost {

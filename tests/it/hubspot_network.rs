@@ -5,7 +5,7 @@
 use grantkeeper::{
     hubspot::TokenEndpoint,
     lifecycle::{Refusal, RefusalClass as Class},
-    time::{Clock, RuntimeClock},
+    time::{Clock, RuntimeClock, SystemClock},
 };
 use jiff::Timestamp;
 use rcgen::CertificateParams;
@@ -15,6 +15,7 @@ use crate::{
     support::{
         answerer::{Act, Answerer, Greeting},
         service::Place,
+        sim::Standin,
     },
 };
 
@@ -158,4 +159,21 @@ async fn i10_a_redirect_is_not_followed_with_a_secret_in_hand() {
         assert_eq!((refusal.class, refusal.http), (Class::Unknown, Some(http)));
     }
     assert!(elsewhere.requests().is_empty());
+}
+
+#[tokio::test]
+async fn i1_i10_hubspot_s_clock_is_read_without_showing_any_credential() {
+    let dated = b"HTTP/1.1 405 Method Not Allowed\r\nDate: Tue, 24 Nov 2026 09:00:00 GMT\r\n\r\n";
+    let answerer = Answerer::plain(vec![Act::SayAndClose(dated.to_vec())]).await;
+    let time = client(format!("http://{}", answerer.authority)).time().await;
+    assert_eq!(time, Some("2026-11-24T09:00:00Z".parse().unwrap()));
+    let asked = answerer.requests();
+    assert!(asked[0].starts_with("HEAD /oauth/2026-03/token HTTP/1.1"), "{asked:?}");
+    assert!(!asked[0].contains("fixture") && asked[0].ends_with("\r\n\r\n"), "{asked:?}");
+
+    let standin = Standin::start("").await;
+    let time = client(standin.url.clone()).time().await.unwrap();
+    let ours = SystemClock.wall();
+    assert!(ours.duration_since(time).as_secs().abs() <= 2, "{time} {ours}");
+    assert_eq!(client("http://127.0.0.1:1".to_owned()).time().await, None);
 }

@@ -7,9 +7,10 @@ use std::time::Duration;
 use grantkeeper::lifecycle::Step;
 
 use crate::{
+    machine::TrueTime,
     outage::outage,
     rules,
-    story::{Setting, Story, tell},
+    story::{Setting, Story, tell, world},
 };
 
 /// Runs it in a runtime of its own whose time stands still.
@@ -38,6 +39,11 @@ fn seeds(usual: std::ops::RangeInclusive<u64>) -> std::ops::RangeInclusive<u64> 
     let Some(asked) = asked("GRANTKEEPER_SEEDS") else { return usual };
     let (first, last) = asked.split_once('-').unwrap_or((&asked, &asked));
     first.parse().unwrap()..=last.parse().unwrap()
+}
+
+/// `GRANTKEEPER_DAYS`, or a month of them.
+fn days() -> u64 {
+    asked("GRANTKEEPER_DAYS").map_or(30, |days| days.parse().unwrap())
 }
 
 #[derive(Default)]
@@ -98,10 +104,11 @@ fn i1_i2_i3_i4_i5_i6_i8_i12_hold_on_days_full_of_faults_and_crashes() {
 fn i1_i2_i3_i4_i5_i6_i8_i12_hold_for_a_thousand_portals_over_thirty_days() {
     let month = |seed| Setting {
         portals: 1000,
-        lasting: Duration::from_secs(30 * 24 * 3600),
+        lasting: Duration::from_secs(days() * 24 * 3600),
         ..Setting::day(seed)
     };
-    tell_totals("thirty days of a thousand portals", &run(seeds(1..=1), month));
+    let what = format!("{} days of a thousand portals", days());
+    tell_totals(&what, &run(seeds(1..=1), month));
 }
 
 #[test]
@@ -119,6 +126,21 @@ fn i7_i8_i9_an_outage_of_hubspot_of_ten_minutes_leaves_nobody_without_a_token() 
         );
         assert!(cost.without_token.is_zero() || minutes > 10);
     }
+}
+
+#[test]
+fn i14_a_reload_is_answered_though_reading_the_store_takes_longer_than_the_period() {
+    in_simulated_time(async {
+        let hours = |hours: u64| Duration::from_secs(hours * 3600);
+        let setting = Setting { portals: 200, ..Setting::day(1) };
+        let (place, _sim) = world(&setting, &TrueTime::new());
+        let process = place.start(1).await;
+        place.store.set_latency(hours(1) / 12);
+        tokio::time::sleep(hours(2)).await;
+        let answered = tokio::time::timeout(hours(4), process.reload()).await;
+        assert!(answered.is_ok(), "one reading follows the other, and nobody is told");
+        process.stop().await;
+    });
 }
 
 #[test]

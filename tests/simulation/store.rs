@@ -89,6 +89,11 @@ impl MemoryStore {
 }
 
 impl Content {
+    fn read(&self, key: Key) -> Result<Stored, StoreError> {
+        let (record, version) = self.records.get(&key).ok_or_else(|| none(key))?;
+        Ok(Stored { record: record.clone(), version: version.to_string().into() })
+    }
+
     fn write(
         &mut self,
         key: Key,
@@ -118,6 +123,19 @@ impl Content {
     }
 }
 
+/// As many records are read at once.
+const AT_ONCE: usize = 16;
+
+fn one(
+    content: &Result<MutexGuard<'_, Content>, StoreError>,
+    portal: PortalId,
+) -> Result<Stored, StoreError> {
+    match content {
+        Ok(content) => content.read(Key::Portal(portal)),
+        Err(error) => Err(StoreError::new(error.kind, error.to_string(), error.hint.clone())),
+    }
+}
+
 fn none(key: Key) -> StoreError {
     StoreError::new(StoreErrorKind::Missing, format!("there is no `{key}`"), "Store it.")
 }
@@ -142,16 +160,14 @@ impl CredentialStore for MemoryStore {
     }
 
     async fn read(&self, key: Key) -> Result<Stored, StoreError> {
-        let content = self.call().await?;
-        let (record, version) = content.records.get(&key).ok_or_else(|| none(key))?;
-        Ok(Stored { record: record.clone(), version: version.to_string().into() })
+        self.call().await?.read(key)
     }
 
     async fn read_all(&self, portals: &[PortalId]) -> Vec<(PortalId, Result<Stored, StoreError>)> {
-        let one = |portal: &PortalId| (*portal, self.read(Key::Portal(*portal)));
         let mut read = Vec::new();
-        for (portal, reading) in portals.iter().map(one) {
-            read.push((portal, reading.await));
+        for together in portals.chunks(AT_ONCE) {
+            let content = self.call().await;
+            read.extend(together.iter().map(|portal| (*portal, one(&content, *portal))));
         }
         read
     }

@@ -455,7 +455,9 @@ impl Story {
     }
 
     fn note(&mut self, what: &str) {
-        self.history.push(format!("{} {what}", self.truth.wall()));
+        let wall = self.truth.wall();
+        tracing::info!("{wall} {what}");
+        self.history.push(format!("{wall} {what}"));
     }
 
     /// Remembers the places of a portal's refresh tokens: the stand-in forgets all but the last.

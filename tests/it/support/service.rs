@@ -361,7 +361,8 @@ pub(crate) async fn eventually<F: Future<Output = bool>>(what: &str, holds: impl
     assert!(held.is_ok(), "it does not come about: {what}");
 }
 
-async fn until<F: Future<Output = bool>>(holds: impl Fn() -> F) {
+/// Waits until `holds`, however long that takes.
+pub(crate) async fn until<F: Future<Output = bool>>(holds: impl Fn() -> F) {
     while !holds().await {
         tokio::time::sleep(Duration::from_millis(20)).await;
     }

@@ -1,0 +1,124 @@
+//! Reading all records again: on schedule, at somebody's wish, after a start without the store. Reads and
+//! waits; what a record means for a portal is `records`' business.
+
+use std::time::Duration;
+
+use tokio::sync::oneshot;
+
+use super::{Engine, load, portals::Stamps};
+use crate::{
+    lifecycle::ClientPair,
+    store::{StoreError, StoreErrorKind},
+    time::{Backoff, BootTime},
+};
+
+/// Whoever waits for records to be read again.
+pub(super) type Waiting = oneshot::Sender<Result<(), StoreErrorKind>>;
+
+/// The reading of all records: when the next is due, and who waits for what.
+#[derive(Debug)]
+pub(super) struct Reload {
+    pub(super) due: BootTime,
+    running: bool,
+    /// For the end of the reading under way.
+    reading: Vec<Waiting>,
+    /// For a reading that begins after the one under way: that may have passed the record by which
+    /// they mean.
+    next: Vec<Waiting>,
+    /// For the pair that was read to be proven.
+    proving: Vec<Waiting>,
+}
+
+impl Reload {
+    pub(super) fn due_at(due: BootTime) -> Self {
+        Self { due, running: false, reading: Vec::new(), next: Vec::new(), proving: Vec::new() }
+    }
+
+    /// The pair that was read is proven, or can't be at present.
+    pub(super) fn proven(&mut self) {
+        answer(self.proving.drain(..), Ok(()));
+    }
+
+    /// When the next is due, unless one is under way.
+    pub(super) fn wakes(&self) -> Option<BootTime> {
+        (!self.running).then_some(self.due)
+    }
+}
+
+fn answer(waiting: impl IntoIterator<Item = Waiting>, outcome: Result<(), StoreErrorKind>) {
+    for waiting in waiting {
+        // Whoever asked may have gone.
+        waiting.send(outcome).ok();
+    }
+}
+
+impl Engine {
+    /// Reads every record again, for whoever wants to hear of it.
+    pub(super) fn reload_for(&mut self, waiting: Waiting) {
+        if self.reload.running {
+            self.reload.next.push(waiting);
+        } else {
+            self.reload.reading.push(waiting);
+            self.reload();
+        }
+    }
+
+    pub(super) fn reload(&mut self) {
+        if self.reload.running || self.draining {
+            return;
+        }
+        self.reload.running = true;
+        self.reload.due = self.world.clock.boot() + self.settings.validate.every;
+        let stamps = self.portals.stamps();
+        self.tasks.spawn(self.world.clone().reload(stamps));
+    }
+
+    pub(super) fn reloaded(
+        &mut self,
+        pair: &Result<ClientPair, StoreError>,
+        portals: Result<(load::Portals, Vec<String>), StoreError>,
+        stamps: &Stamps,
+    ) {
+        self.reload.running = false;
+        // A store that takes as long as the period to be read is left in peace for half of it.
+        let rest = self.world.clock.boot() + self.settings.validate.every / 2;
+        self.reload.due = self.reload.due.max(rest);
+        let waiting = std::mem::take(&mut self.reload.reading);
+        let trouble = pair.as_ref().err().or_else(|| portals.as_ref().err());
+        let outcome = trouble.map_or(Ok(()), |error| Err(error.kind));
+        if let Some(error) = trouble {
+            tracing::warn!(%error, hint = %error.hint, "records could not be read again; going on with those in memory");
+            let again = Backoff::new(Duration::from_secs(5), Duration::from_secs(300), 0.2);
+            let wait = again.map_or(self.settings.validate.every, |backoff| {
+                backoff.after(self.overall.store.failures + 1, self.chance.draw())
+            });
+            self.reload.due = self.world.clock.boot() + wait.min(self.settings.validate.every);
+        }
+        self.note_store("list", trouble);
+        if let Ok((records, strays)) = portals {
+            self.overall.without_store = false;
+            self.overall.strays = strays;
+            self.overall.records_read = Some(self.world.clock.wall_at(self.world.clock.boot()));
+            self.overall_changed = true;
+            self.take_records(records, Some(stamps));
+            self.follow_budget();
+        }
+        if let (None, Ok(pair)) = (&self.pair, pair) {
+            // After a start without the store any pair is better than none.
+            self.pair = Some(pair.clone());
+        }
+        // Who waits for the reload waits for the pair to be proven as well.
+        if outcome.is_err() || self.draining {
+            answer(waiting, outcome);
+        } else {
+            self.reload.proving.extend(waiting);
+        }
+        if pair.is_ok() && !self.draining {
+            self.probe();
+        }
+        self.reload.reading = std::mem::take(&mut self.reload.next);
+        if !self.reload.reading.is_empty() {
+            self.reload();
+        }
+    }
+}
