@@ -101,7 +101,7 @@ enum Command {
     Status(status::Status),
     /// Print one access token
     Token(token::Token),
-    /// Look at customer accounts
+    /// Look at customer accounts, and pause one
     #[command(subcommand)]
     Portal(portal::Portal),
     /// Add a portal: store its refresh token

@@ -100,7 +100,7 @@ async fn order(
     output.answer(&answer, |answer| {
         if answer.paused {
             format!(
-                "portal {portal} is paused: no token is given out and HubSpot is asked nothing, until `grantkeeper portal resume {portal}`"
+                "portal {portal} is paused: no token is given out and HubSpot is asked nothing, until `grantkeeper portal resume {portal}`; what was given out before works until it expires"
             )
         } else {
             format!("portal {portal} goes on")
