@@ -13,7 +13,7 @@ use super::{
 use crate::{
     portal::{AppName, PortalId},
     sealing::SealingKey,
-    time::{BootTime, Clock},
+    time::{Backoff, BootTime, Clock},
 };
 
 /// A segment is replaced when it has grown by this much since it was made, or to twice its size.
@@ -21,8 +21,9 @@ const GROWTH: u64 = 1024 * 1024;
 /// A segment is replaced when it is older, so that what is over a day old leaves the disk.
 const OLDEST: Duration = Duration::from_secs(6 * 3600);
 /// A new segment is everything that is known: on a disk that refuses it, it is not made up anew for each
-/// entry.
+/// entry, but after this long, and then ever more rarely.
 const TRY_AGAIN: Duration = Duration::from_secs(10);
+const SELDOM: Duration = Duration::from_secs(60);
 /// As many entries share one sync.
 const BATCH: usize = 256;
 
@@ -87,6 +88,8 @@ pub struct Keeper {
     begun: BootTime,
     /// The segment's end can't be trusted: the next write begins a new one, from then on.
     broken: Option<BootTime>,
+    /// How often the disk has refused a new segment, in a row.
+    refusals: u32,
 }
 
 /// Reads the journal on `disk`, and begins a new segment.
@@ -134,6 +137,7 @@ pub async fn open(
         length: 0,
         begun_with: 0,
         broken: None,
+        refusals: 0,
     };
     match keeper.begin_segment().await {
         Ok(()) => {}
@@ -218,11 +222,14 @@ impl Keeper {
         let bytes = writer.finish();
         let length = bytes.len() as u64;
         if let Err(error) = self.disk.create(self.segment, bytes).await {
-            self.broken = Some(self.clock.boot() + TRY_AGAIN);
+            self.refusals += 1;
+            let wait = Backoff::new(TRY_AGAIN, SELDOM, 0.0);
+            let wait = wait.map_or(SELDOM, |wait| wait.after(self.refusals, 0.0));
+            self.broken = Some(self.clock.boot() + wait);
             return Err(error);
         }
         (self.length, self.begun_with, self.begun) = (length, length, self.clock.boot());
-        self.broken = None;
+        (self.broken, self.refusals) = (None, 0);
         let former = self.disk.list().await.unwrap_or_default();
         for segment in former.into_iter().filter(|segment| *segment < self.segment) {
             if let Err(error) = self.disk.remove(segment).await {
