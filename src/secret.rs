@@ -62,7 +62,8 @@ impl Fingerprint {
 
 impl fmt::Display for Fingerprint {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.0.iter().try_for_each(|byte| write!(f, "{byte:02x}"))
+        let number = self.0.iter().fold(0, |number, byte| number << 8 | u64::from(*byte));
+        write!(f, "{number:012x}")
     }
 }
 
@@ -75,19 +76,14 @@ impl Serialize for Fingerprint {
 impl<'de> Deserialize<'de> for Fingerprint {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         let text = String::deserialize(deserializer)?;
-        let mut bytes = [0; 6];
-        let pairs = text.as_bytes().chunks(2).map(|pair| {
-            let pair = str::from_utf8(pair).ok().filter(|pair| pair.len() == 2)?;
-            u8::from_str_radix(pair, 16).ok()
-        });
-        let read: Vec<Option<u8>> = pairs.collect();
-        if read.len() != bytes.len() || read.iter().any(Option::is_none) {
-            return Err(de::Error::custom("a fingerprint is twelve hexadecimal digits"));
+        let digits = text.len() == 12 && text.bytes().all(|byte| byte.is_ascii_hexdigit());
+        match u64::from_str_radix(&text, 16) {
+            Ok(number) if digits => {
+                let [_, _, bytes @ ..] = number.to_be_bytes();
+                Ok(Self(bytes))
+            }
+            _ => Err(de::Error::custom("a fingerprint is twelve hexadecimal digits")),
         }
-        for (byte, read) in bytes.iter_mut().zip(read.into_iter().flatten()) {
-            *byte = read;
-        }
-        Ok(Self(bytes))
     }
 }
 

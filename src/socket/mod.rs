@@ -1,7 +1,9 @@
 //! The Unix socket: HTTP/1.1 and JSON for local callers. `listen` makes the socket, `peer` asks the
-//! kernel who is calling, `serve` drives connections, `routes` answers, `client` is the other end.
+//! kernel who is calling, `serve` drives connections, `routes` asks the engine
+//! and `answer` puts what it says into HTTP, `client` is the other end.
 //! Decides nothing about tokens: it asks the engine, with the caller in hand.
 
+mod answer;
 pub mod client;
 pub mod listen;
 pub mod peer;

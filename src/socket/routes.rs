@@ -4,7 +4,6 @@ use std::{sync::Arc, time::Duration};
 
 use axum::{
     Extension, Router,
-    body::Body,
     extract::{
         Path, Query, State,
         rejection::{PathRejection, QueryRejection},
@@ -13,12 +12,14 @@ use axum::{
     response::{IntoResponse, Response},
     routing::{get, post},
 };
-use serde::{Deserialize, Serialize};
-use zeroize::Zeroizing;
+use serde::Deserialize;
 
-use super::protocol::{
-    self, AppBody, BudgetBody, HealthBody, PausedBody, PortalBody, PortalsBody, Problem,
-    StatusBody, TokenBody,
+use super::{
+    answer::{bad, json, named, problem},
+    protocol::{
+        self, AppBody, BudgetBody, HealthBody, PausedBody, PortalBody, PortalsBody, Problem,
+        StatusBody, TokenBody,
+    },
 };
 use crate::{
     access::Caller,
@@ -345,58 +346,4 @@ fn portal_id(named: NamedPortal) -> Result<PortalId, Problem> {
     // What is not UTF-8 is not a portal id either.
     let text = named.map_or_else(|_| String::new(), |Path(text)| text);
     text.parse().map_err(|error: NotAPortalId| bad(error.to_string()))
-}
-
-fn bad(detail: impl Into<String>) -> Problem {
-    problem(&Denial::BadRequest(detail.into()))
-}
-
-fn named(status: StatusCode, code: &str, detail: impl Into<String>) -> Problem {
-    Problem {
-        kind: format!("urn:grantkeeper:problem:{code}"),
-        title: status.canonical_reason().unwrap_or("problem").to_owned(),
-        status: status.as_u16(),
-        detail: detail.into(),
-        code: code.to_owned(),
-        retry_after: None,
-    }
-}
-
-fn problem(denial: &Denial) -> Problem {
-    let status = match denial {
-        Denial::Forbidden => StatusCode::FORBIDDEN,
-        Denial::UnknownPortal => StatusCode::NOT_FOUND,
-        Denial::BadRequest(_) => StatusCode::BAD_REQUEST,
-        Denial::Ended(_) => StatusCode::GONE,
-        Denial::Paused => StatusCode::CONFLICT,
-        Denial::AppRejected(_)
-        | Denial::NoTokenYet(_)
-        | Denial::HubspotUnreachable(_)
-        | Denial::StoreUnreachable(_) => StatusCode::SERVICE_UNAVAILABLE,
-    };
-    let seconds = |after: Duration| after.as_secs() + u64::from(after.subsec_nanos() > 0);
-    Problem {
-        retry_after: denial.retry_after().map(seconds),
-        ..named(status, denial.code(), denial.to_string())
-    }
-}
-
-impl IntoResponse for Problem {
-    fn into_response(self) -> Response {
-        let status = StatusCode::from_u16(self.status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
-        let mut response = json(status, "application/problem+json", &self);
-        if let Some(seconds) = self.retry_after {
-            response.headers_mut().insert(header::RETRY_AFTER, seconds.into());
-        }
-        response
-    }
-}
-
-fn json(status: StatusCode, kind: &'static str, body: &impl Serialize) -> Response {
-    // The text may hold a token: the copy made here is wiped, hyper's own is not ours to wipe.
-    let text = Zeroizing::new(serde_json::to_vec(body).unwrap_or_default());
-    let mut response = Response::new(Body::from(text.to_vec()));
-    *response.status_mut() = status;
-    response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static(kind));
-    response
 }
