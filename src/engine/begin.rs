@@ -1,6 +1,6 @@
 //! How an engine begins: with what the store holds, what the journal knows, or what is left of both.
 
-use std::{collections::VecDeque, sync::Arc};
+use std::{collections::{BTreeSet, VecDeque}, sync::Arc};
 
 use tokio::{
     sync::{Semaphore, mpsc},
@@ -104,6 +104,7 @@ impl Engine {
             reload: Reload::due_at(if without_store { now } else { now + settings.validate.every }),
             probing: Probing::No,
             end: None,
+            denied: BTreeSet::new(),
             hubspot_failing_since: None,
             draining: false,
             intending: 0,

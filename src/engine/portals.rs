@@ -58,7 +58,7 @@ pub(super) struct Entry {
 
 impl Entry {
     fn is_recent(&self, now: BootTime, window: Duration) -> bool {
-        now.since(self.slot.last_used()) < window
+        self.slot.last_used().is_some_and(|used| now.since(used) < window)
     }
 
     /// When the token in hand is used up: what is needed for the next one goes in that order.
@@ -188,19 +188,20 @@ impl Portals {
             look_again: false,
             wanted: false,
             unusable: false,
-            slot: Arc::new(Slot::new(view, now)),
+            slot: Arc::new(Slot::new(view)),
             timer: None,
         };
         self.entries.insert(portal, entry);
         self.settle(portal);
     }
 
-    pub(super) fn remove(&mut self, portal: PortalId) {
-        let Some(entry) = self.entries.remove(&portal) else { return };
+    pub(super) fn remove(&mut self, portal: PortalId) -> Option<Entry> {
+        let entry = self.entries.remove(&portal)?;
         self.ended -= usize::from(entry.portal.ended().is_some());
         if let Some(timer) = entry.timer {
             self.timers.remove(&(timer, portal));
         }
+        Some(entry)
     }
 
     /// One event through the rules; the caller carries the effects out and then settles.
@@ -325,7 +326,7 @@ impl Portals {
 
     /// The portals whose newest refresh token is not in the store.
     pub(super) fn unsaved(&self) -> Vec<PortalId> {
-        let unsaved = self.entries.iter().filter(|(_, entry)| entry.unsaved.is_some());
+        let unsaved = self.entries.iter().filter(|(_, entry)| entry.portal.save_at.is_some());
         unsaved.map(|(id, _)| *id).collect()
     }
 
@@ -337,8 +338,9 @@ impl Portals {
     /// worked, if there is one, and another one each time.
     pub(super) fn sample(&mut self) -> Option<PortalId> {
         let usable = |(id, entry): (&PortalId, &Entry)| {
+            let Portal { paused, .. } = entry.portal;
             let asked = entry.refresh_token().is_some() && entry.portal.ended().is_none();
-            asked.then_some((*id, entry.portal.proven))
+            (asked && !paused).then_some((*id, entry.portal.proven))
         };
         let after = self.asked_last.map_or(std::ops::Bound::Unbounded, std::ops::Bound::Excluded);
         let later = self.entries.range((after, std::ops::Bound::Unbounded)).filter_map(usable);

@@ -6,16 +6,17 @@ use std::{collections::BTreeSet, sync::Arc};
 use super::{
     Engine,
     load::{Portals as Records, StoredGrant},
-    portals::{Relation, Stamps},
+    portals::{Entry, Relation, Stamps},
+    recovery::life,
     work::limited,
 };
 use crate::{
     incident::Kind,
-    journal::Entry as Line,
+    journal::{Entry as Line, Trail, trail::KEPT_FOR},
     lifecycle::{End, Event, Found, Generation, Outcome, Reread},
     portal::PortalId,
     store::{StoreError, StoreErrorKind},
-    time::Stamp,
+    time::{Clock, Stamp},
 };
 
 /// The store does not have the newest refresh token (any more).
@@ -23,18 +24,25 @@ const SAVE_AGAIN: Event = Event::Found(Found {
     token: None,
     proven: false,
     unsaved: true,
-    in_doubt: None,
+    in_doubt: false,
     paused: false,
 });
+
+/// Whether a record that went then may come back from a backup as it was.
+fn is_recent(gone: &Stamp, clock: &dyn Clock) -> bool {
+    gone.age(clock).is_some_and(|age| age.span < KEPT_FOR)
+}
 
 impl Engine {
     /// A portal that was not there, with what the journal knows of it.
     pub(super) fn begin_with(&mut self, portal: PortalId, stored: Option<StoredGrant>) {
         self.portals.insert(portal, stored, self.world.clock.boot());
-        let Some(trail) = self.trails.remove(&portal) else { return };
+        let clock = &*self.world.clock;
+        let counts = |trail: &Trail| trail.gone.as_ref().is_none_or(|at| is_recent(at, clock));
+        let Some(trail) = self.trails.remove(&portal).filter(counts) else { return };
         let Some(entry) = self.portals.get_mut(portal) else { return };
         let found = entry.adopt(trail, &*self.world.clock, self.hubspot_time);
-        if found.in_doubt.is_some() {
+        if found.in_doubt {
             tracing::warn!(%portal, "an earlier process was about to refresh this grant, or did, and did not see the answer");
         }
         if found.unsaved {
@@ -45,7 +53,10 @@ impl Engine {
 
     /// A portal whose record can't be used, or was not to be had. With a grant in the journal it goes on.
     pub(super) fn begin_without(&mut self, portal: PortalId, error: &StoreError) {
-        let in_journal = self.trails.get(&portal).is_some_and(|trail| trail.newest.is_some());
+        let in_journal = self.trails.get(&portal).is_some_and(|trail| {
+            let lives = |access| life(access, &*self.world.clock, self.hubspot_time).is_some();
+            trail.newest.is_some() || trail.access.as_ref().is_some_and(lives)
+        });
         match error.kind {
             StoreErrorKind::Corrupt => {
                 self.begin_with(portal, None);
@@ -59,9 +70,13 @@ impl Engine {
         }
     }
 
-    pub(super) fn forget_in_journal(&mut self, portal: PortalId) {
-        self.trails.remove(&portal);
+    /// The portal's record is gone. If it comes back from a backup within a day, what is known of its grant
+    /// still counts.
+    fn forget_in_journal(&mut self, portal: PortalId) {
         let at = Stamp::of(self.world.clock.boot(), &*self.world.clock);
+        if let Some(trail) = self.trails.get_mut(&portal) {
+            (trail.access, trail.gone, trail.paused) = (None, Some(at.clone()), false);
+        }
         self.world.journal.note(Line::Forgotten { portal, at });
     }
 
@@ -100,6 +115,8 @@ impl Engine {
     /// A whole reading of the store. Without `stamps` it is the first.
     pub(super) fn take_records(&mut self, records: Records, stamps: Option<&Stamps>) {
         let before = self.portals.ids();
+        let clock = Arc::clone(&self.world.clock);
+        self.trails.retain(|_, trail| trail.gone.as_ref().is_none_or(|at| is_recent(at, &*clock)));
         let met: BTreeSet<PortalId> = records.iter().map(|(id, _)| *id).collect();
         for (portal, result) in records {
             let stamp = stamps.and_then(|stamps| stamps.get(&portal)).copied().unwrap_or_default();
@@ -113,8 +130,9 @@ impl Engine {
             }
         }
         // Records that the journal remembers and the store no longer has.
-        let lost: Vec<PortalId> =
-            self.trails.keys().filter(|portal| !met.contains(portal)).copied().collect();
+        let lost =
+            self.trails.iter().filter(|(id, trail)| trail.gone.is_none() && !met.contains(id));
+        let lost: Vec<PortalId> = lost.map(|(id, _)| *id).collect();
         for portal in lost {
             self.forget_in_journal(portal);
         }
@@ -187,7 +205,8 @@ impl Engine {
     /// A record that could not be used can be used again.
     fn mended(&mut self, portal: PortalId) {
         let Some(entry) = self.portals.get_mut(portal) else { return };
-        if std::mem::take(&mut entry.unusable) {
+        let ended = entry.portal.ended().is_some();
+        if std::mem::take(&mut entry.unusable) && !ended {
             self.tell_close(Kind::GrantMismatched, Some(portal));
         }
     }
@@ -195,7 +214,9 @@ impl Engine {
     fn forget(&mut self, portal: PortalId) {
         tracing::info!(%portal, "the record is gone; the portal is no longer served");
         self.queue.remove(portal);
-        self.portals.remove(portal);
+        if let Some(trail) = self.portals.remove(portal).and_then(Entry::into_trail) {
+            self.trails.insert(portal, trail);
+        }
         self.crowd.settled(portal);
         self.forget_in_journal(portal);
         self.incidents_changed = true;

@@ -35,8 +35,10 @@ impl HubSpotTime {
         if !recovered.trails.values().any(of_another) {
             return None;
         }
+        // By then it was not later than what it says, however long the answer takes.
+        let at = world.clock.boot();
         let said = world.endpoint.time().await?;
-        Some(Self { said, at: world.clock.boot() })
+        Some(Self { said, at })
     }
 
     fn since(self, dated: Timestamp, now: BootTime) -> Option<Duration> {
@@ -107,13 +109,24 @@ impl Entry {
             proven: used.is_some() && proven == used,
             // Where the store could not be read, it is taken to have what it was known to have.
             unsaved: self.unsaved.is_some() && (in_store.is_some() || !stored),
-            in_doubt: intent.filter(|intent| used == Some(intent.spent)).map(|intent| {
-                // Over a reboot nobody knows; then it is waited for in full.
-                let age = intent.at.age(clock).filter(|age| age.sure);
-                age.map_or(Duration::ZERO, |age| age.span)
-            }),
+            in_doubt: intent.is_some_and(|intent| used == Some(intent.spent)),
             paused,
         }
+    }
+}
+
+impl Entry {
+    /// What stays of a grant whose record is gone, if anything was learned of it.
+    pub(super) fn into_trail(self) -> Option<Trail> {
+        let name = self.refresh_token().map(RefreshToken::fingerprint)?;
+        let known = self.lineage.last() == Some(&name);
+        known.then(|| Trail {
+            stored: self.unsaved.is_none(),
+            newest: self.refresh_token().cloned(),
+            proven: self.portal.proven.then_some(name),
+            lineage: self.lineage,
+            ..Trail::default()
+        })
     }
 }
 

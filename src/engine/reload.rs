@@ -95,7 +95,8 @@ impl Engine {
             self.reload.due = self.world.clock.boot() + wait.min(self.settings.validate.every);
         }
         self.note_store("list", trouble);
-        if let Ok((records, strays)) = portals {
+        // A store that has lost the app's record has lost the others with it: nobody has taken them out.
+        if let (Ok((records, strays)), Ok(_)) = (portals, pair) {
             self.overall.without_store = false;
             self.overall.strays = strays;
             self.overall.records_read = Some(self.world.clock.wall_at(self.world.clock.boot()));

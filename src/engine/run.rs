@@ -2,7 +2,7 @@
 //! follows. One owner, so there are no locks and one thing happens at a time.
 
 use std::{
-    collections::{BTreeMap, VecDeque},
+    collections::{BTreeMap, BTreeSet, VecDeque},
     sync::Arc,
     time::Duration,
 };
@@ -88,6 +88,8 @@ pub struct Engine {
     pub(super) probing: Probing,
     /// When the end comes, whatever is left.
     pub(super) end: Option<BootTime>,
+    /// What the store has refused to do and not done since.
+    pub(super) denied: BTreeSet<&'static str>,
     pub(super) hubspot_failing_since: Option<BootTime>,
     pub(super) draining: bool,
     /// Refreshes whose intent is on its way into the journal.
@@ -217,7 +219,8 @@ impl Engine {
             self.step(portal, Event::Woke);
         }
         let due = [self.app.next_probe(), self.outage_probe_due()];
-        if due.into_iter().flatten().any(|at| at <= now) {
+        let free = self.probing == Probing::No;
+        if free && due.into_iter().flatten().any(|at| at <= now) {
             self.probe();
         }
         if self.reload.due <= now {
@@ -262,7 +265,7 @@ impl Engine {
             Report::Kept { portal, generation, durable } => self.kept(portal, generation, durable),
             Report::Refreshed { portal, generation, spent, started, result } => {
                 self.at_hubspot -= 1;
-                self.note_hubspot(result.as_ref().err());
+                self.note_hubspot(result.as_ref().err(), false);
                 let took = self.world.clock.boot().since(started).as_secs_f64();
                 self.metrics.refresh_duration.observe(took);
                 let outcome = result.as_ref().map_or_else(|r| r.class.as_str(), |_| "ok");
@@ -271,7 +274,7 @@ impl Engine {
             }
             Report::Introspected { portal, generation, result } => {
                 self.at_hubspot -= 1;
-                self.note_hubspot(result.as_ref().err());
+                self.note_hubspot(result.as_ref().err(), false);
                 let outcome = match &result {
                     Ok(Introspection::Active { .. }) => "active",
                     Ok(Introspection::Inactive) => "inactive",

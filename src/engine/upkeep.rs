@@ -11,7 +11,7 @@ use crate::{
         App, Budget, Change, ClientPair, Event, Introspection, Probe, RefreshMode, Refusal,
         RefusalClass,
     },
-    portal::PortalId,
+    portal::{ClientId, PortalId},
     store::{StoreError, StoreErrorKind},
     time::BootTime,
 };
@@ -97,9 +97,15 @@ impl Engine {
         self.note_store("read", pair.as_ref().err());
         // Without a pair nobody was asked.
         if pair.is_ok() || self.pair.is_some() {
-            self.note_hubspot(verdict.as_ref().err());
+            self.note_hubspot(verdict.as_ref().err(), true);
         }
+        let of_another = |client: &ClientId| pair.as_ref().is_ok_and(|p| p.client_id != *client);
         let probe = match verdict {
+            // Whose pair that is nobody knows; it is not this app's.
+            Ok(Introspection::Active { client_id: Some(id), .. }) if of_another(id) => {
+                tracing::warn!("a grant in the store is another app's, or the client pair is");
+                Probe::NotTold
+            }
             Ok(Introspection::Active { .. }) => Probe::GrantGood,
             Ok(Introspection::Inactive) => Probe::Accepted,
             Err(refusal) if refusal.class == RefusalClass::AppRefused => Probe::Refused,
@@ -203,7 +209,8 @@ impl Engine {
         }
     }
 
-    pub(super) fn note_hubspot(&mut self, refusal: Option<&Refusal>) {
+    /// How HubSpot answered, to a question about a portal or to the probe.
+    pub(super) fn note_hubspot(&mut self, refusal: Option<&Refusal>, to_probe: bool) {
         let now = self.world.clock.boot();
         let silent = refusal.filter(|refusal| {
             use RefusalClass::{AnswerLost, Outage, Unreachable};
@@ -236,7 +243,15 @@ impl Engine {
         self.overall.hubspot.bad(refusal.class.as_str());
         self.overall_changed = true;
         let (long, often) = HUBSPOT_GONE;
-        if now.since(since) >= long && self.overall.hubspot.failures >= often {
+        if now.since(since) < long || self.overall.hubspot.failures < often {
+            return;
+        }
+        // What one portal meets may be its own: before it is called everybody's, another is asked about.
+        if !to_probe && !self.book.is_open(Kind::HubspotUnreachable) {
+            if self.probing == Probing::No {
+                self.probe();
+            }
+        } else {
             self.tell_open(Kind::HubspotUnreachable, None, Some(refusal.class.as_str()));
         }
     }
@@ -253,15 +268,19 @@ impl Engine {
         if let Some(error) = error.filter(troubles) {
             self.overall.store.bad(error.kind.as_str());
             if error.kind != StoreErrorKind::Unreachable {
+                self.denied.insert(op);
                 self.tell_open(Kind::StoreDenied, None, Some(error.kind.as_str()));
-            } else if self.overall.store.failures == 2 {
+            } else if self.overall.store.failures >= 2 {
                 self.tell_open(Kind::StoreUnreachable, None, None);
             }
             self.overall_changed = true;
         } else {
             self.overall.store.good();
             self.tell_close(Kind::StoreUnreachable, None);
-            self.tell_close(Kind::StoreDenied, None);
+            // Who may read may not be allowed to write.
+            if self.denied.remove(op) && self.denied.is_empty() {
+                self.tell_close(Kind::StoreDenied, None);
+            }
             self.overall_changed |= !was_ok;
         }
     }

@@ -54,12 +54,15 @@ pub struct Issued {
 #[derive(Debug)]
 pub struct Slot {
     view: watch::Sender<Arc<PortalView>>,
+    /// In seconds on the boot clock; never, if it is as late as can be.
     last_used: AtomicU64,
 }
 
+const NEVER: u64 = u64::MAX;
+
 impl Slot {
-    pub(super) fn new(view: PortalView, now: BootTime) -> Self {
-        let last_used = AtomicU64::new(now.since_boot().as_secs());
+    pub(super) fn new(view: PortalView) -> Self {
+        let last_used = AtomicU64::new(NEVER);
         Self { view: watch::Sender::new(Arc::new(view)), last_used }
     }
 
@@ -87,8 +90,9 @@ impl Slot {
         self.last_used.store(now.since_boot().as_secs(), Ordering::Relaxed);
     }
 
-    pub(super) fn last_used(&self) -> BootTime {
-        BootTime::new(std::time::Duration::from_secs(self.last_used.load(Ordering::Relaxed)))
+    pub(super) fn last_used(&self) -> Option<BootTime> {
+        let seconds = self.last_used.load(Ordering::Relaxed);
+        (seconds != NEVER).then(|| BootTime::new(std::time::Duration::from_secs(seconds)))
     }
 }
 

@@ -95,8 +95,8 @@ pub struct Found {
     pub proven: bool,
     /// The store does not have its newest refresh token.
     pub unsaved: bool,
-    /// It was about to be spent this long ago, and what came of that is not known (I4).
-    pub in_doubt: Option<Duration>,
+    /// It was about to be spent, and what came of that is not known (I4).
+    pub in_doubt: bool,
     /// An operator paused the portal.
     pub paused: bool,
 }

@@ -45,6 +45,13 @@ pub struct Portal {
     pub save_at: Option<BootTime>,
     /// Failures in a row; zero after any success.
     pub failures: u32,
+    /// Times that the grant was refused for one and the same reason since it last was taken; an answer that
+    /// says nothing of the grant counts for nothing.
+    pub refusals: u32,
+    /// That reason.
+    pub refused_as: Option<RefusalClass>,
+    /// Until then, what was spent may still arrive at HubSpot.
+    pub arrives_by: BootTime,
     /// Times in a row that a refresh was refused for the client pair; zero after any success.
     pub app_refusals: u32,
     /// Times in a row that the store said that somebody else had written.
@@ -157,6 +164,11 @@ impl End {
                 PortalState::Mismatched
             }
         }
+    }
+
+    /// Whether this is told of as a mix-up, whichever it is.
+    pub(super) const fn is_mismatch(self) -> bool {
+        matches!(self.state(), PortalState::Mismatched)
     }
 
     /// Whether HubSpot is asked now and then if it still is so. Where the record is wrong, only another
@@ -292,6 +304,9 @@ impl Portal {
             held: None,
             save_at: None,
             failures: 0,
+            refusals: 0,
+            refused_as: None,
+            arrives_by: now,
             app_refusals: 0,
             conflicts: 0,
             trouble: None,
@@ -338,6 +353,16 @@ impl Portal {
         self.ended().map(End::reason).or_else(|| self.trouble.map(RefusalClass::as_str))
     }
 
+    pub(super) fn count_refusal(&mut self, class: RefusalClass) {
+        let again = self.refused_as == Some(class);
+        self.refusals = if again { self.refusals.saturating_add(1) } else { 1 };
+        self.refused_as = Some(class);
+    }
+
+    pub(super) const fn forget_refusals(&mut self) {
+        (self.refusals, self.refused_as) = (0, None);
+    }
+
     /// Whether a caller who needs `least` of life can be given the token in hand.
     #[must_use]
     pub fn serves(&self, now: BootTime, least: Duration) -> bool {
@@ -355,7 +380,10 @@ impl Portal {
                 let asking = asking.map(|at| at.max(self.not_before));
                 asking.into_iter().chain(self.save_at).min()
             }
-            Phase::Ended(end) if end.is_asked_about() => Some(self.validation_due),
+            Phase::Ended(end) => {
+                let asked = end.is_asked_about().then_some(self.validation_due);
+                asked.into_iter().chain(self.save_at).min()
+            }
             _ => None,
         }
     }

@@ -51,11 +51,10 @@ pub type Step = fn(&Portal, &Event, &Context<'_>) -> (Portal, Vec<Effect>);
 const REFRESH_FLOOR: Duration = Duration::from_secs(1);
 /// The longest wait that HubSpot can ask for (a migration, study `hubspot.md` 3.2).
 const LONGEST_WAIT: Duration = Duration::from_secs(24 * 3600);
-/// For so long after it was sent, a request whose sender has gone may still arrive: its deadline, and
-/// half of that again (study `scale.md` 3.3). Until then nothing that is asked would be the last word.
+/// For so long after its sender has given it up or gone, a request may still arrive, or be worked on behind
+/// an edge that answers for it: the deadline, and half of that again (study `scale.md` 3.3). Until then
+/// nothing that is asked would be the last word.
 pub const STRAY: Duration = Duration::from_secs(15);
-/// A request's own deadline (design section 3); after it, its sender knows of no answer.
-const DEADLINE: Duration = Duration::from_secs(10);
 /// How long a portal waits for others to be heard before its own refusal is looked at again.
 const SECOND_OPINION: Duration = Duration::from_secs(4);
 
@@ -111,6 +110,10 @@ impl Deciding<'_> {
             (Phase::Keeping { rotated, wrong_portal }, Outcome::Kept(_)) => {
                 self.kept(rotated, wrong_portal);
             }
+            (Phase::Ended(_), Outcome::Saved) => self.stored(),
+            (Phase::Ended(_), Outcome::SaveFailed | Outcome::SaveConflict) => {
+                self.portal.save_at = Some(self.context.now + self.wait(3));
+            }
             (Phase::Saving, Outcome::Saved) => self.saved(),
             (Phase::Saving, Outcome::SaveConflict) => self.save_conflict(),
             (Phase::Saving, Outcome::SaveFailed)
@@ -151,12 +154,12 @@ impl Deciding<'_> {
             self.validated();
             self.effects.push(Effect::Publish);
         }
-        if let Some(age) = in_doubt {
-            // Not when the token runs out: then it is too late to ask the customer.
-            let arrived = self.context.now + STRAY.saturating_sub(age);
+        if in_doubt {
             self.portal.in_doubt = true;
-            self.portal.validation_due = arrived;
-            self.portal.not_before = arrived;
+            self.portal.arrives_by = self.context.now + STRAY;
+            // Not when the token runs out: then it is too late to ask the customer.
+            self.portal.validation_due = self.portal.arrives_by;
+            self.portal.not_before = self.portal.arrives_by;
         }
     }
 
@@ -169,27 +172,40 @@ impl Deciding<'_> {
 
     /// What was waiting is taken back, or could not be sent.
     fn not_sent(&mut self) {
+        let now = self.context.now;
         match self.portal.phase {
             Phase::Queued => {}
-            Phase::Refreshing => self.effects.push(Effect::CloseIntent),
+            // There is nothing to send it with; that takes a while to mend.
+            Phase::Intending => self.portal.not_before = now + self.wait(1),
+            Phase::Refreshing => {
+                self.effects.push(Effect::CloseIntent);
+                self.portal.not_before = now + self.wait(1);
+            }
             Phase::Asking(Doubt::Ended(end)) | Phase::Introspecting(Doubt::Ended(end)) => {
                 self.portal.phase = Phase::Ended(end);
                 return self.give_way();
             }
-            Phase::Asking(_) | Phase::Introspecting(_) => {
+            Phase::Asking(_) => {
                 self.portal.phase = Phase::Resting;
+                return self.give_way();
+            }
+            Phase::Introspecting(_) => {
+                self.portal.phase = Phase::Resting;
+                self.portal.not_before = now + self.wait(1);
                 return self.give_way();
             }
             _ => return,
         }
         self.portal.phase = Phase::Resting;
-        self.portal.renew_at = Some(self.context.now);
+        self.portal.renew_at = Some(now);
         self.give_way();
     }
 
     fn last_call(&mut self) {
-        if self.portal.phase == Phase::Resting && self.portal.save_at.is_some() {
-            self.save();
+        match self.portal.phase {
+            Phase::Resting if self.portal.save_at.is_some() => self.save(),
+            Phase::Ended(_) if self.portal.save_at.is_some() => self.effects.push(Effect::Save),
+            _ => {}
         }
     }
 
@@ -206,9 +222,15 @@ impl Deciding<'_> {
         // The failures stay counted: whoever fails on its own account goes on backing off.
         self.portal.excused = true;
         if self.portal.phase == Phase::Resting {
-            self.portal.renew_at = Some(self.context.now);
-            self.portal.not_before = self.context.now;
+            let now = self.when_arrived(self.context.now);
+            self.portal.renew_at = Some(now);
+            self.portal.not_before = now;
         }
+    }
+
+    /// `instant`, or later: a grant in doubt is not asked about while what was spent may still arrive.
+    fn when_arrived(&self, instant: BootTime) -> BootTime {
+        if self.is_spent() { instant.max(self.portal.arrives_by) } else { instant }
     }
 
     /// The record changed under us. What is in flight is waited for, and its answer then dropped:
@@ -251,13 +273,20 @@ impl Deciding<'_> {
 
     fn woke(&mut self) {
         let now = self.context.now;
-        if let (Phase::Ended(end), Some(_)) = (self.portal.phase, self.portal.wakes()) {
-            return self.question(Doubt::Ended(end));
+        let reached = |at: Option<BootTime>| at.is_some_and(|at| at <= now);
+        if let Phase::Ended(end) = self.portal.phase {
+            // A grant that is not served may still be one that the store must not lose.
+            if reached(self.portal.save_at) {
+                self.portal.save_at = Some(now + self.wait(3));
+                self.effects.push(Effect::Save);
+            } else if end.is_asked_about() && self.portal.validation_due <= now {
+                self.question(Doubt::Ended(end));
+            }
+            return;
         }
         if self.portal.phase != Phase::Resting {
             return;
         }
-        let reached = |at: Option<BootTime>| at.is_some_and(|at| at <= now);
         if reached(self.portal.save_at) {
             return self.save();
         }
@@ -342,6 +371,7 @@ impl Deciding<'_> {
     fn rest_and_renew(&mut self) {
         self.portal.phase = Phase::Resting;
         self.portal.failures = 0;
+        self.portal.forget_refusals();
         self.portal.trouble = None;
         self.portal.renew_at = Some(self.context.now);
         self.portal.not_before = self.context.now;

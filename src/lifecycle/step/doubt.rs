@@ -20,14 +20,14 @@ const UNAVAILABLE_BELIEVED: u32 = 2;
 impl Deciding<'_> {
     /// The record still holds the grant that is in doubt.
     pub(super) fn same_record(&mut self, doubt: Doubt) {
-        let failures = self.portal.failures + 1;
+        let refusals = self.portal.refusals;
         match doubt {
             Doubt::Conflict => self.save(),
             Doubt::Inactive | Doubt::Spent => self.believe(self.refusal()),
-            Doubt::Refused(RefusalClass::GrantMismatched) if failures >= MISMATCHES_BELIEVED => {
+            Doubt::Refused(RefusalClass::GrantMismatched) if refusals >= MISMATCHES_BELIEVED => {
                 self.believe(End::Mismatched);
             }
-            Doubt::Refused(RefusalClass::PortalUnavailable) if failures >= UNAVAILABLE_BELIEVED => {
+            Doubt::Refused(RefusalClass::PortalUnavailable) if refusals >= UNAVAILABLE_BELIEVED => {
                 self.believe(End::Unavailable);
             }
             Doubt::Refused(RefusalClass::GrantRefused) => self.question(doubt),
@@ -55,6 +55,7 @@ impl Deciding<'_> {
             return self.end(End::Mismatched);
         }
         self.accepted();
+        self.portal.forget_refusals();
         if !self.portal.proven {
             self.portal.proven = true;
             self.effects.push(Effect::NoteProven);
@@ -113,14 +114,16 @@ impl Deciding<'_> {
         }
         match doubt {
             Doubt::Refused(RefusalClass::GrantRefused)
-                if self.portal.failures + 1 >= REFUSALS_BELIEVED =>
+                if self.portal.refusals >= REFUSALS_BELIEVED =>
             {
                 self.believe(self.refusal());
             }
             Doubt::Refused(refused) => self.fail(refused, None),
-            // There is no such question: presenting the token again is all that can be done.
+            // There is no such question, and not by one proxy's page alone: presenting the token again is
+            // all that can be done.
             Doubt::Spent
-                if matches!(class, RefusalClass::NotUnderstood | RefusalClass::ApiRetired) =>
+                if matches!(class, RefusalClass::NotUnderstood | RefusalClass::ApiRetired)
+                    && self.portal.failures + 1 >= REFUSALS_BELIEVED =>
             {
                 self.queue();
             }
@@ -154,7 +157,7 @@ impl Deciding<'_> {
     /// A grant that worked once was ended by its customer; one that never did may be somebody else's.
     /// Where an answer of HubSpot's went missing before, that is the likelier cause.
     const fn refusal(&self) -> End {
-        if self.portal.in_doubt {
+        if self.is_spent() {
             End::Lost
         } else if self.portal.proven {
             End::Revoked
@@ -178,13 +181,19 @@ impl Deciding<'_> {
     }
 
     pub(super) fn end(&mut self, end: End) {
-        if self.portal.ended().is_some_and(|before| before != end) {
-            self.recovered();
+        // What was said of another end is no longer so, whether or not it worked in between.
+        let before = self.portal.ended();
+        for other in End::ALL {
+            let same_incident = other.is_mismatch() && end.is_mismatch();
+            if other != end && (before == Some(other) || !same_incident) {
+                self.effects.push(Effect::Close(Cause::Ended(other)));
+            }
         }
         self.portal.phase = Phase::Ended(end);
         self.portal.token = None;
         self.portal.held = None;
         self.portal.failures = 0;
+        self.portal.forget_refusals();
         self.portal.trouble = None;
         self.validated();
         self.effects.push(Effect::Settled);

@@ -115,13 +115,16 @@ impl World {
         (self.answer, self.reply) = (None, None);
         self.unsaved = of_this_grant;
         self.used = of_this_grant.unwrap_or(self.store);
-        let in_doubt = (self.journal_intent == Some(self.used)).then_some(STRAY);
+        let in_doubt = self.journal_intent == Some(self.used);
         self.portal = begin().portal;
         self.portal.renew_at = Some(at(u64::from(self.wakes) * 10_000));
         self.portal.not_before = at(0);
         let found =
             Found { in_doubt, proven: true, unsaved: self.unsaved.is_some(), ..Found::default() };
         self.take(Event::Found(found), rules);
+        // What was on its way has arrived: the search is over what comes after, not over seconds.
+        self.portal.arrives_by = at(0);
+        self.portal.not_before = at(0);
         self.portal.validation_due = at(1_000_000);
     }
 

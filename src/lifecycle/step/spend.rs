@@ -3,7 +3,7 @@
 
 use std::time::Duration;
 
-use super::{DEADLINE, Deciding, LONGEST_WAIT, STRAY};
+use super::{Deciding, LONGEST_WAIT, STRAY};
 use crate::lifecycle::{
     answer::RefusalClass,
     effect::{Cause, Effect},
@@ -68,10 +68,14 @@ impl Deciding<'_> {
 
     pub(super) fn saved(&mut self) {
         self.portal.conflicts = 0;
+        self.stored();
+        self.publish_held();
+    }
+
+    pub(super) fn stored(&mut self) {
         if self.portal.save_at.take().is_some() {
             self.effects.push(Effect::Close(Cause::Unsaved));
         }
-        self.publish_held();
     }
 
     pub(super) fn save_conflict(&mut self) {
@@ -103,6 +107,7 @@ impl Deciding<'_> {
         self.portal.token = Some(token);
         self.portal.phase = Phase::Resting;
         self.portal.failures = 0;
+        self.portal.forget_refusals();
         self.portal.app_refusals = 0;
         self.portal.trouble = None;
         self.portal.renew_at = self.renewal(token);
@@ -114,7 +119,10 @@ impl Deciding<'_> {
     pub(super) fn refused(&mut self, class: RefusalClass, retry_after: Option<Duration>) {
         match class {
             // The request may have been carried out before the answer went missing, and may be still.
-            RefusalClass::AnswerLost | RefusalClass::Outage => self.portal.in_doubt = true,
+            RefusalClass::AnswerLost | RefusalClass::Outage => {
+                self.portal.in_doubt = true;
+                self.portal.arrives_by = self.context.now + STRAY;
+            }
             // What an earlier spend brought is still not known.
             _ if self.portal.in_doubt => {}
             _ => self.effects.push(Effect::CloseIntent),
@@ -124,6 +132,7 @@ impl Deciding<'_> {
             RefusalClass::GrantRefused
             | RefusalClass::GrantMismatched
             | RefusalClass::PortalUnavailable => {
+                self.portal.count_refusal(class);
                 self.effects.push(Effect::GrantRefused);
                 self.portal.phase = Phase::Rereading(Doubt::Refused(class));
                 self.effects.push(Effect::Reread);
@@ -153,10 +162,9 @@ impl Deciding<'_> {
         self.portal.failures = self.portal.failures.saturating_add(1);
         self.portal.trouble = Some(class);
         self.portal.excused = false;
-        let stray = class == RefusalClass::AnswerLost && self.context.may_rotate;
-        let least = if stray { STRAY.saturating_sub(DEADLINE) } else { Duration::ZERO };
-        let asked = retry_after.unwrap_or_default().min(LONGEST_WAIT).max(least);
+        let asked = retry_after.unwrap_or_default().min(LONGEST_WAIT);
         let again = self.context.now + self.wait(self.portal.failures).max(asked);
+        let again = self.when_arrived(again);
         self.portal.phase = Phase::Resting;
         self.portal.renew_at = Some(again);
         self.portal.not_before = again;

@@ -384,7 +384,7 @@ fn any_event(kind: u8, portal: &Portal, now: BootTime) -> Event {
         12 => return Event::Pause(false),
         13 => {
             // A start finds a portal at rest; later on it is only told that the store is behind.
-            let in_doubt = (portal.phase == Phase::Resting).then_some(Duration::ZERO);
+            let in_doubt = portal.phase == Phase::Resting;
             return Event::Found(Found { unsaved: true, in_doubt, ..Found::default() });
         }
         14 => Outcome::Intended(true),
@@ -411,12 +411,16 @@ fn any_event(kind: u8, portal: &Portal, now: BootTime) -> Event {
         31 => Outcome::IntrospectedActive(facts),
         32 => Outcome::IntrospectedInactive,
         33 => not_told(RefusalClass::Outage),
+        34 => not_told(RefusalClass::ApiRetired),
+        35 => refused(RefusalClass::GrantMismatched),
+        36 => refused(RefusalClass::RateLimited),
+        37 => refused(RefusalClass::AnswerLost),
         _ => not_told(RefusalClass::AppRefused),
     };
     Event::Done { generation: portal.generation, outcome }
 }
 
-const EVENTS: u8 = 35;
+const EVENTS: u8 = 39;
 
 /// Whether something is under way whose end will be reported.
 fn is_under_way(phase: Phase) -> bool {
@@ -450,7 +454,9 @@ proptest! {
             let of_this = matches!(event, Event::Done { .. }) && before.superseded.is_none();
             if effects.iter().any(begins) {
                 prop_assert!(!is_under_way(before.phase) || of_this, "beside what is under way: {before:?} {event:?}");
-                let shut_away = matches!(after.phase, Phase::Ended(End::WrongPortal));
+                // A grant that is not served any more is stored all the same.
+                let stores = effects.iter().filter(|effect| begins(effect)).all(|effect| *effect == Effect::Save);
+                let shut_away = matches!(after.phase, Phase::Ended(_)) && stores;
                 prop_assert!(is_under_way(after.phase) || shut_away, "{after:?}");
             }
             if effects.contains(&Effect::Spend) {
@@ -459,7 +465,10 @@ proptest! {
                 prop_assert!(durable || !may_rotate, "spent without an intent");
             }
             if effects.contains(&Effect::Intend) {
-                prop_assert!(!(before.in_doubt && may_rotate), "spent twice: {before:?}");
+                // Where there is no such question as whether it was, it is spent again after five tries.
+                let unanswerable = before.failures + 1 >= doubt::REFUSALS_BELIEVED;
+                prop_assert!(!(before.in_doubt && may_rotate) || unanswerable, "spent twice: {before:?}");
+                prop_assert!(!before.in_doubt || !may_rotate || before.arrives_by <= story.now, "{before:?}");
             }
             if effects.contains(&Effect::Publish) {
                 let kept = matches!(before.phase, Phase::Keeping { rotated: false, .. });
@@ -469,7 +478,8 @@ proptest! {
             let ended = effects.iter().find_map(|effect| match effect { Effect::Open(Cause::Ended(end)) => Some(*end), _ => None });
             if let Some(end @ (End::Revoked | End::NeverWorked | End::Lost | End::Unavailable)) = ended {
                 prop_assert_eq!(belief, Belief::Own);
-                prop_assert_eq!(end == End::Revoked, before.proven && !before.in_doubt && end != End::Unavailable);
+                let spent = before.in_doubt && may_rotate;
+                prop_assert_eq!(end == End::Revoked, before.proven && !spent && end != End::Unavailable);
                 let Event::Done { outcome, .. } = event else { panic!("{event:?}") };
                 let doors = match outcome {
                     Outcome::IntrospectedInactive => matches!(before.phase, Phase::Introspecting(Doubt::Refused(_))),
@@ -479,8 +489,9 @@ proptest! {
                     _ => false,
                 };
                 let often = matches!((before.phase, outcome),
-                    (Phase::Introspecting(Doubt::Refused(_)), Outcome::IntrospectionRefused { .. })) && before.failures + 1 >= doubt::REFUSALS_BELIEVED;
+                    (Phase::Introspecting(Doubt::Refused(_)), Outcome::IntrospectionRefused { .. })) && before.refusals >= doubt::REFUSALS_BELIEVED;
                 prop_assert!(doors || often, "{before:?} {outcome:?}");
+                prop_assert!(end != End::Unavailable || before.refusals > 1, "believed at once: {before:?}");
             }
             prop_assert!(after.phase != Phase::Resting || after.held.is_none());
             prop_assert!(after.superseded.is_none() || !matches!(after.phase, Phase::Resting | Phase::Ended(_)));
@@ -551,10 +562,9 @@ fn i4_a_grant_in_doubt_is_asked_about_before_it_is_spent_again() {
         let mut story = Story::live();
         if by_crash {
             story = Story::begin();
-            let in_doubt = Some(Duration::from_secs(9));
-            story.one(Event::Found(Found { in_doubt, proven: true, ..Found::default() }));
+            story.one(Event::Found(Found { in_doubt: true, proven: true, ..Found::default() }));
             assert_eq!(story.event(Event::Wanted).effects, [], "it may arrive still");
-            assert_eq!(story.portal.wakes(), Some(at(6)));
+            assert_eq!(story.portal.wakes(), Some(at(15)));
             story.wake();
         } else {
             story.wake().refused(RefusalClass::AnswerLost).wake();
@@ -673,9 +683,61 @@ fn i3_a_paused_portal_s_new_refresh_token_is_stored_all_the_same() {
 }
 
 #[test]
+fn i5_an_outage_counts_for_nothing_when_it_comes_to_believing_a_refusal() {
+    for class in [RefusalClass::PortalUnavailable, RefusalClass::GrantMismatched] {
+        let mut story = Story { may_rotate: false, ..Story::live() };
+        for _ in 0..6 {
+            story.wake().refused(RefusalClass::Outage);
+        }
+        story.wake().refused(class).done(Outcome::Reread(Reread::Same));
+        assert_eq!(story.portal.ended(), None, "{class:?} was said once");
+        story.wake().refused(RefusalClass::RateLimited);
+        story.wake().refused(class).done(Outcome::Reread(Reread::Same));
+        let twice = story.portal.ended();
+        assert_eq!(twice.is_some(), class == RefusalClass::PortalUnavailable, "{class:?}");
+    }
+    let mut story = Story { may_rotate: false, ..Story::live() };
+    for _ in 0..6 {
+        story.wake().refused(RefusalClass::Outage);
+    }
+    story.wake().refused(RefusalClass::GrantRefused).done(Outcome::Reread(Reread::Same));
+    let class = RefusalClass::Outage;
+    story.done(Outcome::IntrospectionRefused { class, retry_after: None });
+    assert_eq!(story.portal.ended(), None, "refused once, and HubSpot could not be asked");
+}
+
+#[test]
+fn i3_a_grant_that_has_ended_is_stored_all_the_same() {
+    let mut story = Story::live();
+    story.wake().refreshed(true).done(Outcome::SaveFailed);
+    story.event(Event::RecordUnusable);
+    story.portal.save_at = Some(story.now);
+    assert_eq!(story.wake().effects, [Effect::Save]);
+    assert!(story.done(Outcome::SaveFailed).portal.wakes() > Some(story.now), "tried again");
+    assert_eq!(story.event(Event::LastCall).effects, [Effect::Save]);
+    assert_eq!(story.done(Outcome::Saved).effects, [Effect::Close(Cause::Unsaved)]);
+}
+
+#[test]
+fn what_can_not_be_sent_leaves_the_portal_free() {
+    let mut story = Story::live();
+    story.now = story.portal.renew_at.unwrap();
+    story.one(Event::Woke);
+    story.one(Event::Turn);
+    assert_eq!(story.portal.phase, Phase::Intending);
+    story.one(Event::NotSent);
+    assert_eq!(story.portal.phase, Phase::Resting);
+    assert!(story.portal.wakes() > Some(story.now), "and it does not spin");
+}
+
+#[test]
 fn hubspot_back_ends_the_wait_of_those_it_kept_waiting_and_of_nobody_else() {
     let mut story = Story::live();
     story.wake().refused(RefusalClass::Outage);
+    story.event(Event::HubSpotBack);
+    let arrived = Some(story.now + STRAY);
+    assert_eq!(story.portal.wakes(), arrived, "what was spent may be worked on still");
+    story.may_rotate = false;
     story.event(Event::HubSpotBack);
     assert_eq!(story.portal.wakes(), Some(story.now));
     story.event(Event::Woke).refused(RefusalClass::RateLimited);
