@@ -150,7 +150,7 @@ async fn measure() {
             took.spent
         );
     };
-    tell("without a journal (baseline)", &cold);
+    tell("with an empty journal (baseline)", &cold);
     let mut warm = Vec::new();
     for _ in 0..KILLS {
         service.kill().unwrap();

@@ -1,6 +1,9 @@
 //! How an engine begins: with what the store holds, what the journal knows, or what is left of both.
 
-use std::{collections::{BTreeSet, VecDeque}, sync::Arc};
+use std::{
+    collections::{BTreeSet, VecDeque},
+    sync::Arc,
+};
 
 use tokio::{
     sync::{Semaphore, mpsc},

@@ -266,6 +266,7 @@ impl Engine {
             Report::Refreshed { portal, generation, spent, started, result } => {
                 self.at_hubspot -= 1;
                 self.note_hubspot(result.as_ref().err(), false);
+                self.note_version(result.as_ref().err());
                 let took = self.world.clock.boot().since(started).as_secs_f64();
                 self.metrics.refresh_duration.observe(took);
                 let outcome = result.as_ref().map_or_else(|r| r.class.as_str(), |_| "ok");

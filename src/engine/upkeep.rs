@@ -143,6 +143,7 @@ impl Engine {
         self.metrics.rate_limited.inc();
         self.pace.hold_until(now + wait.unwrap_or(Duration::from_secs(1)));
         self.rate = self.rate.throttled(now);
+        self.budget_due = self.budget_due.min(now + Duration::from_secs(1));
         self.remember_provider();
     }
 
@@ -202,10 +203,22 @@ impl Engine {
             }
         }
         let slowed = budget.per_second < budget.ceiling && budget.portals > budget.carries();
-        if slowed && policy.mode != RefreshMode::OnDemand {
+        let held = self.pace.free_at() > now + BUDGET_EVERY;
+        if held || (slowed && policy.mode != RefreshMode::OnDemand) {
             self.tell_open(Kind::RateLimited, None, None);
         } else {
             self.tell_close(Kind::RateLimited, None);
+        }
+    }
+
+    /// What a refresh says of the API version in use.
+    pub(super) fn note_version(&mut self, refusal: Option<&Refusal>) {
+        match refusal.map(|refusal| refusal.class) {
+            Some(class @ (RefusalClass::ApiRetired | RefusalClass::NotUnderstood)) => {
+                self.tell_open(Kind::ApiVersionRetiring, None, Some(class.as_str()));
+            }
+            None => drop(self.tell_close(Kind::ApiVersionRetiring, None)),
+            Some(_) => {}
         }
     }
 

@@ -77,6 +77,8 @@ pub enum Kind {
     HubspotUnreachable,
     /// HubSpot bears fewer requests than the portals need.
     RateLimited,
+    /// HubSpot does not serve, or not understand, the API version in use.
+    ApiVersionRetiring,
     /// The store can't be reached.
     StoreUnreachable,
     /// The store lets us in no more, or refuses what we must do.
@@ -85,7 +87,7 @@ pub enum Kind {
 
 impl Kind {
     /// Every kind this version opens.
-    pub const ALL: [Self; 13] = [
+    pub const ALL: [Self; 14] = [
         Self::AppRejected,
         Self::AppSuspect,
         Self::GrantRevoked,
@@ -97,6 +99,7 @@ impl Kind {
         Self::JournalFailing,
         Self::HubspotUnreachable,
         Self::RateLimited,
+        Self::ApiVersionRetiring,
         Self::StoreUnreachable,
         Self::StoreDenied,
     ];
@@ -116,6 +119,7 @@ impl Kind {
             Self::JournalFailing => "journal_failing",
             Self::HubspotUnreachable => "hubspot_unreachable",
             Self::RateLimited => "rate_limited",
+            Self::ApiVersionRetiring => "api_version_retiring",
             Self::StoreUnreachable => "store_unreachable",
             Self::StoreDenied => "store_denied",
         }
@@ -136,7 +140,8 @@ impl Kind {
             | Self::GrantLost
             | Self::GrantUnsaved
             | Self::JournalFailing
-            | Self::HubspotUnreachable => Severity::Critical,
+            | Self::HubspotUnreachable
+            | Self::ApiVersionRetiring => Severity::Critical,
             Self::RateLimited
             | Self::GrantRevoked
             | Self::GrantMismatched

@@ -49,6 +49,16 @@ pub(super) fn of(kind: Kind, portal: Option<PortalId>, detail: Option<&str>) -> 
             "See that the disk below state_dir is not full, and that the service's user may write there."
                 .to_owned(),
         ),
+        Kind::ApiVersionRetiring => (
+            format!(
+                "HubSpot's token endpoint is not there, or does not understand what it is sent{why}: the API \
+                 version in use may be gone. No portal was marked; tokens in hand are served until they expire, \
+                 and every portal is tried again ever more rarely."
+            ),
+            "See that hubspot.api_version is one that HubSpot still serves (v1 ends on 2027-02-16), that \
+             hubspot.base_url is right, and that no proxy answers in HubSpot's place or changes requests."
+                .to_owned(),
+        ),
         Kind::RateLimited => (
             format!(
                 "HubSpot asks to slow down{why}, and what it bears does not keep every portal warm. Portals \

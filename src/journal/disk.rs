@@ -13,7 +13,7 @@ use std::{
 use async_trait::async_trait;
 use tokio::task;
 
-use crate::sealing::{draft_beside, keep, sync_folder_of};
+use crate::sealing::{draft_beside, keep, remove_drafts_in, sync_folder_of};
 
 /// Numbered segments that can be made whole, added to, read and removed.
 #[async_trait]
@@ -136,6 +136,7 @@ impl Folder {
             Err(TryLockError::WouldBlock) => return Err(FolderError::InUse(path.to_owned())),
             Err(TryLockError::Error(error)) => return Err(unusable(error)),
         }
+        remove_drafts_in(path).map_err(unusable)?;
         let inner = Inner { path: path.to_owned(), growing: Mutex::new(None), _lock: lock };
         Ok(Self(Arc::new(inner)))
     }

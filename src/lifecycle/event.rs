@@ -88,6 +88,7 @@ pub enum Outcome {
 
 /// What the journal knows of a grant at a start.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[expect(clippy::struct_excessive_bools, reason = "independent facts, each with its own name")]
 pub struct Found {
     /// An access token that still lives.
     pub token: Option<TokenLife>,

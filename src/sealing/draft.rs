@@ -2,11 +2,13 @@
 //! content.
 
 use std::{
-    fs::{File, Permissions},
+    fs::{self, File, Permissions},
     io,
     os::unix::fs::PermissionsExt,
     path::Path,
 };
+
+const PREFIX: &str = ".grantkeeper-";
 
 /// A file of mode 0600 in the folder of `file`, gone unless it is kept.
 ///
@@ -14,8 +16,22 @@ use std::{
 /// The folder can't be written.
 pub fn draft_beside(file: &Path) -> io::Result<tempfile::NamedTempFile> {
     let mut builder = tempfile::Builder::new();
-    builder.prefix(".grantkeeper-").permissions(Permissions::from_mode(0o600));
+    builder.prefix(PREFIX).permissions(Permissions::from_mode(0o600));
     builder.tempfile_in(folder_of(file))
+}
+
+/// Removes the drafts in `folder` that a process left behind when it was killed. For a folder that nobody
+/// else writes to.
+///
+/// # Errors
+/// The folder can't be read. A draft that can't be removed is in nobody's way.
+pub fn remove_drafts_in(folder: &Path) -> io::Result<()> {
+    for entry in fs::read_dir(folder)?.flatten() {
+        if entry.file_name().to_string_lossy().starts_with(PREFIX) {
+            fs::remove_file(entry.path()).ok();
+        }
+    }
+    Ok(())
 }
 
 /// Gives the finished draft its name, durably.

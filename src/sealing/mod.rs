@@ -9,7 +9,7 @@ use zeroize::Zeroizing;
 mod draft;
 mod key_file;
 
-pub use draft::{draft_beside, keep, keep_unless_there, sync_folder_of};
+pub use draft::{draft_beside, keep, keep_unless_there, remove_drafts_in, sync_folder_of};
 pub use key_file::KeyFault;
 
 const KEY_LEN: usize = 32;

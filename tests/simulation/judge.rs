@@ -230,6 +230,14 @@ fn notices(story: &Story) -> Verdict {
             })?;
         }
     }
+    // All is well, so nothing is open but what only a person can mend.
+    let process = story.process.as_ref().ok_or("no process at the end")?;
+    for open in process.view.overall.load().incidents.iter() {
+        let known = open.portals.iter().all(|portal| story.gone.contains(portal));
+        check(known && !open.portals.is_empty(), || {
+            format!("I12: {} is open at the end: {:?}", open.kind, open.portals)
+        })?;
+    }
     for Lost { portal, .. } in &story.lost {
         let named = opened(Kind::GrantLost).iter().any(|n| n.incident.portals.contains(portal));
         check(named, || format!("portal {portal} lost its grant and nobody was told"))?;

@@ -15,7 +15,7 @@ use grantkeeper::{
     lifecycle::{End, Step, step},
     portal::PortalId,
     secret::{ClientSecret, Fingerprint},
-    sim::{Effect, Endpoint, Fault, InProcess, RateLimit, Scenario, Sim},
+    sim::{Effect, Endpoint, Fault, InProcess, RateLimit, Refusal, Scenario, Sim},
     store::{Key, Record as Stored},
     time::Clock,
 };
@@ -260,7 +260,7 @@ impl Story {
     }
 
     async fn something_happens(&mut self) {
-        let what = self.dice.roll(26);
+        let what = self.dice.roll(28);
         self.note(&format!("event {what}"));
         match what {
             0 => self.fault(Effect::ResetBefore, 20),
@@ -299,6 +299,15 @@ impl Story {
             }
             22 => self.place.disk.set_full(true),
             23 => self.place.disk.set_full(false),
+            24 => {
+                // HubSpot is wrong about some grants for a moment; asked, it knows better.
+                let times = 1 + u32::try_from(self.dice.roll(8)).unwrap();
+                self.fault(Effect::Refuse(Refusal::BadRefreshToken), times);
+            }
+            25 => {
+                self.fault(Effect::Refuse(Refusal::MismatchRefreshTokenClient), 1);
+                self.fault(Effect::Refuse(Refusal::BadHub), 1);
+            }
             _ => self.place.crash.arm(1 + self.dice.clone().roll(400)),
         }
         // The copies of the dice above leave the dice as they were.

@@ -129,6 +129,16 @@ async fn an_older_segment_that_was_left_over_adds_nothing() {
     assert!(newest(&found, 1).unwrap().same_as(&RefreshToken::parse("two").unwrap()));
 }
 
+#[tokio::test]
+async fn what_a_killed_process_left_half_made_is_gone_after_the_next_start() {
+    let place = Place::new();
+    place.keep(vec![answered(1, "one")]).await;
+    let draft = place.dir.path().join("state/.grantkeeper-abc123");
+    std::fs::write(&draft, "half a segment").unwrap();
+    assert!(newest(&place.keep(Vec::new()).await, 1).is_some());
+    assert!(!draft.exists());
+}
+
 /// Fails while it is told to.
 #[derive(Debug, Clone)]
 struct Full(Folder, Arc<AtomicBool>);

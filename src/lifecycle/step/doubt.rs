@@ -12,10 +12,9 @@ use crate::lifecycle::{
 
 /// Refusals in a row after which a grant counts as revoked even where HubSpot can't be asked (I5).
 pub(super) const REFUSALS_BELIEVED: u32 = 5;
-/// `MISMATCH_REFRESH_TOKEN_CLIENT` has been seen to pass by itself (study `hubspot.md` 3.1).
-const MISMATCHES_BELIEVED: u32 = 3;
-/// `BAD_HUB` in a row before a portal counts as gone.
-const UNAVAILABLE_BELIEVED: u32 = 2;
+/// `BAD_HUB` and `MISMATCH_REFRESH_TOKEN_CLIENT` as often before they are believed: the latter has been seen to
+/// pass by itself (study `hubspot.md` 3.1), and introspection says nothing of either.
+const REPEATS_BELIEVED: u32 = 3;
 
 impl Deciding<'_> {
     /// The record still holds the grant that is in doubt.
@@ -24,10 +23,10 @@ impl Deciding<'_> {
         match doubt {
             Doubt::Conflict => self.save(),
             Doubt::Inactive | Doubt::Spent => self.believe(self.refusal()),
-            Doubt::Refused(RefusalClass::GrantMismatched) if refusals >= MISMATCHES_BELIEVED => {
+            Doubt::Refused(RefusalClass::GrantMismatched) if refusals >= REPEATS_BELIEVED => {
                 self.believe(End::Mismatched);
             }
-            Doubt::Refused(RefusalClass::PortalUnavailable) if refusals >= UNAVAILABLE_BELIEVED => {
+            Doubt::Refused(RefusalClass::PortalUnavailable) if refusals >= REPEATS_BELIEVED => {
                 self.believe(End::Unavailable);
             }
             Doubt::Refused(RefusalClass::GrantRefused) => self.question(doubt),
