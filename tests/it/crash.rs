@@ -4,12 +4,15 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet},
+    fs,
     path::Path,
+    sync::Arc,
     time::Duration,
 };
 
 use grantkeeper::{
-    portal::PortalId,
+    journal,
+    portal::{AppName, PortalId},
     sim::Endpoint,
     store::{CredentialStore, Expected, Key, vault::VaultStore},
     time::{Clock, SystemClock},
@@ -20,6 +23,7 @@ use tokio::sync::Mutex;
 use crate::support::{
     openbao,
     service::{PATIENCE, Place, portal, until},
+    temp_dir,
 };
 
 const PORTALS: u64 = 40;
@@ -62,6 +66,8 @@ struct Killed {
     library: String,
     /// When it was seen to be dead, each time.
     at: Vec<Timestamp>,
+    /// The names of all refresh tokens that were in the journal then.
+    durable: BTreeSet<String>,
     lost: usize,
 }
 
@@ -71,7 +77,7 @@ impl Killed {
         let (_, store) = place.move_to_openbao(openbao().await).await;
         place.head = format!("state_dir = \"{}\"\n", place.path("state").display());
         let library = shim(place.dir.path()).await;
-        Self { place, store, library, at: Vec::new(), lost: 0 }
+        Self { place, store, library, at: Vec::new(), durable: BTreeSet::new(), lost: 0 }
     }
 
     async fn kill(&mut self, number: u64, point: Option<&str>) {
@@ -90,6 +96,21 @@ impl Killed {
         }
         assert_eq!(service.ended().await, -1, "not killed at {point:?}: {}", service.log());
         self.at.push(SystemClock.wall());
+        self.look_into_the_journal().await;
+    }
+
+    /// On a copy: opening writes.
+    async fn look_into_the_journal(&mut self) {
+        let copy = temp_dir();
+        for entry in fs::read_dir(self.place.path("state")).unwrap().flatten() {
+            fs::copy(entry.path(), copy.path().join(entry.file_name())).unwrap();
+        }
+        let settings = journal::Settings { dir: copy.path().to_owned(), key_file: None };
+        let app = AppName::parse("acme-sync").unwrap();
+        let opened = journal::open_state(&settings, &app, Arc::new(SystemClock)).await;
+        let (_, recovered, _) = opened.unwrap();
+        let newest = recovered.trails.values().filter_map(|trail| trail.lineage.last());
+        self.durable.extend(newest.map(ToString::to_string));
     }
 
     /// The service is left in peace until every portal has a working grant. Customers whose grants it
@@ -102,11 +123,12 @@ impl Killed {
         let live = || async {
             for number in 1..=PORTALS {
                 let view = service.get(&format!("/v1/portals/{number}")).await.unwrap();
-                let generation = place.standin.sim.portal(portal(number)).unwrap().generation;
+                let known = place.standin.sim.portal(portal(number)).unwrap();
+                let newest = known.tokens.last().unwrap().token.clone();
                 if view["state"] != "revoked" || lost.lock().await.contains_key(&number) {
                     continue;
                 }
-                lost.lock().await.insert(number, generation);
+                lost.lock().await.insert(number, (known.generation, newest));
                 assert_eq!(view["reason"], "answer_lost", "portal {number}");
                 let key = Key::Portal(portal(number));
                 let stored = store.read(key).await.unwrap();
@@ -126,7 +148,8 @@ impl Killed {
         }
         assert_eq!(service.stop().await, 0);
         let (lost, named) = (lost.into_inner(), named(place));
-        for (number, generation) in &lost {
+        for (number, (generation, name)) in &lost {
+            assert!(!self.durable.contains(name), "portal {number}: {name} was in the journal");
             assert!(named.contains(number), "{number} was lost, and people heard of {named:?}");
             self.was_cut_off(*number, *generation);
         }
