@@ -44,6 +44,8 @@ struct State {
     slow: u64,
     /// The name of each access token, with that of the refresh token to use after it.
     granted: BTreeMap<Fingerprint, Fingerprint>,
+    /// The names of the refresh tokens among them.
+    handed_over: BTreeSet<String>,
     /// When the present process sent its last refreshes, within a second of the last.
     sent: VecDeque<BootTime>,
     /// The most refreshes that one process ever sent within a second.
@@ -68,6 +70,7 @@ impl HubSpot {
             slow: 200,
             granted: BTreeMap::new(),
             in_order: VecDeque::new(),
+            handed_over: BTreeSet::new(),
             sent: VecDeque::new(),
             worst: 0,
         };
@@ -83,9 +86,9 @@ impl HubSpot {
         self.state.lock().unwrap().granted.get(&access_token).copied()
     }
 
-    /// The names of all refresh tokens that a process was handed.
-    pub(crate) fn handed_over(&self) -> BTreeSet<Fingerprint> {
-        self.state.lock().unwrap().granted.values().copied().collect()
+    /// Whether a process was ever handed the refresh token of this name.
+    pub(crate) fn handed_over(&self, name: &str) -> bool {
+        self.state.lock().unwrap().handed_over.contains(name)
     }
 
     /// Another process sends from now on.
@@ -171,11 +174,13 @@ impl TokenEndpoint for HubSpot {
         let next = granted.refresh_token.as_ref().unwrap_or(token).fingerprint();
         let mut state = self.state.lock().unwrap();
         state.granted.insert(granted.access_token.fingerprint(), next);
+        state.handed_over.insert(next.to_string());
         state.in_order.push_back(granted.access_token.fingerprint());
         if state.in_order.len() > REMEMBERED
             && let Some(oldest) = state.in_order.pop_front()
         {
-            state.granted.remove(&oldest);
+            let name = state.granted.remove(&oldest).map(|name| name.to_string());
+            name.is_some_and(|name| state.handed_over.remove(&name));
         }
         Ok(granted)
     }

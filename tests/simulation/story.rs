@@ -490,8 +490,8 @@ impl Story {
 
     /// Whether a process was ever handed this generation.
     pub(crate) fn received(&self, portal: PortalId, generation: u32) -> bool {
-        let handed = self.place.hubspot.handed_over();
-        handed.iter().any(|name| self.generation(portal, *name) == Some(generation))
+        let name = self.generations.get(&portal).and_then(|known| known.get(&generation));
+        name.is_some_and(|name| self.place.hubspot.handed_over(name))
     }
 
     pub(crate) fn crashed_since(&self, at: Timestamp) -> bool {
