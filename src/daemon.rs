@@ -235,7 +235,7 @@ async fn prepare(config: &Config) -> Result<(World, Start, Option<Keeper>), Star
     let start = engine::start(&world, recovered).await?;
     greet(config, &world, &start);
     if let Ok(loaded) = &start.loaded {
-        validate(config, &world, loaded).await?;
+        validate(config, &world, loaded, &start.recovered).await?;
         require_all(config, &world, loaded).await?;
     }
     Ok((world, start, keeper))
@@ -275,9 +275,16 @@ fn greet(config: &Config, world: &World, start: &Start) {
 }
 
 /// What must be proven before anybody is served (contract section 2, `validate.on_start`).
-async fn validate(config: &Config, world: &World, loaded: &Loaded) -> Result<(), StartError> {
+async fn validate(
+    config: &Config,
+    world: &World,
+    loaded: &Loaded,
+    recovered: &Recovered,
+) -> Result<(), StartError> {
     let good = |(id, grant): &(PortalId, Result<_, _>)| {
         let grant: &engine::load::StoredGrant = grant.as_ref().ok()?;
+        // About a paused portal nothing is asked.
+        recovered.trails.get(id).is_none_or(|trail| !trail.paused).then_some(())?;
         Some((*id, grant.refresh_token.clone()))
     };
     let sample = loaded.portals.iter().find_map(good).map(|(_, token)| token);

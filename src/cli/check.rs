@@ -16,6 +16,7 @@ use crate::{
     daemon,
     engine::{self, survey},
     hubspot::prove,
+    journal,
     lifecycle::{Budget, Introspection, Refusal, budget::USUAL_LIFE},
     portal::PortalId,
     validate::{Expected, Verdict},
@@ -83,6 +84,13 @@ fn rank(exit: Exit) -> u8 {
 }
 
 async fn examine(config: &Config, findings: &mut Vec<Finding>) {
+    if let Some(state) = &config.state {
+        let looked = journal::look_at_state(state, &config.app.name).await;
+        findings.push(match looked {
+            Ok(what) => Finding::good("journal", format!("{}: {what}", state.dir.display())),
+            Err(error) => Finding::bad("journal", error.into()),
+        });
+    }
     let world = match daemon::open_world(config).await {
         Ok(world) => world,
         Err(error) => return findings.push(Finding::bad("set-up", error.into())),

@@ -57,7 +57,7 @@ pub fn toned(text: &str, tone: Tone) -> String {
 #[must_use]
 pub fn tone_of(word: &str) -> Tone {
     match word {
-        "live" | "ok" | "good" | "ready" => Tone::Good,
+        "live" | "ok" | "good" | "ready" | "kept" => Tone::Good,
         "pending" | "retrying" | "suspended" | "unsaved" | "unproven" | "doubted" | "note" => {
             Tone::Fair
         }

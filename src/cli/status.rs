@@ -71,7 +71,10 @@ fn show(status: &StatusBody) -> String {
     } else {
         format!("{}: {}", toned("not ready", Tone::Bad), status.reasons.join(", "))
     };
-    let journal = if status.journal { "kept" } else { "none: see state_dir" };
+    let journal = match status.journal.as_str() {
+        "none" => "none: see state_dir".to_owned(),
+        word => told(word),
+    };
     let mut text = format!(
         "{ready}\n\n{}",
         table(
@@ -90,7 +93,7 @@ fn show(status: &StatusBody) -> String {
                 ],
                 vec!["portals".into(), status.portals_total.to_string(), counts.join(", ")],
                 vec!["mode".into(), status.mode.clone(), status.budget.summary.clone()],
-                vec!["journal".into(), journal.into(), String::new()],
+                vec!["journal".into(), journal, String::new()],
             ],
         )
         .trim_start_matches('\n'),

@@ -92,22 +92,18 @@ pub struct Keeper {
     refusals: u32,
 }
 
-/// Reads the journal on `disk`, and begins a new segment.
-///
-/// # Errors
-/// See [`OpenError`]. A torn end is no error, it is what a crash leaves behind.
-pub async fn open(
-    disk: Arc<dyn Disk>,
-    key: SealingKey,
+/// What all segments add up to.
+pub(super) async fn recover(
+    disk: &dyn Disk,
+    key: &SealingKey,
     app: &AppName,
-    clock: Arc<dyn Clock>,
-) -> Result<(Journal, Recovered, Keeper), OpenError> {
+) -> Result<(Trails, Recovered, Vec<u64>), OpenError> {
     let segments = disk.list().await?;
     let (mut trails, mut found) = (Trails::default(), Recovered::default());
     let mut readable = segments.is_empty();
     for segment in &segments {
         let Reading { app: owner, entries, torn, damaged } =
-            read(&key, *segment, &disk.read(*segment).await?);
+            read(key, *segment, &disk.read(*segment).await?);
         found.damaged += damaged;
         found.torn |= torn;
         let Some(owner) = owner else { continue };
@@ -124,6 +120,20 @@ pub async fn open(
     if !readable {
         return Err(OpenError::WrongKey);
     }
+    Ok((trails, found, segments))
+}
+
+/// Reads the journal on `disk`, and begins a new segment.
+///
+/// # Errors
+/// See [`OpenError`]. A torn end is no error, it is what a crash leaves behind.
+pub async fn open(
+    disk: Arc<dyn Disk>,
+    key: SealingKey,
+    app: &AppName,
+    clock: Arc<dyn Clock>,
+) -> Result<(Journal, Recovered, Keeper), OpenError> {
+    let (trails, mut found, segments) = recover(&*disk, &key, app).await?;
     let (sender, jobs) = mpsc::channel(WAITING);
     let mut keeper = Keeper {
         disk,

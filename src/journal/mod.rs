@@ -21,7 +21,7 @@ pub mod trail;
 pub use disk::{Disk, Folder, FolderError};
 pub use entry::{Answer, Entry, Provider};
 pub use keeper::{Keeper, OpenError, Recovered, open};
-pub use state::{Settings, StateError, open_state};
+pub use state::{Settings, StateError, look_at_state, open_state};
 pub use trail::{Access, Intent, Trail};
 
 /// Entries that may wait to be written. At most one a portal waits, and at most as many portals as

@@ -2,7 +2,9 @@
 
 use std::{path::PathBuf, sync::Arc};
 
-use super::{Disk, Folder, FolderError, Journal, Keeper, OpenError, Recovered, open};
+use super::{
+    Disk, Folder, FolderError, Journal, Keeper, OpenError, Recovered, keeper::recover, open,
+};
 use crate::{
     portal::AppName,
     sealing::{KeyFault, SealingKey},
@@ -61,6 +63,39 @@ impl StateError {
     }
 }
 
+/// Looks at what a start would open, and changes nothing: what it would find, in words.
+///
+/// # Errors
+/// See [`StateError`]: those with which a start would fail.
+pub async fn look_at_state(settings: &Settings, app: &AppName) -> Result<&'static str, StateError> {
+    if !settings.dir.exists() {
+        let parent = settings.dir.parent().is_some_and(std::path::Path::is_dir);
+        let source = std::io::ErrorKind::NotFound.into();
+        let gone = FolderError::Unusable { path: settings.dir.clone(), source };
+        return if parent { Ok("is made at the first start") } else { Err(gone.into()) };
+    }
+    let key = SealingKey::read(&settings.key_file())?;
+    let folder = match Folder::open(&settings.dir) {
+        Ok(folder) => folder,
+        Err(FolderError::InUse(_)) => return Ok("in use by the running service"),
+        Err(error) => return Err(error.into()),
+    };
+    let own = settings.key_file.is_none();
+    let is_new = folder.list().await.map_err(OpenError::from)?.is_empty();
+    match key {
+        Some(key) => recover(&folder, &key, app).await.map(drop)?,
+        None if own && is_new => return Ok("is begun at the first start"),
+        None => return Err(StateError::NoKey { file: settings.key_file(), own }),
+    }
+    Ok("readable")
+}
+
+impl Settings {
+    fn key_file(&self) -> PathBuf {
+        self.key_file.clone().unwrap_or_else(|| self.dir.join(OWN_KEY))
+    }
+}
+
 /// Opens the journal, making folder and key if there are none. Says so once where the key lies beside
 /// what it opens.
 ///
@@ -73,7 +108,7 @@ pub async fn open_state(
 ) -> Result<(Journal, Recovered, Keeper), StateError> {
     let folder = Folder::open(&settings.dir)?;
     let is_new = folder.list().await.map_err(OpenError::from)?.is_empty();
-    let file = settings.key_file.clone().unwrap_or_else(|| settings.dir.join(OWN_KEY));
+    let file = settings.key_file();
     let own = settings.key_file.is_none();
     let mut key = SealingKey::read(&file)?;
     if key.is_none() && own && is_new {

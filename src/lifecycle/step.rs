@@ -9,16 +9,13 @@ use super::{
     effect::{Cause, Effect},
     event::{Event, Found, Outcome, Reread},
     policy::RefreshPolicy,
-    schedule,
-    state::{Doubt, End, Phase, Portal, Superseded, TokenLife},
+    state::{Doubt, End, Phase, Portal, Superseded},
 };
-use crate::{
-    portal::PortalId,
-    time::{Backoff, BootTime},
-};
+use crate::{portal::PortalId, time::BootTime};
 
 mod doubt;
 mod spend;
+mod timing;
 
 /// What a decision depends on besides state and event.
 #[derive(Debug, Clone, Copy)]
@@ -209,30 +206,6 @@ impl Deciding<'_> {
         }
     }
 
-    /// What failed for want of an answer need not sit out its wait; the queue's order and pace see
-    /// to it that all of them together are no storm.
-    fn hubspot_back(&mut self) {
-        let wanting = matches!(
-            self.portal.trouble,
-            Some(RefusalClass::Outage | RefusalClass::Unreachable | RefusalClass::AnswerLost)
-        );
-        if !wanting {
-            return;
-        }
-        // The failures stay counted: whoever fails on its own account goes on backing off.
-        self.portal.excused = true;
-        if self.portal.phase == Phase::Resting {
-            let now = self.when_arrived(self.context.now);
-            self.portal.renew_at = Some(now);
-            self.portal.not_before = now;
-        }
-    }
-
-    /// `instant`, or later: a grant in doubt is not asked about while what was spent may still arrive.
-    fn when_arrived(&self, instant: BootTime) -> BootTime {
-        if self.is_spent() { instant.max(self.portal.arrives_by) } else { instant }
-    }
-
     /// The record changed under us. What is in flight is waited for, and its answer then dropped:
     /// there is never a second request beside it (I2), and the newer grant wins (I13).
     fn superseded(&mut self, by: Superseded) {
@@ -308,16 +281,6 @@ impl Deciding<'_> {
         }
     }
 
-    /// A portal that is not kept warm is refreshed when somebody asks; one that is again, by itself.
-    fn follow_mode(&mut self) {
-        let Context { now, warm, .. } = *self.context;
-        let kept = self.portal.renew_at.filter(|_| warm);
-        self.portal.renew_at = kept.or_else(|| match self.portal.token {
-            Some(token) => self.renewal(token),
-            None => warm.then_some(now),
-        });
-    }
-
     fn wanted(&mut self) {
         let free = self.portal.phase == Phase::Resting && !self.portal.paused;
         if !free || self.context.now < self.portal.not_before {
@@ -375,29 +338,6 @@ impl Deciding<'_> {
         self.portal.trouble = None;
         self.portal.renew_at = Some(self.context.now);
         self.portal.not_before = self.context.now;
-    }
-
-    fn renewal(&self, token: TokenLife) -> Option<BootTime> {
-        let Context { portal, policy, warm, .. } = *self.context;
-        warm.then(|| schedule::renewal(portal, token.issued, token.life(), policy))
-    }
-
-    fn wait(&self, failures: u32) -> Duration {
-        const FLOOR: Duration = Duration::from_secs(2);
-        const CEILING: Duration = Duration::from_secs(300);
-        Backoff::new(FLOOR, CEILING, 0.3)
-            .map_or(CEILING, |backoff| backoff.after(failures, self.context.chance))
-    }
-
-    fn validated(&mut self) {
-        let every = self.context.validate_every;
-        let half = self.context.now + every / 2;
-        self.portal.validation_due = schedule::next_of_phase(self.context.portal, half, every);
-    }
-
-    fn validate_later(&mut self) {
-        let soon = self.wait(3).min(self.context.validate_every);
-        self.portal.validation_due = self.context.now + soon;
     }
 }
 

@@ -104,8 +104,8 @@ pub struct StatusBody {
     pub mode: String,
     /// How many portals the rate keeps warm.
     pub budget: BudgetBody,
-    /// Whether a journal is kept, so that a crash loses no grant (`state_dir`).
-    pub journal: bool,
+    /// `kept`, `failing` or `none`: with a journal a crash loses no grant (`state_dir`).
+    pub journal: String,
     /// Whether the service does its job.
     pub ready: bool,
     /// Why not.

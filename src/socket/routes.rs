@@ -27,6 +27,7 @@ use crate::{
         Denial, Handle,
         view::{Health, PortalView},
     },
+    incident::Kind,
     portal::{NotAPortalId, PortalId},
 };
 
@@ -173,7 +174,11 @@ fn portal_body(handle: &Handle, portal: PortalId, view: &Arc<PortalView>) -> Por
         reason: handle.reason(view).map(str::to_owned),
         expires_at: view.portal.token.and_then(|token| wall(token.expires)),
         last_refresh: view.last_refresh,
-        next_refresh: view.portal.renew_at.filter(|at| !ended && *at > now).and_then(wall),
+        next_refresh: view
+            .portal
+            .renew_at
+            .filter(|at| !ended && !view.portal.paused && *at > now)
+            .and_then(wall),
         scopes: view.scopes.clone(),
     }
 }
@@ -215,7 +220,12 @@ async fn status(
             carries: overall.budget.carries(),
             summary: overall.budget.to_string(),
         },
-        journal: overall.journal,
+        journal: match overall.incidents.iter().any(|open| open.kind == Kind::JournalFailing) {
+            _ if !overall.journal => "none",
+            true => "failing",
+            false => "kept",
+        }
+        .to_owned(),
         ready: readiness.reasons.is_empty(),
         reasons: readiness.reasons.iter().map(|word| (*word).to_owned()).collect(),
         remarks,

@@ -104,3 +104,30 @@ async fn without_a_journal_a_pause_says_that_it_ends_with_the_service() {
     assert!(status.out.contains("none: see state_dir"), "{status:?}");
     assert!(status.out.contains("requests a second keep"), "{status:?}");
 }
+
+#[tokio::test]
+async fn check_looks_at_the_journal_as_a_start_would_and_changes_nothing() {
+    let place = place(1).await;
+    let check = async || place.run(&["check"]).await;
+    let before = check().await;
+    assert!(before.code == 0 && before.out.contains("is made at the first start"), "{before:?}");
+    assert!(!place.path("state").exists(), "nothing was made");
+    let service = place.serve().await;
+    service.ready().await;
+    let during = check().await;
+    assert!(during.code == 0 && during.out.contains("in use by the running"), "{during:?}");
+    killed(service).await;
+    let after = check().await;
+    assert!(after.code == 0 && after.out.contains("readable"), "{after:?}");
+
+    let (key, aside) = (place.path("state/state.key"), place.path("aside"));
+    std::fs::rename(&key, &aside).unwrap();
+    let without = check().await;
+    assert_eq!(without.code, 78, "{without:?}");
+    assert!(without.out.contains("there is no key file"), "{without:?}");
+    assert!(!key.exists(), "no new key was made");
+    grantkeeper::sealing::SealingKey::create(&key).unwrap();
+    assert_eq!(check().await.code, 78, "a key that opens nothing");
+    std::fs::rename(&aside, &key).unwrap();
+    assert_eq!(check().await.code, 0);
+}

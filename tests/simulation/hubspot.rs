@@ -178,9 +178,9 @@ impl TokenEndpoint for HubSpot {
         state.in_order.push_back(granted.access_token.fingerprint());
         if state.in_order.len() > REMEMBERED
             && let Some(oldest) = state.in_order.pop_front()
+            && let Some(name) = state.granted.remove(&oldest)
         {
-            let name = state.granted.remove(&oldest).map(|name| name.to_string());
-            name.is_some_and(|name| state.handed_over.remove(&name));
+            state.handed_over.remove(&name.to_string());
         }
         Ok(granted)
     }

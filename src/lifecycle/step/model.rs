@@ -5,6 +5,7 @@
 use std::collections::{HashSet, VecDeque};
 
 use super::*;
+use crate::lifecycle::state::TokenLife;
 use crate::lifecycle::{Facts, Rotation};
 
 /// Refresh tokens by number: the provider's newest is `newest`, all older ones are dead. A re-install

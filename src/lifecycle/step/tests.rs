@@ -3,6 +3,7 @@
 use proptest::prelude::*;
 
 use super::*;
+use crate::lifecycle::state::TokenLife;
 use crate::lifecycle::{Generation, PortalState, event::Facts, step::spend::CONFLICTS_BORNE};
 
 const LIFE: Duration = Duration::from_secs(1800);

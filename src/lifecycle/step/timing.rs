@@ -1,0 +1,73 @@
+//! When something is done next: renewal, validation, the wait after a failure. Decides nothing of a grant.
+
+use std::time::Duration;
+
+use super::Context;
+use super::Deciding;
+use crate::{
+    lifecycle::{
+        answer::RefusalClass,
+        schedule,
+        state::{Phase, TokenLife},
+    },
+    time::{Backoff, BootTime},
+};
+
+impl Deciding<'_> {
+    /// What failed for want of an answer need not sit out its wait; the queue's order and pace see
+    /// to it that all of them together are no storm.
+    pub(super) fn hubspot_back(&mut self) {
+        let wanting = matches!(
+            self.portal.trouble,
+            Some(RefusalClass::Outage | RefusalClass::Unreachable | RefusalClass::AnswerLost)
+        );
+        if !wanting {
+            return;
+        }
+        // The failures stay counted: whoever fails on its own account goes on backing off.
+        self.portal.excused = true;
+        if self.portal.phase == Phase::Resting {
+            let now = self.when_arrived(self.context.now);
+            self.portal.renew_at = Some(now);
+            self.portal.not_before = now;
+        }
+    }
+
+    /// `instant`, or later: a grant in doubt is not asked about while what was spent may still arrive.
+    pub(super) fn when_arrived(&self, instant: BootTime) -> BootTime {
+        if self.is_spent() { instant.max(self.portal.arrives_by) } else { instant }
+    }
+
+    /// A portal that is not kept warm is refreshed when somebody asks; one that is again, by itself.
+    pub(super) fn follow_mode(&mut self) {
+        let Context { now, warm, .. } = *self.context;
+        let kept = self.portal.renew_at.filter(|_| warm);
+        self.portal.renew_at = kept.or_else(|| match self.portal.token {
+            Some(token) => self.renewal(token),
+            None => warm.then_some(now),
+        });
+    }
+
+    pub(super) fn renewal(&self, token: TokenLife) -> Option<BootTime> {
+        let Context { portal, policy, warm, .. } = *self.context;
+        warm.then(|| schedule::renewal(portal, token.issued, token.life(), policy))
+    }
+
+    pub(super) fn wait(&self, failures: u32) -> Duration {
+        const FLOOR: Duration = Duration::from_secs(2);
+        const CEILING: Duration = Duration::from_secs(300);
+        Backoff::new(FLOOR, CEILING, 0.3)
+            .map_or(CEILING, |backoff| backoff.after(failures, self.context.chance))
+    }
+
+    pub(super) fn validated(&mut self) {
+        let every = self.context.validate_every;
+        let half = self.context.now + every / 2;
+        self.portal.validation_due = schedule::next_of_phase(self.context.portal, half, every);
+    }
+
+    pub(super) fn validate_later(&mut self) {
+        let soon = self.wait(3).min(self.context.validate_every);
+        self.portal.validation_due = self.context.now + soon;
+    }
+}
