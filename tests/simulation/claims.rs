@@ -41,9 +41,9 @@ fn seeds(usual: std::ops::RangeInclusive<u64>) -> std::ops::RangeInclusive<u64> 
     first.parse().unwrap()..=last.parse().unwrap()
 }
 
-/// `GRANTKEEPER_DAYS`, or a month of them.
-fn days() -> u64 {
-    asked("GRANTKEEPER_DAYS").map_or(30, |days| days.parse().unwrap())
+/// A number that was asked for, or the usual one.
+fn number(name: &str, usual: u64) -> u64 {
+    asked(name).map_or(usual, |asked| asked.parse().unwrap())
 }
 
 #[derive(Default)]
@@ -94,8 +94,10 @@ fn tell_totals(what: &str, totals: &Totals) {
 fn i1_i2_i3_i4_i5_i6_i8_i12_hold_on_days_full_of_faults_and_crashes() {
     // Without optimisation a day takes ten times as long: there, a handful has to do.
     let usual = if cfg!(debug_assertions) { 1..=4 } else { 1..=200 };
-    let totals = run(seeds(usual), Setting::day);
-    tell_totals("days of a hundred portals", &totals);
+    let day = |seed| Setting { portals: number("GRANTKEEPER_PORTALS", 100), ..Setting::day(seed) };
+    let totals = run(seeds(usual), day);
+    let what = format!("days of {} portals", number("GRANTKEEPER_PORTALS", 100));
+    tell_totals(&what, &totals);
     assert!(totals.served > 0 && totals.crashes > 0);
 }
 
@@ -104,10 +106,10 @@ fn i1_i2_i3_i4_i5_i6_i8_i12_hold_on_days_full_of_faults_and_crashes() {
 fn i1_i2_i3_i4_i5_i6_i8_i12_hold_for_a_thousand_portals_over_thirty_days() {
     let month = |seed| Setting {
         portals: 1000,
-        lasting: Duration::from_secs(days() * 24 * 3600),
+        lasting: Duration::from_secs(number("GRANTKEEPER_DAYS", 30) * 24 * 3600),
         ..Setting::day(seed)
     };
-    let what = format!("{} days of a thousand portals", days());
+    let what = format!("{} days of a thousand portals", number("GRANTKEEPER_DAYS", 30));
     tell_totals(&what, &run(seeds(1..=1), month));
 }
 

@@ -2,7 +2,8 @@
 //! towards the stand-in without a network, with seeded faults and crashes. The stand-in's ground truth
 //! is the judge. A seed is a history: the same one, whenever it is asked for.
 //!
-//! `GRANTKEEPER_SEEDS=7` runs that seed alone, `GRANTKEEPER_SEEDS=1-10000` as many as that.
+//! `GRANTKEEPER_SEEDS=7` runs that seed alone, `GRANTKEEPER_SEEDS=1-10000` as many as that, with
+//! `GRANTKEEPER_PORTALS=20` in a fleet of that size; `GRANTKEEPER_DAYS=2` makes a shorter month.
 #![expect(
     clippy::unwrap_used,
     clippy::print_stdout,
