@@ -36,6 +36,9 @@ pub(super) struct Entry {
     pub(super) unsaved: Option<RefreshToken>,
     /// The names of the grant's refresh tokens, oldest first, the one in use among them or not.
     pub(super) lineage: Vec<Fingerprint>,
+    /// A refresh token that an earlier process was about to spend, and that is not the one in use: the store
+    /// may show yet that it is (I4).
+    pub(super) intended: Option<Fingerprint>,
     /// What HubSpot answered, on its way into the journal.
     pub(super) answer: Option<Answer>,
     /// What callers get.
@@ -179,6 +182,7 @@ impl Portals {
             stored,
             unsaved: None,
             lineage: Vec::new(),
+            intended: None,
             answer: None,
             issued: None,
             held: None,

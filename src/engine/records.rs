@@ -15,6 +15,7 @@ use crate::{
     journal::{Entry as Line, Trail, trail::KEPT_FOR},
     lifecycle::{End, Event, Found, Generation, Outcome, Reread},
     portal::PortalId,
+    secret::RefreshToken,
     store::{StoreError, StoreErrorKind},
     time::{Clock, Stamp},
 };
@@ -32,6 +33,15 @@ const SAVE_AGAIN: Event = Event::Found(Found {
 fn is_recent(gone: &Stamp, clock: &dyn Clock) -> bool {
     gone.age(clock).is_some_and(|age| age.span < KEPT_FOR)
 }
+
+/// An earlier process was about to spend the grant that the record turns out to hold.
+const IN_DOUBT: Event = Event::Found(Found {
+    token: None,
+    proven: false,
+    unsaved: false,
+    in_doubt: true,
+    paused: false,
+});
 
 impl Engine {
     /// A portal that was not there, with what the journal knows of it.
@@ -110,6 +120,18 @@ impl Engine {
             Err(_) => Reread::Failed,
         };
         self.step(portal, Event::Done { generation, outcome: Outcome::Reread(reread) });
+        if reread == Reread::Newer {
+            self.doubt_what_was_intended(portal);
+        }
+    }
+
+    fn doubt_what_was_intended(&mut self, portal: PortalId) {
+        let Some(entry) = self.portals.get_mut(portal) else { return };
+        let name = entry.refresh_token().map(RefreshToken::fingerprint);
+        if entry.intended.is_some() && entry.intended == name {
+            entry.intended = None;
+            self.step(portal, IN_DOUBT);
+        }
     }
 
     /// A whole reading of the store. Without `stamps` it is the first.
@@ -175,6 +197,7 @@ impl Engine {
                 if relation == Relation::Other || unusable {
                     tracing::info!(%portal, "the record holds another grant; it is used from now on");
                     self.step(portal, Event::RecordChanged);
+                    self.doubt_what_was_intended(portal);
                 } else if relation == Relation::Behind {
                     tracing::warn!(%portal, "the record holds a refresh token that HubSpot has replaced since; the newer one is stored again");
                     self.step(portal, SAVE_AGAIN);

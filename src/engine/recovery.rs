@@ -97,6 +97,8 @@ impl Entry {
         }
         let used = self.refresh_token().map(RefreshToken::fingerprint).or(ours);
         let known = ours.is_some() && used == ours;
+        let in_doubt = intent.as_ref().is_some_and(|intent| used == Some(intent.spent));
+        self.intended = intent.filter(|_| !in_doubt).map(|intent| intent.spent);
         let token = access.filter(|_| known).and_then(|access| {
             let token = life(&access, clock, hubspot)?;
             let fingerprint = access.token.fingerprint();
@@ -109,7 +111,7 @@ impl Entry {
             proven: used.is_some() && proven == used,
             // Where the store could not be read, it is taken to have what it was known to have.
             unsaved: self.unsaved.is_some() && (in_store.is_some() || !stored),
-            in_doubt: intent.is_some_and(|intent| used == Some(intent.spent)),
+            in_doubt,
             paused,
         }
     }
