@@ -55,7 +55,7 @@ struct Totals {
 }
 
 /// Every seed's day on two threads; what is found against one is told with its number.
-fn run(seeds: std::ops::RangeInclusive<u64>, of: fn(u64) -> Setting) -> Totals {
+fn run(seeds: std::ops::RangeInclusive<u64>, of: impl Fn(u64) -> Setting + Sync) -> Totals {
     let next = std::sync::Mutex::new(seeds);
     let totals = std::sync::Mutex::new((Totals::default(), Vec::new()));
     std::thread::scope(|scope| {
@@ -94,10 +94,11 @@ fn tell_totals(what: &str, totals: &Totals) {
 fn i1_i2_i3_i4_i5_i6_i8_i12_hold_on_days_full_of_faults_and_crashes() {
     // Without optimisation a day takes ten times as long: there, a handful has to do.
     let usual = if cfg!(debug_assertions) { 1..=4 } else { 1..=200 };
-    let day = |seed| Setting { portals: number("GRANTKEEPER_PORTALS", 100), ..Setting::day(seed) };
+    // In a small fleet the same few portals meet one fault after the other.
+    let portals = |seed| number("GRANTKEEPER_PORTALS", if seed % 5 == 0 { 20 } else { 100 });
+    let day = |seed| Setting { portals: portals(seed), ..Setting::day(seed) };
     let totals = run(seeds(usual), day);
-    let what = format!("days of {} portals", number("GRANTKEEPER_PORTALS", 100));
-    tell_totals(&what, &totals);
+    tell_totals("days of a fleet", &totals);
     assert!(totals.served > 0 && totals.crashes > 0);
 }
 
