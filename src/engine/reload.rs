@@ -96,7 +96,8 @@ impl Engine {
         }
         self.note_store("list", trouble);
         // A store that has lost the app's record has lost the others with it: nobody has taken them out.
-        if let (Ok((records, strays)), Ok(_)) = (portals, pair) {
+        let all_gone = pair.as_ref().is_err_and(|error| error.kind == StoreErrorKind::Missing);
+        if let (Ok((records, strays)), false) = (portals, all_gone) {
             self.overall.without_store = false;
             self.overall.strays = strays;
             self.overall.records_read = Some(self.world.clock.wall_at(self.world.clock.boot()));

@@ -63,7 +63,8 @@ impl StateError {
     }
 }
 
-/// Looks at what a start would open, and changes nothing: what it would find, in words.
+/// Looks at what a start would open, and makes nothing: what it would find, in words. Holds the folder's lock
+/// meanwhile, as a start does.
 ///
 /// # Errors
 /// See [`StateError`]: those with which a start would fail.

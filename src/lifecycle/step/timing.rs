@@ -2,8 +2,7 @@
 
 use std::time::Duration;
 
-use super::Context;
-use super::Deciding;
+use super::{Context, Deciding};
 use crate::{
     lifecycle::{
         answer::RefusalClass,
