@@ -162,8 +162,6 @@ impl Engine {
         portal: PortalId,
         generation: Generation,
     ) -> Option<&mut super::portals::Entry> {
-        self.portals.get_mut(portal).filter(|entry| {
-            entry.portal.generation == generation && entry.portal.superseded.is_none()
-        })
+        self.portals.get_mut(portal).filter(|entry| entry.portal.generation == generation)
     }
 }

@@ -18,16 +18,14 @@ use super::{
     portals::Portals,
     queue::Queue,
     reload::Reload,
-    run::RETRY_SHARE,
+    sending::Sending,
     upkeep::Probing,
     view::{Health, Overall, View},
 };
 use crate::{
     incident::Book,
     journal::Recovered,
-    lifecycle::{
-        App, Budget, Crowd, Rate, RefreshMode, Step, budget::USUAL_LIFE, schedule::Pace, step,
-    },
+    lifecycle::{App, Budget, Crowd, Rate, RefreshMode, Step, budget::USUAL_LIFE, step},
     portal::PortalId,
 };
 
@@ -96,13 +94,11 @@ impl Engine {
             overall_changed: true,
             incidents_changed: false,
             portals_changed: true,
-            pace: Pace::per_second(rate.at(now)),
-            retry_pace: Pace::per_second(rate.at(now) * RETRY_SHARE),
+            sending: Sending::at(rate.at(now)),
             rate,
             mode: RefreshMode::Auto,
             budget_due: now,
             outage_probe: now,
-            at_hubspot: 0,
             commands,
             reload: Reload::due_at(if without_store { now } else { now + settings.validate.every }),
             probing: Probing::No,
@@ -110,7 +106,6 @@ impl Engine {
             denied: BTreeSet::new(),
             hubspot_failing_since: None,
             draining: false,
-            intending: 0,
             stepping: false,
             chance: Chance::seeded(),
             view: Arc::clone(&view),

@@ -48,12 +48,16 @@ impl Engine {
             }
             Effect::Intend => match entry.refresh_token().map(RefreshToken::fingerprint) {
                 Some(spent) => {
-                    self.intending += 1;
+                    self.sending.intending += 1;
                     self.tasks.spawn(self.world.clone().intend(portal, generation, spent));
                 }
                 None => self.soon.push_back((portal, Event::NotSent)),
             },
-            Effect::Spend | Effect::Introspect => self.send(portal, effect == Effect::Spend),
+            Effect::Spend => {
+                tracing::trace!(%portal, point = "intent_kept", "refresh");
+                self.sending.ready.push_back((portal, Request::Refresh));
+            }
+            Effect::Introspect => self.sending.ready.push_back((portal, Request::Introspect)),
             Effect::Keep => {
                 if let Some(answer) = entry.answer.take() {
                     let line = Line::Answered { portal, answer };
@@ -139,23 +143,6 @@ impl Engine {
             Cause::Unsaved => None,
         };
         self.tell_open(kind(cause), Some(portal), detail.as_deref());
-    }
-
-    /// Sends what has its turn, unless the end has come or there is nothing to send it with.
-    fn send(&mut self, portal: PortalId, spend: bool) {
-        let token = self.portals.get(portal).and_then(|entry| entry.refresh_token().cloned());
-        let (Some(token), Some(pair), false) = (token, self.pair.clone(), self.draining) else {
-            return self.soon.push_back((portal, Event::NotSent));
-        };
-        let Some(entry) = self.portals.get(portal) else { return };
-        let (generation, world) = (entry.portal.generation, self.world.clone());
-        self.at_hubspot += 1;
-        if spend {
-            tracing::trace!(%portal, point = "intent_kept", "refresh");
-            self.tasks.spawn(world.refresh(pair, portal, generation, token));
-        } else {
-            self.tasks.spawn(world.introspect(pair, portal, generation, token));
-        }
     }
 }
 

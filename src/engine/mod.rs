@@ -29,6 +29,7 @@ mod records;
 mod recovery;
 mod reload;
 pub mod run;
+mod sending;
 pub mod survey;
 mod upkeep;
 pub mod view;
@@ -71,8 +72,6 @@ pub struct World {
     pub clock: Arc<dyn Clock>,
 }
 
-/// As many requests as may be under way at HubSpot at once: a hung edge must not pile up more.
-const AT_HUBSPOT: usize = 64;
 /// As many calls as may be under way at the store at once; more only adds waiting (study
 /// `backends.md` 1.9).
 const AT_STORE: usize = 16;

@@ -15,14 +15,15 @@ use tokio::{
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use super::{
-    AT_HUBSPOT, Alerting, LONGEST_SLEEP, Metrics, Settings, World,
+    Alerting, LONGEST_SLEEP, Metrics, Settings, World,
     chance::Chance,
     command::Command,
     metrics::ByOutcome,
     portals::{Portals, Surroundings},
-    queue::{Lane, Queue},
+    queue::Queue,
     recovery::HubSpotTime,
     reload::Reload,
+    sending::Sending,
     upkeep::Probing,
     view::{Overall, View},
     work::Report,
@@ -32,7 +33,7 @@ use crate::{
     journal::Trail,
     lifecycle::{
         App, ClientPair, Crowd, Event, Introspection, PortalState, Rate, RefreshMode, Rotation,
-        Step, schedule::Pace,
+        Step,
     },
     portal::PortalId,
     time::BootTime,
@@ -40,8 +41,6 @@ use crate::{
 
 /// After a stop, what the store has not taken is tried again for this long.
 const FAREWELL: Duration = Duration::from_secs(10);
-/// The share of the rate that portals failing on their own account may take (I7).
-pub(super) const RETRY_SHARE: f64 = 0.2;
 
 /// The running machine.
 #[derive(Debug)]
@@ -77,12 +76,10 @@ pub struct Engine {
     pub(super) incidents_changed: bool,
     pub(super) portals_changed: bool,
     pub(super) rate: Rate,
-    pub(super) pace: Pace,
-    pub(super) retry_pace: Pace,
+    pub(super) sending: Sending,
     pub(super) mode: RefreshMode,
     pub(super) budget_due: BootTime,
     pub(super) outage_probe: BootTime,
-    pub(super) at_hubspot: usize,
     pub(super) commands: mpsc::Receiver<Command>,
     pub(super) reload: Reload,
     pub(super) probing: Probing,
@@ -92,8 +89,6 @@ pub struct Engine {
     pub(super) denied: BTreeSet<&'static str>,
     pub(super) hubspot_failing_since: Option<BootTime>,
     pub(super) draining: bool,
-    /// Refreshes whose intent is on its way into the journal.
-    pub(super) intending: usize,
     pub(super) stepping: bool,
     pub(super) chance: Chance,
 }
@@ -130,7 +125,7 @@ impl Engine {
         }
         loop {
             self.start_due();
-            self.send_queued();
+            self.send_what_may_go();
             self.publish();
             if self.has_ended() {
                 break;
@@ -193,12 +188,7 @@ impl Engine {
             // Nothing is begun any more; what the store has not taken is tried again each second.
             return self.world.clock.boot() + Duration::from_secs(1);
         }
-        let free = if self.queue.holds_only_retries() {
-            self.pace.free_at().max(self.retry_pace.free_at())
-        } else {
-            self.pace.free_at()
-        };
-        let queued = self.may_send().then_some(free);
+        let queued = self.sending_due(self.world.clock.boot());
         let probe = self.app.next_probe().filter(|_| self.probing == Probing::No);
         let reload = self.reload.wakes();
         let budget = Some(self.budget_due);
@@ -228,43 +218,15 @@ impl Engine {
         }
     }
 
-    fn may_send(&self) -> bool {
-        let open = self.app.is_open() && self.pair.is_some() && !self.draining;
-        // What a disk that hangs holds up goes out at once when it is done: no more than a second's worth.
-        let second = self.rate.at(self.world.clock.boot()).max(1.0);
-        #[expect(clippy::cast_precision_loss, reason = "a few at most")]
-        let bunched = self.intending as f64 >= second;
-        let full = self.at_hubspot + self.intending >= AT_HUBSPOT;
-        open && !self.queue.is_empty() && !bunched && !full
-    }
-
-    fn send_queued(&mut self) {
-        let now = self.world.clock.boot();
-        let rate = self.rate.at(now);
-        self.pace.change_rate(rate);
-        self.retry_pace.change_rate(rate * RETRY_SHARE);
-        while self.may_send() && self.pace.free_at() <= now {
-            let retry = self.retry_pace.free_at() <= now;
-            let Some(next) = self.queue.pop(retry) else { return };
-            // Both are free, as was just seen.
-            self.pace.take(now).ok();
-            if next.lane == Lane::Retries {
-                self.retry_pace.take(now).ok();
-            }
-            self.metrics.refresh_lag.observe(now.since(next.since).as_secs_f64());
-            self.step(next.portal, Event::Turn);
-        }
-    }
-
     fn apply(&mut self, report: Report) {
         match report {
             Report::Intended { portal, generation, durable } => {
-                self.intending -= 1;
+                self.sending.intending -= 1;
                 self.intended(portal, generation, durable);
             }
             Report::Kept { portal, generation, durable } => self.kept(portal, generation, durable),
             Report::Refreshed { portal, generation, spent, started, result } => {
-                self.at_hubspot -= 1;
+                self.sending.at_hubspot -= 1;
                 self.note_hubspot(result.as_ref().err(), false);
                 self.note_version(result.as_ref().err());
                 let took = self.world.clock.boot().since(started).as_secs_f64();
@@ -274,7 +236,7 @@ impl Engine {
                 self.refreshed(portal, generation, &spent, started, result);
             }
             Report::Introspected { portal, generation, result } => {
-                self.at_hubspot -= 1;
+                self.sending.at_hubspot -= 1;
                 self.note_hubspot(result.as_ref().err(), false);
                 let outcome = match &result {
                     Ok(Introspection::Active { .. }) => "active",

@@ -141,7 +141,8 @@ impl Engine {
     pub(super) fn throttled(&mut self, wait: Option<Duration>) {
         let now = self.world.clock.boot();
         self.metrics.rate_limited.inc();
-        self.pace.hold_until(now + wait.unwrap_or(Duration::from_secs(1)));
+        self.sending.hold_until(now + wait.unwrap_or(Duration::from_secs(1)));
+        self.take_back_ready();
         self.rate = self.rate.throttled(now);
         self.budget_due = self.budget_due.min(now + Duration::from_secs(1));
         self.remember_provider();
@@ -203,7 +204,7 @@ impl Engine {
             }
         }
         let slowed = budget.per_second < budget.ceiling && budget.portals > budget.carries();
-        let held = self.pace.free_at() > now + BUDGET_EVERY;
+        let held = self.sending.free_at() > now + BUDGET_EVERY;
         if held || (slowed && policy.mode != RefreshMode::OnDemand) {
             self.tell_open(Kind::RateLimited, None, None);
         } else {
