@@ -27,6 +27,9 @@ use crate::machine::{Crash, Dice, TrueTime};
 
 /// The real client's deadline.
 const DEADLINE: Duration = Duration::from_secs(10);
+/// The longest that a request is worked on behind an edge that has answered for it, in milliseconds.
+const BEHIND_EDGE: u64 = 14_000;
+const TOKEN: &str = "/oauth/2026-03/token";
 
 #[derive(Debug, Clone)]
 pub(crate) struct HubSpot {
@@ -40,18 +43,39 @@ pub(crate) struct HubSpot {
 #[derive(Debug)]
 struct State {
     dice: Dice,
+    /// So many more requests for tokens meet an edge that answers for them, and arrive behind it.
+    behind_edge: u64,
+    /// When each of them was given up.
+    given_up: Vec<Timestamp>,
     /// The longest way there, in milliseconds.
     slow: u64,
     /// The name of each access token, with that of the refresh token to use after it.
     granted: BTreeMap<Fingerprint, Fingerprint>,
     /// The names of the refresh tokens among them.
     handed_over: BTreeSet<String>,
-    /// When the present process sent its last refreshes, within a second of the last.
-    sent: VecDeque<BootTime>,
-    /// The most refreshes that one process ever sent within a second.
-    worst: usize,
+    /// When the present process sent its last requests for tokens, within a second of the last.
+    refreshes: WithinASecond,
+    /// The same with questions about grants.
+    requests: WithinASecond,
     /// The same access tokens, oldest first.
     in_order: VecDeque<Fingerprint>,
+}
+
+/// What was sent within a second of the last.
+#[derive(Debug, Default)]
+struct WithinASecond {
+    last: VecDeque<BootTime>,
+    worst: usize,
+}
+
+impl WithinASecond {
+    fn another(&mut self, now: BootTime) {
+        self.last.push_back(now);
+        while self.last.front().is_some_and(|at| now.since(*at) >= Duration::from_secs(1)) {
+            self.last.pop_front();
+        }
+        self.worst = self.worst.max(self.last.len());
+    }
 }
 
 /// As many answers are remembered.
@@ -67,14 +91,41 @@ impl HubSpot {
     ) -> Self {
         let state = State {
             dice: Dice::new(seed ^ 0x4B),
+            behind_edge: 0,
+            given_up: Vec::new(),
             slow: 200,
             granted: BTreeMap::new(),
             in_order: VecDeque::new(),
             handed_over: BTreeSet::new(),
-            sent: VecDeque::new(),
-            worst: 0,
+            refreshes: WithinASecond::default(),
+            requests: WithinASecond::default(),
         };
         Self { hub, crash, world, truth, state: Arc::new(Mutex::new(state)) }
+    }
+
+    /// The next `requests` for tokens are given up by an edge, and are carried out all the same.
+    pub(crate) fn hide_behind_an_edge(&self, requests: u64) {
+        self.state.lock().unwrap().behind_edge = requests;
+    }
+
+    /// Whether an edge had given up a request within 30 seconds before.
+    pub(crate) fn gave_up_within(&self, at: Timestamp) -> bool {
+        self.state.lock().unwrap().given_up.iter().any(|then| is_shortly_after(at, *then))
+    }
+
+    /// The edge's answer to a request for a token, if it is one to give up; it arrives later.
+    fn given_up(&self, form: &str) -> Option<Reply> {
+        let mut state = self.state.lock().unwrap();
+        state.behind_edge = state.behind_edge.checked_sub(1)?;
+        state.given_up.push(self.truth.wall());
+        let way = state.dice.millis(BEHIND_EDGE);
+        let (hub, truth, form) = (self.hub.clone(), self.truth.clone(), form.to_owned());
+        self.world.spawn(async move {
+            truth.pass(way).await;
+            ask(&hub, TOKEN, form, &truth).await;
+        });
+        let body = b"<html>upstream timed out</html>".to_vec().into();
+        Some(Reply { http: 504, retry_after: None, dated: None, body })
     }
 
     pub(crate) fn set_slow(&self, millis: u64) {
@@ -93,22 +144,16 @@ impl HubSpot {
 
     /// Another process sends from now on.
     pub(crate) fn born(&self) {
-        self.state.lock().unwrap().sent.clear();
+        let mut state = self.state.lock().unwrap();
+        state.refreshes.last.clear();
+        state.requests.last.clear();
     }
 
-    /// The most refreshes that one process ever sent within a second (I8): what the way there makes of
-    /// them is not its doing.
-    pub(crate) fn worst_second(&self) -> usize {
-        self.state.lock().unwrap().worst
-    }
-
-    fn sends(&self) {
-        let (now, mut state) = (self.truth.boot(), self.state.lock().unwrap());
-        state.sent.push_back(now);
-        while state.sent.front().is_some_and(|at| now.since(*at) >= Duration::from_secs(1)) {
-            state.sent.pop_front();
-        }
-        state.worst = state.worst.max(state.sent.len());
+    /// The most refreshes, and the most requests of both kinds, that one process ever sent within a second
+    /// (I8): what the way there makes of them is not its doing.
+    pub(crate) fn worst_second(&self) -> (usize, usize) {
+        let state = self.state.lock().unwrap();
+        (state.refreshes.worst, state.requests.worst)
     }
 
     async fn post(&self, path: &'static str, form: String) -> Result<Reply, Refusal> {
@@ -121,7 +166,7 @@ impl HubSpot {
         let (answered, answer) = oneshot::channel();
         let (hub, truth) = (self.hub.clone(), self.truth.clone());
         let asking = self.world.spawn(async move {
-            tokio::time::sleep(way).await;
+            truth.pass(way).await;
             // Whoever asked may be dead by now.
             answered.send(ask(&hub, path, form, &truth).await).ok();
         });
@@ -139,6 +184,11 @@ impl HubSpot {
         self.crash.point().await;
         answer.map_err(|_| lost())?.map_err(|_| lost())?.ok_or_else(lost)
     }
+}
+
+/// Within the time for which what was on its way then may still arrive.
+pub(crate) fn is_shortly_after(at: Timestamp, then: Timestamp) -> bool {
+    (0..30).contains(&at.duration_since(then).as_secs())
 }
 
 /// None if the connection broke.
@@ -169,8 +219,16 @@ impl TokenEndpoint for HubSpot {
             pair_form(pair),
             token.expose()
         );
-        self.sends();
-        let granted = self.post("/oauth/2026-03/token", form).await?.granted()?;
+        {
+            let (now, mut state) = (self.truth.boot(), self.state.lock().unwrap());
+            state.refreshes.another(now);
+            state.requests.another(now);
+        }
+        let reply = match self.given_up(&form) {
+            Some(reply) => reply,
+            None => self.post(TOKEN, form).await?,
+        };
+        let granted = reply.granted()?;
         let next = granted.refresh_token.as_ref().unwrap_or(token).fingerprint();
         let mut state = self.state.lock().unwrap();
         state.granted.insert(granted.access_token.fingerprint(), next);
@@ -191,6 +249,7 @@ impl TokenEndpoint for HubSpot {
         token: &RefreshToken,
     ) -> Result<Introspection, Refusal> {
         let form = format!("{}&token={}", pair_form(pair), token.expose());
+        self.state.lock().unwrap().requests.another(self.truth.boot());
         self.post("/oauth/2026-03/token/introspect", form).await?.introspection()
     }
 

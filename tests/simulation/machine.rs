@@ -9,6 +9,7 @@ use std::{
 
 use grantkeeper::time::{BootId, BootTime, Clock, RuntimeClock};
 use jiff::Timestamp;
+use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
 /// Chance that a seed repeats (splitmix64).
@@ -37,22 +38,33 @@ impl Dice {
 #[derive(Debug, Clone)]
 pub(crate) struct TrueTime {
     runtime: Arc<RuntimeClock>,
-    slept: Arc<Mutex<Duration>>,
+    slept: Arc<watch::Sender<Duration>>,
 }
 
 impl TrueTime {
     pub(crate) fn new() -> Self {
         let runtime = RuntimeClock::starting_at("2026-11-24T00:00:00Z".parse().unwrap());
-        Self { runtime: Arc::new(runtime), slept: Arc::default() }
+        Self { runtime: Arc::new(runtime), slept: Arc::new(watch::Sender::default()) }
     }
 
     /// The machine is suspended for `span`: no timer runs meanwhile, and time passes all the same.
     pub(crate) fn suspend(&self, span: Duration) {
-        *self.slept.lock().unwrap() += span;
+        self.slept.send_modify(|slept| *slept += span);
     }
 
     fn slept(&self) -> Duration {
-        *self.slept.lock().unwrap()
+        *self.slept.borrow()
+    }
+
+    /// Lets time pass for what is not on the machine: a suspend holds nothing of it up.
+    pub(crate) async fn pass(&self, span: Duration) {
+        let (until, mut suspended) = (self.boot() + span, self.slept.subscribe());
+        while self.boot() < until {
+            tokio::select! {
+                () = tokio::time::sleep(until.until(self.boot())) => {}
+                _ = suspended.changed() => {}
+            }
+        }
     }
 }
 

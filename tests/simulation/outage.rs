@@ -73,7 +73,7 @@ pub(crate) async fn outage(portals: u64, lasting: Duration) -> Cost {
             cost.healed_after = since.saturating_sub(lasting);
         }
     }
-    cost.worst_second = place.hubspot.worst_second();
+    (cost.worst_second, _) = place.hubspot.worst_second();
     process.stop().await;
     cost
 }

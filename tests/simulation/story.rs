@@ -3,6 +3,7 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet},
+    ops::Range,
     sync::Arc,
     time::Duration,
 };
@@ -24,7 +25,7 @@ use tokio_util::task::TaskTracker;
 
 use crate::{
     disk::MemoryDisk,
-    hubspot::HubSpot,
+    hubspot::{HubSpot, is_shortly_after},
     judge::{self, Lost, Record, Verdict},
     machine::{Crash, Dice, MachineClock, TrueTime},
     process::{Place, Process, Told},
@@ -70,8 +71,9 @@ pub(crate) struct Story {
     pub(crate) record: Record,
     /// Portals whose customers have left and not come back.
     pub(crate) gone: Vec<PortalId>,
-    /// Portals whose customers ever left: until the new grant is seen, a refusal is right.
-    pub(crate) left: BTreeSet<PortalId>,
+    /// Of each portal whose customer left: as many notices had been told then, and when the grant of the
+    /// customer who came back was seen to be served. In between a refusal is right.
+    left: BTreeMap<PortalId, Vec<Range<usize>>>,
     pub(crate) lost: Vec<Lost>,
     /// The generation that each portal got when its customer connected again.
     connected: BTreeMap<PortalId, u32>,
@@ -129,7 +131,7 @@ pub(crate) async fn tell(setting: Setting) -> (Story, Verdict) {
         process: None,
         record: Record::default(),
         gone: Vec::new(),
-        left: BTreeSet::new(),
+        left: BTreeMap::new(),
         lost: Vec::new(),
         connected: BTreeMap::new(),
         crashes: Vec::new(),
@@ -165,6 +167,7 @@ impl Story {
                 self.somebody_asks().await;
             }
             self.the_lost_connect_again().await;
+            self.those_who_came_back_are_seen();
         }
         if self.verdict.is_err() {
             return;
@@ -260,7 +263,7 @@ impl Story {
     }
 
     async fn something_happens(&mut self) {
-        let what = self.dice.roll(28);
+        let what = self.dice.roll(29);
         self.note(&format!("event {what}"));
         match what {
             0 => self.fault(Effect::ResetBefore, 20),
@@ -290,7 +293,11 @@ impl Story {
                 let seconds = i64::try_from(self.dice.roll(200_000)).unwrap() - 100_000;
                 self.place.clock.set_wall(seconds);
             }
-            19 => self.truth.suspend(Duration::from_secs(self.dice.clone().roll(5_000))),
+            // The stand-in works with timers, which a suspend holds up: not while strays are on their way.
+            19 if !self.place.hubspot.gave_up_within(self.truth.wall()) => {
+                self.truth.suspend(Duration::from_secs(self.dice.clone().roll(5_000)));
+            }
+            19 => {}
             20 => self.place.hubspot.set_slow(9_000),
             21 => {
                 let per_second = 1 + u32::try_from(self.dice.roll(3)).unwrap();
@@ -308,6 +315,7 @@ impl Story {
                 self.fault(Effect::Refuse(Refusal::MismatchRefreshTokenClient), 1);
                 self.fault(Effect::Refuse(Refusal::BadHub), 1);
             }
+            26 => self.place.hubspot.hide_behind_an_edge(1 + self.dice.roll(10)),
             _ => self.place.crash.arm(1 + self.dice.clone().roll(400)),
         }
         // The copies of the dice above leave the dice as they were.
@@ -326,7 +334,49 @@ impl Story {
         let portal = self.some_portal();
         self.sim.uninstall(portal);
         self.gone.push(portal);
-        self.left.insert(portal);
+        let told = self.notices_told();
+        let away = self.left.entry(portal).or_default();
+        if away.last().is_none_or(|last| last.end != usize::MAX) {
+            away.push(told..usize::MAX);
+        }
+    }
+
+    fn notices_told(&self) -> usize {
+        self.place.told.0.lock().unwrap().len()
+    }
+
+    /// Whether the portal's customer had left, and not been seen to be back, when a notice of this place was
+    /// told.
+    pub(crate) fn was_away(&self, portal: PortalId, notice: usize) -> bool {
+        self.left.get(&portal).is_some_and(|away| away.iter().any(|span| span.contains(&notice)))
+    }
+
+    fn is_away(&self, portal: PortalId) -> bool {
+        self.left
+            .get(&portal)
+            .and_then(|away| away.last())
+            .is_some_and(|span| span.end == usize::MAX)
+    }
+
+    fn those_who_came_back_are_seen(&mut self) {
+        let (told, Some(process)) = (self.notices_told(), &self.process) else { return };
+        let back: Vec<PortalId> = self
+            .left
+            .keys()
+            .copied()
+            .filter(|portal| {
+                let served = process.view.slot(*portal).and_then(|slot| slot.now().token.clone());
+                let name = served.and_then(|token| self.place.hubspot.came_with(token.fingerprint));
+                let generation = name.and_then(|name| self.generation(*portal, name));
+                let connected = self.connected.get(portal).copied();
+                !self.gone.contains(portal) && connected.is_some_and(|new| generation >= Some(new))
+            })
+            .collect();
+        for portal in back {
+            if let Some(span) = self.left.get_mut(&portal).and_then(|away| away.last_mut()) {
+                span.end = span.end.min(told);
+            }
+        }
     }
 
     async fn a_customer_connects_again(&mut self) {
@@ -366,7 +416,7 @@ impl Story {
                 continue;
             }
             // A customer who left and came back may be told of as a loss: their old grant was in doubt.
-            if !self.left.contains(&portal) {
+            if !self.is_away(portal) {
                 self.lost.push(self.record.lost(self, portal, newest));
             }
             self.note(&format!("portal {portal} is connected again"));
@@ -437,7 +487,7 @@ impl Story {
         let answer = match answer {
             Ok(answer) => answer,
             Err(Denial::Ended(end)) => {
-                let told = self.left.contains(&portal) || self.open_losses().contains(&portal);
+                let told = self.is_away(portal) || self.open_losses().contains(&portal);
                 return self.must(told, || format!("I5: portal {portal}: {end:?}"));
             }
             Err(_) => return,
@@ -498,9 +548,11 @@ impl Story {
         self.crashes.iter().any(|crash| *crash >= at)
     }
 
-    pub(crate) fn crashed_within(&self, at: Timestamp) -> bool {
-        let within = |crash: &Timestamp| (0..30).contains(&at.duration_since(*crash).as_secs());
-        self.crashes.iter().any(within)
+    /// Whether what a process had sent that was killed, or that an edge had answered for, may still have been
+    /// on its way at that time.
+    pub(crate) fn had_strays(&self, at: Timestamp) -> bool {
+        let crashed = self.crashes.iter().any(|crash| is_shortly_after(at, *crash));
+        crashed || self.place.hubspot.gave_up_within(at)
     }
 
     /// As many refreshes as a process may send in one second: those of the budget, and one more where
