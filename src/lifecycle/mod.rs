@@ -23,5 +23,5 @@ pub use event::{Event, Facts, Found, Outcome, Reread};
 pub use policy::{OnStart, RefreshMode, RefreshPolicy, ValidatePolicy};
 pub use provider::Rotation;
 pub use rate::Rate;
-pub use state::{Doubt, End, Generation, Phase, Portal, PortalState, Superseded, TokenLife};
+pub use state::{Doubt, End, Generation, Phase, Portal, PortalState, TokenLife};
 pub use step::{Context, Step, step};

@@ -27,8 +27,6 @@ pub struct Portal {
     pub phase: Phase,
     /// Which grant is in use.
     pub generation: Generation,
-    /// The record changed while something was in flight; its answer is dropped when it comes.
-    pub superseded: Option<Superseded>,
     /// Whether this grant has ever worked under this app.
     pub proven: bool,
     /// It was spent, and what came of that is not known (I4).
@@ -94,15 +92,6 @@ pub enum Phase {
     Introspecting(Doubt),
     /// Nothing is spent until the record changes or HubSpot says that the grant is good after all.
     Ended(End),
-}
-
-/// What the record became while something was in flight.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub enum Superseded {
-    /// Another grant.
-    ByNewer,
-    /// Something that can't be used.
-    ByUnusable,
 }
 
 /// Why the record or HubSpot is being asked.
@@ -295,7 +284,6 @@ impl Portal {
         Self {
             phase: Phase::Resting,
             generation: Generation(1),
-            superseded: None,
             proven: false,
             in_doubt: false,
             paused: false,

@@ -9,7 +9,7 @@ use super::{
     effect::{Cause, Effect},
     event::{Event, Found, Outcome, Reread},
     policy::RefreshPolicy,
-    state::{Doubt, End, Phase, Portal, Superseded},
+    state::{Doubt, End, Phase, Portal},
 };
 use crate::{portal::PortalId, time::BootTime};
 
@@ -84,14 +84,17 @@ impl Deciding<'_> {
             Event::HubSpotBack => self.hubspot_back(),
             Event::LastCall => self.last_call(),
             Event::NotSent => self.not_sent(),
-            Event::RecordChanged => self.superseded(Superseded::ByNewer),
-            Event::RecordUnusable => self.superseded(Superseded::ByUnusable),
-            Event::Done { generation, outcome }
-                if generation == self.portal.generation && self.portal.superseded.is_none() =>
-            {
+            // What is in flight is waited for, and then the record is read once more: there is never a
+            // second request beside it (I2), and check-and-set lets the newer grant win (I13).
+            Event::RecordChanged if self.rests() => self.replace(),
+            Event::RecordUnusable if self.rests() => {
+                self.replace();
+                self.end(End::Unusable);
+            }
+            Event::Done { generation, outcome } if generation == self.portal.generation => {
                 self.done(outcome);
             }
-            Event::Done { .. } => self.give_way(),
+            Event::RecordChanged | Event::RecordUnusable | Event::Done { .. } => {}
         }
     }
 
@@ -118,8 +121,7 @@ impl Deciding<'_> {
                 self.unsaved();
             }
             (Phase::Rereading(_), Outcome::Reread(Reread::Newer)) => {
-                self.portal.generation = self.portal.generation.next();
-                self.replace(Superseded::ByNewer);
+                self.replace();
             }
             (Phase::Rereading(doubt), Outcome::Reread(Reread::Same)) => self.same_record(doubt),
             (Phase::Rereading(doubt), Outcome::Reread(Reread::Failed)) => self.try_later(doubt),
@@ -180,22 +182,21 @@ impl Deciding<'_> {
             }
             Phase::Asking(Doubt::Ended(end)) | Phase::Introspecting(Doubt::Ended(end)) => {
                 self.portal.phase = Phase::Ended(end);
-                return self.give_way();
+                return;
             }
             Phase::Asking(_) => {
                 self.portal.phase = Phase::Resting;
-                return self.give_way();
+                return;
             }
             Phase::Introspecting(_) => {
                 self.portal.phase = Phase::Resting;
                 self.portal.not_before = now + self.wait(1);
-                return self.give_way();
+                return;
             }
             _ => return,
         }
         self.portal.phase = Phase::Resting;
         self.portal.renew_at = Some(now);
-        self.give_way();
     }
 
     fn last_call(&mut self) {
@@ -206,27 +207,13 @@ impl Deciding<'_> {
         }
     }
 
-    /// The record changed under us. What is in flight is waited for, and its answer then dropped:
-    /// there is never a second request beside it (I2), and the newer grant wins (I13).
-    fn superseded(&mut self, by: Superseded) {
+    const fn rests(&self) -> bool {
+        matches!(self.portal.phase, Phase::Resting | Phase::Ended(_))
+    }
+
+    /// The record holds another grant: it is the one in use from now on.
+    fn replace(&mut self) {
         self.portal.generation = self.portal.generation.next();
-        if matches!(self.portal.phase, Phase::Resting | Phase::Ended(_)) {
-            self.replace(by);
-        } else {
-            self.portal.superseded = Some(by);
-        }
-    }
-
-    fn give_way(&mut self) {
-        let Some(by) = self.portal.superseded.take() else { return };
-        if matches!(self.portal.phase, Phase::Intending | Phase::Refreshing) {
-            // Whatever it brought, it was the older grant's.
-            self.effects.push(Effect::CloseIntent);
-        }
-        self.replace(by);
-    }
-
-    fn replace(&mut self, by: Superseded) {
         if self.portal.held.take().is_some() {
             self.effects.push(Effect::DropHeld);
         }
@@ -238,10 +225,7 @@ impl Deciding<'_> {
         }
         self.portal.proven = false;
         self.effects.push(Effect::Settled);
-        match by {
-            Superseded::ByNewer => self.rest_and_renew(),
-            Superseded::ByUnusable => self.end(End::Unusable),
-        }
+        self.rest_and_renew();
     }
 
     fn woke(&mut self) {
@@ -292,7 +276,8 @@ impl Deciding<'_> {
     /// Another portal's refusal is to be told apart from everybody's: this grant is looked at, unless
     /// it is about to be heard of anyway.
     fn ask(&mut self) {
-        if self.portal.phase == Phase::Resting && !self.portal.paused {
+        // Of one that was spent of late, no answer is the last word yet.
+        if self.portal.phase == Phase::Resting && !self.portal.paused && !self.is_spent() {
             self.question(Doubt::Routine);
         }
     }

@@ -90,10 +90,8 @@ impl Deciding<'_> {
                 self.portal.phase = Phase::Ended(end);
                 self.validated();
             }
-            Doubt::Spent => {
-                self.effects.push(Effect::GrantRefused);
-                self.reread(Doubt::Spent);
-            }
+            // Why it is refused is known: it says nothing about the others' grants.
+            Doubt::Spent => self.reread(Doubt::Spent),
             _ => {
                 self.effects.push(Effect::GrantRefused);
                 self.reread(Doubt::Inactive);
@@ -169,6 +167,8 @@ impl Deciding<'_> {
     fn believe(&mut self, end: End) {
         match self.context.belief {
             Belief::Own => return self.end(end),
+            // A spend whose answer went missing explains it.
+            Belief::Unclear if end == End::Lost => return self.end(end),
             Belief::Unclear => self.effects.push(Effect::SecondOpinion),
             Belief::Common => self.effects.push(Effect::Suspect),
         }

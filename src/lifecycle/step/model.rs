@@ -112,7 +112,7 @@ impl World {
             .filter(|newest| *newest > self.store && self.store >= self.grant.min(*newest));
         let of_this_grant =
             survives.filter(|newest| !(self.store >= self.grant && *newest < self.grant));
-        self.excused |= self.answer.is_some() || matches!(self.reply, Some(Ok(_)));
+        self.excused |= self.newest_is_on_its_way();
         (self.answer, self.reply) = (None, None);
         self.unsaved = of_this_grant;
         self.used = of_this_grant.unwrap_or(self.store);
@@ -207,9 +207,7 @@ impl World {
                 let facts = Facts::default();
                 match reply {
                     Ok(token) => {
-                        if w.portal.superseded.is_none() {
-                            w.answer = Some(token);
-                        }
+                        w.answer = Some(token);
                         let life = TokenLife::new(
                             at(u64::from(w.wakes) * 10_000),
                             Duration::from_secs(1800),
@@ -228,7 +226,7 @@ impl World {
             if self.losses < budget.losses {
                 follow(&|w| {
                     w.losses += 1;
-                    w.excused |= w.reply.is_some_and(|reply| reply.is_ok());
+                    w.excused |= w.reply == Some(Ok(w.newest));
                     w.reply = None;
                     w.done(
                         Outcome::RefreshRefused {
@@ -251,15 +249,18 @@ impl World {
                 w.restart(rules);
             });
         }
-        if self.edits < budget.edits && self.sent.is_none() {
-            // The customer connects again, and an operator stores the new grant.
+        if self.edits < budget.edits {
+            // The customer connects again, and an operator stores the new grant, whatever is under way.
             follow(&|w| {
                 w.edits += 1;
                 w.newest += 1;
                 (w.grant, w.store, w.excused) = (w.newest, w.newest, false);
-                if matches!(w.portal.phase, Phase::Resting | Phase::Ended(_)) {
-                    (w.used, w.unsaved) = (w.store, None);
-                }
+            });
+        }
+        if matches!(self.portal.phase, Phase::Resting | Phase::Ended(_)) && !self.base_is_ours() {
+            // The store is read again, now or later.
+            follow(&|w| {
+                (w.used, w.unsaved) = (w.store, None);
                 w.take(Event::RecordChanged, rules);
             });
         }
@@ -271,14 +272,16 @@ impl World {
         (self.store >= self.grant) == (self.used >= self.grant)
     }
 
+    fn newest_is_on_its_way(&self) -> bool {
+        self.answer == Some(self.newest) || self.reply == Some(Ok(self.newest))
+    }
+
     /// What must hold in every world.
     fn judge(&self, before: &Self) -> Result<(), String> {
         let ended = self.portal.ended();
         let durable = self.store.max(self.journal_newest.unwrap_or_default()).max(self.grant);
         let good = self.store == self.newest || self.journal_newest == Some(self.newest);
-        let on_its_way = self.answer == Some(self.newest)
-            || matches!(self.reply, Some(Ok(t)) if t == self.newest);
-        if !(good || on_its_way || self.excused || self.sent.is_some()) {
+        if !(good || self.newest_is_on_its_way() || self.excused || self.sent.is_some()) {
             return Err(format!(
                 "I3: token {} is nowhere, {durable} is the newest that is safe",
                 self.newest
@@ -287,7 +290,8 @@ impl World {
         if ended == Some(End::Revoked) {
             return Err("I5: called revoked, and no customer left".to_owned());
         }
-        if ended == Some(End::Lost) && !self.excused {
+        let told_now = before.portal.ended() != ended;
+        if ended == Some(End::Lost) && told_now && !before.excused {
             return Err("I5: called lost, and nothing was".to_owned());
         }
         if self.store < before.store && before.store >= self.grant {
