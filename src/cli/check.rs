@@ -84,10 +84,14 @@ fn rank(exit: Exit) -> u8 {
 }
 
 async fn examine(config: &Config, findings: &mut Vec<Finding>) {
+    let mut paused = Vec::new();
     if let Some(state) = &config.state {
         let looked = journal::look_at_state(state, &config.app.name).await;
         findings.push(match looked {
-            Ok(what) => Finding::good("journal", format!("{}: {what}", state.dir.display())),
+            Ok((what, found)) => {
+                paused = found;
+                Finding::good("journal", format!("{}: {what}", state.dir.display()))
+            }
             Err(error) => Finding::bad("journal", error.into()),
         });
     }
@@ -98,7 +102,7 @@ async fn examine(config: &Config, findings: &mut Vec<Finding>) {
     if let Err(error) = world.store.check().await {
         return findings.push(Finding::bad("store", error.into()));
     }
-    findings.push(Finding::good("store", format!("{}: logged in", world.store.kind())));
+    findings.push(Finding::good("store", format!("{} can be used", world.store.kind())));
     let loaded = match engine::load(&*world.store).await {
         Ok(loaded) => loaded,
         Err(error) => return findings.push(Finding::bad("records", error.into())),
@@ -134,7 +138,13 @@ async fn examine(config: &Config, findings: &mut Vec<Finding>) {
                 client_id: &loaded.pair.client_id,
                 required: &config.app.required_scopes,
             };
-            (portal, judge(&expected, &told))
+            let finding = match judge(&expected, &told) {
+                good if good.exit.is_none() && paused.contains(&portal) => {
+                    Finding::note(&good.subject, "good, and paused by an operator")
+                }
+                other => other,
+            };
+            (portal, finding)
         })
         .collect();
     for (portal, grant) in loaded.portals {
@@ -150,8 +160,15 @@ async fn examine(config: &Config, findings: &mut Vec<Finding>) {
 fn budget(config: &Config, portals: usize) -> Finding {
     let per_second = config.hubspot.max_refreshes_per_second;
     let at = config.refresh.at;
-    let budget =
-        Budget { per_second, ceiling: per_second, portals, recent: portals, life: USUAL_LIFE, at };
+    let budget = Budget {
+        per_second,
+        ceiling: per_second,
+        calm: true,
+        portals,
+        recent: portals,
+        life: USUAL_LIFE,
+        at,
+    };
     if portals <= budget.carries() {
         return Finding::good("budget", budget.to_string());
     }

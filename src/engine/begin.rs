@@ -63,6 +63,7 @@ impl Engine {
             mode: settings.refresh.mode,
             budget: Budget {
                 per_second: rate.sustained(now),
+                calm: rate.is_calm(now),
                 ceiling: settings.max_requests_per_second,
                 portals: 0,
                 recent: 0,

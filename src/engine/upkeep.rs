@@ -185,6 +185,7 @@ impl Engine {
         let budget = Budget {
             per_second: self.rate.sustained(now),
             ceiling: self.settings.max_requests_per_second,
+            calm: self.rate.is_calm(now),
             portals: self.portals.going(),
             recent: self.portals.recent(now, policy.recent_window),
             life: self.life,

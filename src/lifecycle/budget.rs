@@ -18,6 +18,8 @@ pub struct Budget {
     pub per_second: f64,
     /// The ceiling that is configured for them.
     pub ceiling: f64,
+    /// HubSpot has not said no of late: only then more is kept warm than before.
+    pub calm: bool,
     /// Portals whose grants have not ended.
     pub portals: usize,
     /// Those of them that were used within the recent window.
@@ -52,7 +54,10 @@ impl Budget {
         let fits = |portals: usize, mode: RefreshMode| {
             #[expect(clippy::cast_precision_loss, reason = "an estimate")]
             let (portals, carried) = (portals as f64, self.carries() as f64);
-            portals <= if rank(mode) < rank(now) { carried * TO_SPARE } else { carried }
+            if rank(mode) < rank(now) {
+                return self.calm && portals <= carried * TO_SPARE;
+            }
+            portals <= carried
         };
         if fits(self.portals, RefreshMode::Eager) {
             RefreshMode::Eager
@@ -82,10 +87,10 @@ impl fmt::Display for Budget {
             write!(f, " ({ceiling:.1} are allowed, HubSpot bore no more)")?;
         }
         match (*portals <= carries, *portals) {
-            (true, portals) => write!(f, "; {portals} are to be served: all of them can be"),
+            (true, portals) => write!(f, "; that is enough for the {portals} to be served"),
             (false, portals) => write!(
                 f,
-                "; {portals} are to be served: not all can be kept warm, and some calls will wait for a refresh"
+                "; of the {portals} to be served not all can be kept warm, and some calls will wait for a refresh"
             ),
         }
     }
@@ -98,7 +103,7 @@ mod tests {
     use super::*;
 
     fn budget(per_second: f64, portals: usize, recent: usize) -> Budget {
-        Budget { per_second, ceiling: 5.0, portals, recent, life: USUAL_LIFE, at: 0.66 }
+        Budget { per_second, ceiling: 5.0, calm: true, portals, recent, life: USUAL_LIFE, at: 0.66 }
     }
 
     #[test]
@@ -126,6 +131,9 @@ mod tests {
             let mode = budget(5.0, portals, recent).mode(&policy, before);
             assert_eq!(mode, after, "{portals} {recent} {before:?}");
         }
+        let stormy = Budget { calm: false, ..budget(5.0, 4200, 4200) };
+        assert_eq!(stormy.mode(&policy, Recent), Recent, "not while HubSpot says no");
+        assert_eq!(stormy.mode(&policy, Auto), Eager);
         let fixed = RefreshPolicy { mode: OnDemand, ..policy };
         assert_eq!(budget(5.0, 1, 1).mode(&fixed, Eager), OnDemand);
     }
@@ -134,7 +142,7 @@ mod tests {
     fn the_budget_is_said_in_plain_words() {
         assert_eq!(
             budget(5.0, 12, 12).to_string(),
-            "5.0 requests a second keep 4752 portals warm; 12 are to be served: all of them can be"
+            "5.0 requests a second keep 4752 portals warm; that is enough for the 12 to be served"
         );
         let short = budget(2.0, 9000, 12).to_string();
         assert!(short.contains("HubSpot bore no more") && short.contains("not all"), "{short}");

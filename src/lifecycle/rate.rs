@@ -17,8 +17,15 @@ const NEAR_CLIMB: f64 = 600.0;
 const LEAST: f64 = 0.02;
 /// 429s within this time are one: those in flight were sent at the rate that is being lowered.
 const ONE: Duration = Duration::from_secs(1);
-/// A 429 is remembered for so long when it comes to what the rate carries.
+/// A 429 is remembered for so long when it comes to what the rate carries; if the next one comes soon after it
+/// was forgotten, for twice as long, up to the longest: HubSpot has not changed its mind, and is asked ever more
+/// rarely whether it has.
 const REMEMBERED: Duration = Duration::from_secs(1800);
+const LONGEST_REMEMBERED: Duration = Duration::from_secs(6 * 3600);
+/// Where HubSpot says no at a higher rate than before, what is counted on rises by this share of the difference.
+const BELIEVED: f64 = 0.2;
+/// So long after the last 429, HubSpot bears what it is asked for.
+const CALM: Duration = Duration::from_secs(300);
 
 /// The rate in force, as it changes with time.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -30,6 +37,9 @@ pub struct Rate {
     /// The rate at which HubSpot last said no.
     limit: Option<f64>,
     limited_at: BootTime,
+    /// The rate at which it is expected to say no: falls at once and rises slowly, as one 429 says little.
+    expected: f64,
+    remembered: Duration,
 }
 
 impl Rate {
@@ -40,7 +50,8 @@ impl Rate {
         let ceiling = if ceiling.is_finite() { ceiling.max(0.001) } else { 0.001 };
         let limit = limit.filter(|limit| limit.is_finite() && *limit < ceiling);
         let base = limit.map_or(ceiling, |limit| (limit * DECREASE).max(ceiling * LEAST));
-        Self { ceiling, base, since: now, limit, limited_at: now }
+        let expected = limit.unwrap_or(ceiling);
+        Self { ceiling, base, since: now, limit, limited_at: now, expected, remembered: REMEMBERED }
     }
 
     /// Requests a second at `now`.
@@ -66,7 +77,19 @@ impl Rate {
         }
         let rate = self.at(now);
         let base = (rate * DECREASE).max(self.ceiling * LEAST);
-        Self { base, since: now, limit: Some(rate), limited_at: now, ..self }
+        let quiet = now.since(self.limited_at);
+        let remembered = match self.limit {
+            Some(_) if quiet < self.remembered => self.remembered,
+            Some(_) if quiet < 2 * self.remembered => (2 * self.remembered).min(LONGEST_REMEMBERED),
+            _ => REMEMBERED,
+        };
+        let expected = if self.limit.is_none() || rate < self.expected {
+            rate
+        } else {
+            self.expected + BELIEVED * (rate - self.expected)
+        };
+        let (limit, since) = (Some(rate), now);
+        Self { base, since, limit, limited_at: now, expected, remembered, ..self }
     }
 
     /// Goes on under another ceiling.
@@ -85,8 +108,16 @@ impl Rate {
     /// What can be counted on for long: the ceiling, or a cautious share of what HubSpot lately bore.
     #[must_use]
     pub fn sustained(&self, now: BootTime) -> f64 {
-        let recent = self.limit.filter(|_| now.since(self.limited_at) < REMEMBERED);
-        recent.map_or(self.ceiling, |limit| (limit * DECREASE).max(self.ceiling * LEAST))
+        if self.limit.is_none() || now.since(self.limited_at) >= self.remembered {
+            return self.ceiling;
+        }
+        (self.expected * DECREASE).max(self.ceiling * LEAST)
+    }
+
+    /// Whether HubSpot has not said no of late.
+    #[must_use]
+    pub fn is_calm(&self, now: BootTime) -> bool {
+        self.limit.is_none() || now.since(self.limited_at) >= CALM
     }
 }
 
@@ -134,6 +165,36 @@ mod tests {
         let less = rate.throttled(at(0));
         assert!((less.sustained(at(600_000)) - 7.0).abs() < 1e-9);
         assert!((less.sustained(at(1_800_000)) - 10.0).abs() < 1e-9);
+    }
+
+    #[test]
+    fn a_limit_that_is_met_again_once_forgotten_is_remembered_for_longer() {
+        let (mut rate, mut now) = (Rate::new(10.0, None, at(0)).throttled(at(0)), 0);
+        for minutes in [30, 60, 120, 240, 360, 360] {
+            let forgotten = now + minutes * 60_000;
+            assert!(rate.sustained(at(forgotten - 1)) < 9.0, "after {minutes} minutes");
+            assert!((rate.sustained(at(forgotten)) - 10.0).abs() < 1e-9);
+            now = forgotten + 10_000;
+            rate = rate.throttled(at(now));
+        }
+        let later = now + 13 * 3_600_000;
+        rate = rate.throttled(at(later));
+        assert!((rate.sustained(at(later + 1_800_000)) - 10.0).abs() < 1e-9, "a new one");
+    }
+
+    #[test]
+    fn one_429_at_a_rate_that_was_not_used_says_little() {
+        let mut rate = Rate::new(20.0, None, at(0));
+        for second in 0..10 {
+            rate = rate.throttled(at(second * 1000));
+        }
+        let low = rate.sustained(at(10_000));
+        assert!(low < 2.0, "{low}");
+        // Ten minutes without a word let the rate climb, and one call at the wrong moment is refused.
+        let again = rate.throttled(at(610_000));
+        assert!(!again.is_calm(at(610_000)) && again.is_calm(at(910_000)));
+        let now = again.sustained(at(610_000));
+        assert!(now > low && now < 20.0 * DECREASE / 3.0, "{now}");
     }
 
     /// A HubSpot that bears so much and no more, asked for ten minutes.

@@ -4,7 +4,14 @@
 
 use std::time::Duration;
 
-use grantkeeper::lifecycle::Step;
+use grantkeeper::{
+    access::Caller,
+    incident::Kind,
+    lifecycle::{RefreshMode, Step},
+    portal::PortalId,
+    sim::RateLimit,
+    time::Clock,
+};
 
 use crate::{
     machine::TrueTime,
@@ -131,6 +138,48 @@ fn i7_i8_i9_an_outage_of_hubspot_of_ten_minutes_leaves_nobody_without_a_token() 
         );
         assert!(cost.without_token.is_zero() || minutes > 10);
     }
+}
+
+#[test]
+fn i8_auto_keeps_warm_who_is_used_while_hubspot_bears_less_and_everybody_again_afterwards() {
+    in_simulated_time(async {
+        let minutes = |minutes: u64| Duration::from_secs(minutes * 60);
+        let setting = Setting { portals: 2000, ..Setting::day(1) };
+        let (place, sim) = world(&setting, &TrueTime::new());
+        let process = place.start(1).await;
+        let mode = || process.view.overall.load().mode;
+        let told = |kind| process.view.overall.load().incidents.iter().any(|i| i.kind == kind);
+        tokio::time::sleep(minutes(30)).await;
+        assert_eq!((mode(), told(Kind::RateLimited)), (RefreshMode::Eager, false));
+
+        let bears = RateLimit { per_second: 1, retry_after: None };
+        sim.configure(|settings| settings.rate_limit = Some(bears));
+        tokio::time::sleep(minutes(30)).await;
+        assert_eq!((mode(), told(Kind::RateLimited)), (RefreshMode::Recent, true));
+        // Nobody has asked for a token yet; from now on somebody wants hundreds, every ten minutes.
+        for round in 0..18 {
+            for number in 1..=300 {
+                let portal = PortalId::new(number).unwrap();
+                let answer = process.handle.token(&Caller::this_process(), portal, None).await;
+                // At first their tokens are fetched one by one, and HubSpot refuses some.
+                assert!(round < 2 || answer.is_ok(), "round {round}: {answer:?}");
+            }
+            tokio::time::sleep(minutes(10)).await;
+        }
+        assert_eq!(mode(), RefreshMode::Recent);
+        let now = place.clock.boot();
+        let warm = |portals: std::ops::RangeInclusive<u64>| {
+            let slots = portals.filter_map(|n| process.view.slot(PortalId::new(n).unwrap()));
+            slots.filter(|slot| slot.now().portal.serves(now, Duration::ZERO)).count()
+        };
+        assert_eq!(warm(1..=300), 300, "those in use");
+        assert!(warm(301..=2000) < 100, "{} of those that nobody asks for", warm(301..=2000));
+
+        sim.configure(|settings| settings.rate_limit = None);
+        tokio::time::sleep(minutes(90)).await;
+        assert_eq!((mode(), told(Kind::RateLimited)), (RefreshMode::Eager, false));
+        process.stop().await;
+    });
 }
 
 #[test]
