@@ -62,15 +62,22 @@ impl Enroll {
             }
             Err(error) => return Err(error.into()),
         };
+        let known = record.portal().is_ok_and(|before| before.refresh_token.same_as(&token));
         let record = record
             .with_refresh_token(&token)
             .with_member("enrolled_at", json!(world.clock.wall().to_string()));
         world.store.write(key, &record, &expected).await?;
-        setting::followed(global, output).await?;
-        let enrolled = Enrolled { portal_id: portal, replaced: expected != Expected::Absent };
+        let there = expected != Expected::Absent;
+        let enrolled = Enrolled { portal_id: portal, replaced: there && !known };
         output.answer(&enrolled, |done| {
-            let how = if done.replaced { "its grant was replaced" } else { "it is new" };
+            let how = match (there, known) {
+                (true, true) => "it had this grant already",
+                (true, false) => "its grant was replaced",
+                (false, _) => "it is new",
+            };
             format!("portal {} is stored ({how})", done.portal_id)
-        })
+        })?;
+        setting::followed(global, output).await?;
+        Ok(())
     }
 }

@@ -3,17 +3,24 @@
 use std::time::Duration;
 
 use clap::Args;
+use jiff::Timestamp;
 use serde::Deserialize;
 
 use super::{
     Global,
     exit::{Exit, Failure},
-    output::{Output, is_watched},
+    output::{Format, Output, is_watched},
     setting,
 };
-use crate::{portal::PortalId, secret::AccessToken};
+use crate::{
+    portal::{PortalId, Scopes},
+    secret::AccessToken,
+    socket::protocol::TokenBody,
+};
 
-/// Print one access token, and nothing else, on standard output.
+/// Print one access token on standard output.
+///
+/// Nothing else stands there, unless `--output json` asks for the service's whole answer.
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Example:
@@ -32,7 +39,14 @@ pub(super) struct Token {
 
 #[derive(Deserialize)]
 struct Answer {
+    portal_id: PortalId,
     access_token: AccessToken,
+    token_type: String,
+    expires_at: Timestamp,
+    expires_in: u64,
+    scopes: Option<Scopes>,
+    #[serde(default)]
+    short_lived: bool,
 }
 
 impl Token {
@@ -51,6 +65,19 @@ impl Token {
         let answer = service.get::<Answer>(&target).await;
         let answer = answer.map_err(|error| Failure::from(error).about(self.portal))?;
         // exposed: to standard output, which is what was asked for
-        output.line(answer.access_token.expose())
+        let token = answer.access_token.expose();
+        if output.format == Format::Table {
+            return output.line(token);
+        }
+        let document = TokenBody {
+            portal_id: answer.portal_id,
+            access_token: token,
+            token_type: &answer.token_type,
+            expires_at: answer.expires_at,
+            expires_in: answer.expires_in,
+            scopes: answer.scopes.as_ref(),
+            short_lived: answer.short_lived,
+        };
+        output.answer(&document, |_| String::new())
     }
 }

@@ -201,7 +201,7 @@ impl Handle {
             && least > token.life().mul_f64(0.9)
         {
             let most = token.life().mul_f64(0.9).as_secs();
-            let what = format!("min_ttl can't be more than {most} s: tokens live no longer");
+            let what = format!("min_ttl is at most {most} s here: nine tenths of a token's life");
             return Err(Denial::BadRequest(what));
         }
         let overall = self.view.overall.load();
@@ -287,11 +287,19 @@ impl Handle {
     /// Why a portal's state is what it is, if there is anything to say.
     #[must_use]
     pub fn reason(&self, view: &PortalView) -> Option<&'static str> {
-        let of_app = match self.view.overall.load().app {
+        let overall = self.view.overall.load();
+        let of_all = match overall.app {
             App::Suspect(_) => Some("app_suspect"),
-            app => (!app.is_open()).then_some("app_rejected"),
+            app if !app.is_open() => Some("app_rejected"),
+            // Nothing is spent that could not be written down before (I4).
+            _ if overall.journal_fails()
+                && !view.portal.serves(self.clock.boot(), Duration::ZERO) =>
+            {
+                Some("journal_failing")
+            }
+            _ => None,
         };
-        view.portal.reason().or(of_app.filter(|_| view.portal.ended().is_none()))
+        view.portal.reason().or(of_all.filter(|_| view.portal.ended().is_none()))
     }
 
     /// The clock answers are counted on.

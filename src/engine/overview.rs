@@ -122,7 +122,11 @@ impl Handle {
             first && view.portal.renew_at.is_some() && !on_demand && !own_trouble
         };
         if views.iter().any(waiting) {
-            reasons.push(if overall.hubspot.ok { "no_token_yet" } else { "hubspot_unreachable" });
+            reasons.push(match (overall.hubspot.ok, overall.journal_fails()) {
+                (false, _) => "hubspot_unreachable",
+                (true, true) => "journal_failing",
+                (true, false) => "no_token_yet",
+            });
         }
         let going = views.iter().filter(|view| view.portal.ended().is_none()).count();
         let served = |view: &&Arc<PortalView>| view.portal.serves(now, Duration::ZERO);
@@ -136,6 +140,9 @@ impl Handle {
         let ended = views.iter().filter(|view| view.portal.ended().is_some()).count();
         if terms.on_start == OnStart::RequireAll && ended > 0 {
             reasons.push("grant_ended");
+        }
+        if ended > 0 && going == 0 {
+            remarks.push(format!("no grant is left to serve: all {ended} have ended"));
         }
         if !overall.store.ok {
             remarks.push("the store can't be reached; records in memory are used".to_owned());

@@ -15,7 +15,7 @@ use serde::Serialize;
 use tokio::sync::watch;
 
 use crate::{
-    incident::Incident,
+    incident::{Incident, Kind},
     lifecycle::{App, Budget, Portal, RefreshMode},
     portal::{PortalId, Scopes},
     secret::{AccessToken, Fingerprint},
@@ -142,6 +142,14 @@ pub struct Overall {
     pub records_read: Option<Timestamp>,
     /// Why the last reload was refused, if it was.
     pub reload_refused: Option<String>,
+}
+
+impl Overall {
+    /// Whether the journal does not take what it is given.
+    #[must_use]
+    pub fn journal_fails(&self) -> bool {
+        self.incidents.iter().any(|open| open.kind == Kind::JournalFailing)
+    }
 }
 
 /// How a system outside last answered.

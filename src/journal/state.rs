@@ -3,10 +3,10 @@
 use std::{path::PathBuf, sync::Arc};
 
 use super::{
-    Disk, Folder, FolderError, Journal, Keeper, OpenError, Recovered, keeper::recover, open,
+    Disk, Folder, FolderError, Journal, Keeper, OpenError, Recovered, Trail, keeper::recover, open,
 };
 use crate::{
-    portal::AppName,
+    portal::{AppName, PortalId},
     sealing::{KeyFault, SealingKey},
     time::Clock,
 };
@@ -63,32 +63,39 @@ impl StateError {
     }
 }
 
-/// Looks at what a start would open, and makes nothing: what it would find, in words. Holds the folder's lock
-/// meanwhile, as a start does.
+/// Looks at what a start would open, and makes nothing: what it would find, in words, and which portals an
+/// operator has paused. Holds the folder's lock meanwhile, as a start does.
 ///
 /// # Errors
 /// See [`StateError`]: those with which a start would fail.
-pub async fn look_at_state(settings: &Settings, app: &AppName) -> Result<&'static str, StateError> {
+pub async fn look_at_state(
+    settings: &Settings,
+    app: &AppName,
+) -> Result<(&'static str, Vec<PortalId>), StateError> {
+    let nothing = |what| Ok((what, Vec::new()));
     if !settings.dir.exists() {
         let parent = settings.dir.parent().is_some_and(std::path::Path::is_dir);
         let source = std::io::ErrorKind::NotFound.into();
         let gone = FolderError::Unusable { path: settings.dir.clone(), source };
-        return if parent { Ok("is made at the first start") } else { Err(gone.into()) };
+        return if parent { nothing("is made at the first start") } else { Err(gone.into()) };
     }
     let key = SealingKey::read(&settings.key_file())?;
     let folder = match Folder::open(&settings.dir) {
         Ok(folder) => folder,
-        Err(FolderError::InUse(_)) => return Ok("in use by the running service"),
+        Err(FolderError::InUse(_)) => return nothing("in use by the running service"),
         Err(error) => return Err(error.into()),
     };
     let own = settings.key_file.is_none();
     let is_new = folder.list().await.map_err(OpenError::from)?.is_empty();
-    match key {
-        Some(key) => recover(&folder, &key, app).await.map(drop)?,
-        None if own && is_new => return Ok("is begun at the first start"),
-        None => return Err(StateError::NoKey { file: settings.key_file(), own }),
-    }
-    Ok("readable")
+    let Some(key) = key else {
+        if own && is_new {
+            return nothing("is begun at the first start");
+        }
+        return Err(StateError::NoKey { file: settings.key_file(), own });
+    };
+    let (trails, ..) = recover(&folder, &key, app).await?;
+    let paused = |(portal, trail): (PortalId, Trail)| trail.paused.then_some(portal);
+    Ok(("readable", trails.portals.into_iter().filter_map(paused).collect()))
 }
 
 impl Settings {

@@ -17,7 +17,7 @@ pub struct TokenBody<'a> {
     /// The token.
     pub access_token: &'a str,
     /// Always `bearer`.
-    pub token_type: &'static str,
+    pub token_type: &'a str,
     /// When it is used up.
     pub expires_at: Timestamp,
     /// Seconds until then, rounded down.

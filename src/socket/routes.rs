@@ -27,7 +27,6 @@ use crate::{
         Denial, Handle,
         view::{Health, PortalView},
     },
-    incident::Kind,
     portal::{NotAPortalId, PortalId},
 };
 
@@ -220,7 +219,7 @@ async fn status(
             carries: overall.budget.carries(),
             summary: overall.budget.to_string(),
         },
-        journal: match overall.incidents.iter().any(|open| open.kind == Kind::JournalFailing) {
+        journal: match overall.journal_fails() {
             _ if !overall.journal => "none",
             true => "failing",
             false => "kept",

@@ -87,6 +87,12 @@ async fn token_prints_the_token_and_nothing_else() {
     place.standin.sim.revoke(portal(3));
     place.alerts.wait_for("grant_revoked", "opened").await;
     let expected = service.token(1).await.unwrap();
+    let ended = place.run(&["--output", "json", "token", "1"]).await;
+    let document: Value = serde_json::from_str(&ended.out).unwrap();
+    let told = service.token(1).await.unwrap();
+    for member in ["portal_id", "access_token", "token_type", "expires_at", "scopes"] {
+        assert_eq!(document[member], told[member], "{member}");
+    }
     let ended = place.run(&["token", "1", "--min-ttl", "5m"]).await;
     assert_eq!(ended.code, 0, "{}", ended.err);
     assert_eq!(ended.out, format!("{}\n", expected["access_token"].as_str().unwrap()));
@@ -206,6 +212,9 @@ async fn enroll_stores_a_good_grant_keeps_other_members_and_refuses_a_dead_one()
     assert_eq!(ended.code, 0, "{}", ended.err);
     assert!(ended.out.contains("portal 77") && ended.out.contains("new"), "{}", ended.out);
     service.token(77).await.unwrap();
+    let current = place.standin.sim.refresh_token(portal(77)).unwrap();
+    let ended = place.run_with(&enroll, current.expose()).await;
+    assert!(ended.out.contains("it had this grant already"), "{}{}", ended.out, ended.err);
 
     let store = place.file_store();
     let stored = store.read(Key::Portal(portal(77))).await.unwrap();

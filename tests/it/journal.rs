@@ -71,6 +71,9 @@ async fn a_paused_portal_gives_no_token_asks_nothing_of_hubspot_and_stays_paused
     service.token(1).await.unwrap();
     killed(service).await;
 
+    let checked = place.run(&["check"]).await;
+    assert!(checked.out.contains("good, and paused by an operator"), "{checked:?}");
+
     let asked = place.standin.sim.ledger(0, Some(portal(2))).len();
     let service = place.serve().await;
     service.ready().await;
