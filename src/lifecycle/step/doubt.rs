@@ -51,7 +51,12 @@ impl Deciding<'_> {
             return self.end(End::WrongPortal);
         }
         if facts.wrong_app {
-            return self.end(End::Mismatched);
+            if matches!(doubt, Doubt::Ended(_)) {
+                return self.end(End::Mismatched);
+            }
+            // Where it is everybody's, the client pair is the other app's.
+            self.effects.push(Effect::GrantRefused);
+            return self.believe(End::Mismatched);
         }
         self.accepted();
         self.portal.forget_refusals();

@@ -671,6 +671,17 @@ fn i6_a_refusal_that_may_be_everybody_s_is_not_believed_of_one() {
 }
 
 #[test]
+fn i6_a_client_pair_of_another_app_is_no_portal_s_fault() {
+    let others = || Outcome::IntrospectedActive(Facts { wrong_app: true, ..Facts::default() });
+    let mut story = Story { belief: Belief::Common, ..Story::live() };
+    story.event(Event::Ask).done(others());
+    assert_eq!(story.effects, [Effect::AppAccepted, Effect::GrantRefused, Effect::Suspect]);
+    assert_eq!(story.state(), PortalState::Live);
+    let mut alone = Story { belief: Belief::Own, ..Story::live() };
+    assert_eq!(alone.event(Event::Ask).done(others()).state(), PortalState::Mismatched);
+}
+
+#[test]
 fn i6_a_second_opinion_is_a_question_and_disturbs_nothing_that_is_under_way() {
     let mut story = Story::live();
     assert_eq!(story.event(Event::Ask).effects, ASKED);
