@@ -1,7 +1,7 @@
 //! What HubSpot, the journal and the store answered about one grant, turned into events. The secrets
 //! move here; the rules never see them.
 
-use super::{Engine, load::StoredGrant, view::Issued};
+use super::{Engine, load::StoredGrant, recovery::believed, view::Issued};
 use crate::{
     journal::{Access, Answer, Entry as Line},
     lifecycle::{Event, Facts, Generation, Granted, Introspection, Outcome, Refusal, TokenLife},
@@ -52,7 +52,7 @@ impl Engine {
             token: granted.access_token,
             issued: Stamp::of(started, &*self.world.clock),
             expires_in: granted.expires_in,
-            dated: granted.dated,
+            dated: believed(granted.dated, self.world.clock.boot().since(started)),
             scopes: granted.scopes,
         };
         if let Some(entry) = self.in_use(portal, generation) {

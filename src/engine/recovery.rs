@@ -47,6 +47,12 @@ impl HubSpotTime {
     }
 }
 
+/// The date of an answer that took so long. One that lay about while the machine slept may have been dated
+/// when it was passed on, long after its token was made.
+pub(super) fn believed(dated: Option<Timestamp>, took: Duration) -> Option<Timestamp> {
+    dated.filter(|_| took <= UNSURE)
+}
+
 /// How long ago an access token was asked for, by a clock that nobody sets.
 fn age(access: &Access, clock: &dyn Clock, hubspot: Option<HubSpotTime>) -> Option<Duration> {
     if access.issued.is_of(&clock.boot_id()) {
@@ -195,6 +201,13 @@ mod tests {
             assert_eq!(left(&later, Some("2026-11-24T18:00:00Z")), Some(whole - 600), "{wall}");
         }
         assert_eq!(left(&Machine { run: "first", up: 92_000, wall: FIRST.wall }, None), None);
+    }
+
+    #[test]
+    fn i1_an_answer_that_outlasts_its_deadline_has_no_date() {
+        let dated = Some(FIRST.wall());
+        assert_eq!(believed(dated, Duration::from_secs(10)), dated);
+        assert_eq!(believed(dated, Duration::from_secs(13)), None);
     }
 
     #[test]

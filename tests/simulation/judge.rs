@@ -85,9 +85,10 @@ impl Record {
             format!("I2: portal {portal}: {} refreshes in flight at {}", entry.concurrent, entry.at)
         })?;
         let replaces = entry.carried_out && entry.issued.is_some_and(|issued| issued != generation);
-        if let Some((spent, first)) =
-            self.spent.get(&portal).filter(|(spent, _)| *spent >= generation)
-        {
+        // An older grant's request, which an edge had given up, may arrive after its customer is back.
+        let again =
+            |(spent, _): &&(u32, u64)| *spent == generation || (*spent > generation && !strays);
+        if let Some((spent, first)) = self.spent.get(&portal).filter(again) {
             let (seq, at) = (entry.seq, entry.at);
             return Err(format!(
                 "I4: portal {portal}: generation {spent} was spent in {first}, and {generation} presented again in {seq} at {at}"

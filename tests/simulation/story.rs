@@ -294,7 +294,7 @@ impl Story {
                 self.place.clock.set_wall(seconds);
             }
             // The stand-in works with timers, which a suspend holds up: not while strays are on their way.
-            19 if !self.place.hubspot.gave_up_within(self.truth.wall()) => {
+            19 if !self.had_strays(self.truth.wall()) => {
                 self.truth.suspend(Duration::from_secs(self.dice.clone().roll(5_000)));
             }
             19 => {}
