@@ -236,7 +236,7 @@ async fn prepare(config: &Config) -> Result<(World, Start, Option<Keeper>), Star
     greet(config, &world, &start);
     if let Ok(loaded) = &start.loaded {
         validate(config, &world, loaded, &start.recovered).await?;
-        require_all(config, &world, loaded).await?;
+        require_all(config, &world, loaded, &start.recovered).await?;
     }
     Ok((world, start, keeper))
 }
@@ -313,14 +313,19 @@ async fn validate(
 }
 
 /// The grants that are not good, where all are required to be.
-async fn require_all(config: &Config, world: &World, loaded: &Loaded) -> Result<(), StartError> {
+async fn require_all(
+    config: &Config,
+    world: &World,
+    loaded: &Loaded,
+    recovered: &Recovered,
+) -> Result<(), StartError> {
     if config.validate.on_start != OnStart::RequireAll {
         return Ok(());
     }
     let rate = config.hubspot.max_refreshes_per_second;
     let unusable = loaded.portals.iter().filter(|(_, grant)| grant.is_err());
     let mut bad: Vec<PortalId> = unusable.map(|(portal, _)| *portal).collect();
-    let told = engine::survey(world, loaded, rate).await;
+    let told = engine::survey(world, loaded, recovered, true, rate).await;
     let required = &config.app.required_scopes;
     bad.extend(told.iter().filter_map(|(portal, told)| {
         let expected = Expected { portal: *portal, client_id: &loaded.pair.client_id, required };

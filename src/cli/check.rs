@@ -16,7 +16,7 @@ use crate::{
     daemon,
     engine::{self, survey},
     hubspot::prove,
-    journal,
+    journal::{self, Recovered, Trail},
     lifecycle::{Budget, Introspection, Refusal, budget::USUAL_LIFE},
     portal::PortalId,
     validate::{Expected, Verdict},
@@ -84,12 +84,12 @@ fn rank(exit: Exit) -> u8 {
 }
 
 async fn examine(config: &Config, findings: &mut Vec<Finding>) {
-    let mut paused = Vec::new();
+    let mut recovered = Recovered::default();
     if let Some(state) = &config.state {
         let looked = journal::look_at_state(state, &config.app.name).await;
         findings.push(match looked {
             Ok((what, found)) => {
-                paused = found;
+                recovered = found;
                 Finding::good("journal", format!("{}: {what}", state.dir.display()))
             }
             Err(error) => Finding::bad("journal", error.into()),
@@ -129,7 +129,9 @@ async fn examine(config: &Config, findings: &mut Vec<Finding>) {
     }
     let rate = config.hubspot.max_refreshes_per_second;
     findings.push(budget(config, loaded.portals.len()));
-    let told = survey(&world, &loaded, rate).await;
+    let told = survey(&world, &loaded, &recovered, false, rate).await;
+    let is_paused =
+        |portal| recovered.trails.get(&portal).is_some_and(|trail: &Trail| trail.paused);
     let mut grants: Vec<_> = told
         .into_iter()
         .map(|(portal, told)| {
@@ -139,7 +141,7 @@ async fn examine(config: &Config, findings: &mut Vec<Finding>) {
                 required: &config.app.required_scopes,
             };
             let finding = match judge(&expected, &told) {
-                good if good.exit.is_none() && paused.contains(&portal) => {
+                good if good.exit.is_none() && is_paused(portal) => {
                     Finding::note(&good.subject, "good, and paused by an operator")
                 }
                 other => other,

@@ -1,7 +1,7 @@
 //! How an engine begins: with what the store holds, what the journal knows, or what is left of both.
 
 use std::{
-    collections::{BTreeSet, VecDeque},
+    collections::{BTreeMap, VecDeque},
     sync::Arc,
 };
 
@@ -104,7 +104,8 @@ impl Engine {
             reload: Reload::due_at(if without_store { now } else { now + settings.validate.every }),
             probing: Probing::No,
             end: None,
-            denied: BTreeSet::new(),
+            denied: BTreeMap::new(),
+            not_understood: 0,
             hubspot_failing_since: None,
             draining: false,
             stepping: false,

@@ -1,7 +1,7 @@
 //! Carries out what the rules decided for one portal: starts work, moves secrets to where readers see
 //! them, tells the journal and the book. What comes back is `answers`' and `records`' business.
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
 use super::{
     Engine,
@@ -17,18 +17,28 @@ use crate::{
     time::BootTime,
 };
 
+/// What may be sent waits for its slot no longer than this.
+const HELD_NO_LONGER: Duration = Duration::from_secs(1);
+/// A disk that takes longer takes nothing: an answer waits no longer before the store is told of it. Where
+/// that is known, it is only tried.
+const DISK_PATIENCE: Duration = Duration::from_secs(5);
+const DISK_TRIED: Duration = Duration::from_secs(1);
+
 impl Engine {
     pub(super) fn carry_out(&mut self, portal: PortalId, effect: Effect, now: BootTime) {
         let Some(entry) = self.portals.get_mut(portal) else { return };
         let generation = entry.portal.generation;
+        let hangs = self.book.is_open(Kind::JournalFailing);
+        let patience = if hangs { DISK_TRIED } else { DISK_PATIENCE };
         match effect {
             Effect::QueueRefresh => {
                 let urgency = entry.urgency();
                 let own_failures = entry.portal.failures > 0 && !entry.portal.excused;
-                let lane = match (entry.wanted, own_failures) {
-                    (true, _) => Lane::Interactive,
+                let lane = match (own_failures, entry.wanted) {
+                    // Whoever waits for it: those who fail must not hold up those who don't (I7).
+                    (true, _) => Lane::Retries,
+                    (false, true) => Lane::Interactive,
                     (false, false) => Lane::Scheduled,
-                    (false, true) => Lane::Retries,
                 };
                 self.queue.push(portal, Request::Refresh, lane, urgency, now);
             }
@@ -36,11 +46,11 @@ impl Engine {
                 let in_doubt =
                     matches!(entry.portal.phase, Phase::Asking(Doubt::Refused(_) | Doubt::Spent));
                 let own_failures = entry.portal.failures > 0 && !entry.portal.excused;
-                let lane = match (entry.wanted, in_doubt, own_failures) {
-                    (true, ..) => Lane::Interactive,
-                    (false, true, false) => Lane::Scheduled,
-                    (false, true, true) => Lane::Retries,
-                    (false, false, _) => Lane::Questions,
+                let lane = match (own_failures, entry.wanted, in_doubt) {
+                    (true, true, _) | (true, _, true) => Lane::Retries,
+                    (false, true, _) => Lane::Interactive,
+                    (false, false, true) => Lane::Scheduled,
+                    (_, false, false) => Lane::Questions,
                 };
                 // On one in doubt a refresh depends, on the others nothing.
                 let urgency = if in_doubt { entry.urgency() } else { now };
@@ -49,10 +59,15 @@ impl Engine {
             Effect::Intend => match entry.refresh_token().map(RefreshToken::fingerprint) {
                 Some(spent) => {
                     self.sending.intending += 1;
-                    self.tasks.spawn(self.world.clone().intend(portal, generation, spent));
+                    self.tasks
+                        .spawn(self.world.clone().intend(portal, generation, spent, patience));
                 }
                 None => self.soon.push_back((portal, Event::NotSent)),
             },
+            // HubSpot asked for quiet meanwhile: until that is over, more than its turn may have changed.
+            Effect::Spend | Effect::Introspect if self.sending.free_at() > now + HELD_NO_LONGER => {
+                self.soon.push_back((portal, Event::NotSent));
+            }
             Effect::Spend => {
                 tracing::trace!(%portal, point = "intent_kept", "refresh");
                 self.sending.ready.push_back((portal, Request::Refresh));
@@ -61,7 +76,7 @@ impl Engine {
             Effect::Keep => {
                 if let Some(answer) = entry.answer.take() {
                     let line = Line::Answered { portal, answer };
-                    self.tasks.spawn(self.world.clone().keep(portal, generation, line));
+                    self.tasks.spawn(self.world.clone().keep(portal, generation, line, patience));
                 }
             }
             Effect::CloseIntent => self.world.journal.note(Line::Refused { portal }),

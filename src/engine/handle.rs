@@ -168,7 +168,14 @@ impl Handle {
                 Ok(Ok(())) => {}
                 Ok(Err(_)) => return Err(Denial::UnknownPortal),
                 Err(_) if self.clock.boot() < end => {}
-                Err(_) => return Err(self.none(&view, self.clock.boot())),
+                Err(_) => {
+                    let now = self.clock.boot();
+                    // Less life than was asked for is better than none.
+                    if view.portal.serves(now, Duration::ZERO) {
+                        return self.answer(portal, &view, now, true);
+                    }
+                    return Err(self.none(&view, now));
+                }
             }
         }
     }
@@ -207,6 +214,7 @@ impl Handle {
         let overall = self.view.overall.load();
         let held_up = !overall.app.is_open()
             || overall.without_store
+            || overall.journal_fails()
             || (view.portal.failures > 0 && view.portal.not_before > now);
         if !held_up {
             return Ok(Verdict::Wait);

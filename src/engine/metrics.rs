@@ -93,7 +93,7 @@ impl Default for Metrics {
             ),
             refresh_lag: register!(
                 "refresh_lag_seconds",
-                "Time between a refresh being due and being sent",
+                "Time between a request for a portal being queued and having its turn",
                 Histogram::new(exponential_buckets(0.01, 4.0, 9))
             ),
             soonest_expiry: register!(

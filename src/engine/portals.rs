@@ -98,6 +98,9 @@ impl Entry {
                 self.unsaved = newer;
             }
             Relation::Other => {
+                if self.portal.in_doubt {
+                    self.intended = self.refresh_token().map(RefreshToken::fingerprint);
+                }
                 self.unsaved = None;
                 self.lineage.clear();
             }
@@ -159,8 +162,14 @@ pub(super) struct Portals {
     timers: BTreeSet<(BootTime, PortalId)>,
     /// How many of them have ended.
     ended: usize,
+    /// How many have ended or are paused: HubSpot is asked about none of them.
+    silent: usize,
     /// Whose turn it is to be asked about when only the app is in question.
     asked_last: Option<PortalId>,
+}
+
+const fn is_silent(portal: &Portal) -> bool {
+    portal.ended().is_some() || portal.paused
 }
 
 impl Portals {
@@ -202,6 +211,7 @@ impl Portals {
     pub(super) fn remove(&mut self, portal: PortalId) -> Option<Entry> {
         let entry = self.entries.remove(&portal)?;
         self.ended -= usize::from(entry.portal.ended().is_some());
+        self.silent -= usize::from(is_silent(&entry.portal));
         if let Some(timer) = entry.timer {
             self.timers.remove(&(timer, portal));
         }
@@ -217,11 +227,13 @@ impl Portals {
     ) -> Vec<Effect> {
         let Surroundings { now, settings, .. } = *around;
         let introspect_first = self.introspect_first(settings);
-        let going = self.entries.len() - self.ended;
+        let others = self.entries.len() - self.silent;
         let Some(entry) = self.entries.get_mut(&portal) else { return Vec::new() };
         let belief = match entry.portal.phase {
             // Only where something is about to be believed does it matter how others fare.
-            Phase::Introspecting(_) | Phase::Rereading(_) => around.crowd.judge(portal, going, now),
+            Phase::Introspecting(_) | Phase::Rereading(_) => {
+                around.crowd.judge(portal, others, now)
+            }
             _ => Belief::Own,
         };
         let context = Context {
@@ -242,6 +254,8 @@ impl Portals {
         let (next, effects) = (around.step)(&entry.portal, event, &context);
         let (before, after) = (entry.portal.ended().is_some(), next.ended().is_some());
         self.ended = self.ended + usize::from(after) - usize::from(before);
+        let (before, after) = (is_silent(&entry.portal), is_silent(&next));
+        self.silent = self.silent + usize::from(after) - usize::from(before);
         entry.portal = next;
         effects
     }

@@ -59,9 +59,12 @@ impl Queue {
         self.requests.insert(portal, (place, request, now));
     }
 
-    /// Moves what is queued for `portal` to the front lane: somebody waits for it now.
+    /// Moves what is queued for `portal` to the front lane: somebody waits for it now. A retry stays where
+    /// it is (I7).
     pub(super) fn hurry(&mut self, portal: PortalId) {
-        if let Some((place, _, _)) = self.requests.get_mut(&portal) {
+        if let Some((place, _, _)) = self.requests.get_mut(&portal)
+            && place.0 != Lane::Retries
+        {
             self.order.remove(place);
             place.0 = Lane::Interactive;
             self.order.insert(*place);

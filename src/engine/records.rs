@@ -6,7 +6,7 @@ use std::{collections::BTreeSet, sync::Arc};
 use super::{
     Engine,
     load::{Portals as Records, StoredGrant},
-    portals::{Entry, Relation, Stamps},
+    portals::{Relation, Stamps},
     recovery::life,
     work::limited,
 };
@@ -205,7 +205,12 @@ impl Engine {
             }
             Err(error) if error.kind == StoreErrorKind::Missing => self.forget(portal),
             Err(error) if error.kind == StoreErrorKind::Corrupt => self.unusable(portal, &error),
-            Err(_) => {}
+            // Looked at again when something next happens to the portal.
+            Err(_) => {
+                if let Some(entry) = self.portals.get_mut(portal) {
+                    entry.look_again = true;
+                }
+            }
         }
     }
 
@@ -237,7 +242,9 @@ impl Engine {
     fn forget(&mut self, portal: PortalId) {
         tracing::info!(%portal, "the record is gone; the portal is no longer served");
         self.queue.remove(portal);
-        if let Some(trail) = self.portals.remove(portal).and_then(Entry::into_trail) {
+        let at = Stamp::of(self.world.clock.boot(), &*self.world.clock);
+        let trail = self.portals.remove(portal).and_then(|entry| entry.into_trail(&at));
+        if let Some(trail) = trail {
             self.trails.insert(portal, trail);
         }
         self.crowd.settled(portal);

@@ -8,10 +8,10 @@ use jiff::Timestamp;
 
 use super::{World, portals::Entry, view::Issued};
 use crate::{
-    journal::{Access, Recovered, Trail},
+    journal::{Access, Intent, Recovered, Trail},
     lifecycle::{Found, TokenLife},
     secret::RefreshToken,
-    time::{BootTime, Clock},
+    time::{BootTime, Clock, Stamp},
 };
 
 /// A date is in whole seconds, and it was said at the end of a request of ten seconds at most.
@@ -125,14 +125,16 @@ impl Entry {
 
 impl Entry {
     /// What stays of a grant whose record is gone, if anything was learned of it.
-    pub(super) fn into_trail(self) -> Option<Trail> {
+    pub(super) fn into_trail(self, at: &Stamp) -> Option<Trail> {
         let name = self.refresh_token().map(RefreshToken::fingerprint)?;
         let known = self.lineage.last() == Some(&name);
-        known.then(|| Trail {
+        let spent = if self.portal.in_doubt { Some(name) } else { self.intended };
+        (known || spent.is_some()).then(|| Trail {
+            intent: spent.map(|spent| Intent { spent, at: at.clone() }),
             stored: self.unsaved.is_none(),
-            newest: self.refresh_token().cloned(),
+            newest: self.refresh_token().filter(|_| known).cloned(),
             proven: self.portal.proven.then_some(name),
-            lineage: self.lineage,
+            lineage: if known { self.lineage } else { Vec::new() },
             ..Trail::default()
         })
     }
@@ -146,10 +148,7 @@ pub(super) fn asked_at(token: TokenLife, clock: &dyn Clock) -> Timestamp {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{
-        secret::AccessToken,
-        time::{BootId, Stamp},
-    };
+    use crate::{secret::AccessToken, time::BootId};
 
     /// A machine that is up for so long, in its run of this name, with this on its wall clock.
     #[derive(Debug)]

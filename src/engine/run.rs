@@ -2,7 +2,7 @@
 //! follows. One owner, so there are no locks and one thing happens at a time.
 
 use std::{
-    collections::{BTreeMap, BTreeSet, VecDeque},
+    collections::{BTreeMap, VecDeque},
     sync::Arc,
     time::Duration,
 };
@@ -85,8 +85,10 @@ pub struct Engine {
     pub(super) probing: Probing,
     /// When the end comes, whatever is left.
     pub(super) end: Option<BootTime>,
-    /// What the store has refused to do and not done since.
-    pub(super) denied: BTreeSet<&'static str>,
+    /// What the store has refused to do, how often, and not done since.
+    pub(super) denied: BTreeMap<&'static str, u32>,
+    /// Refreshes in a row that were answered as if there were no such thing.
+    pub(super) not_understood: u32,
     pub(super) hubspot_failing_since: Option<BootTime>,
     pub(super) draining: bool,
     pub(super) stepping: bool,

@@ -104,9 +104,9 @@ impl Engine {
             self.metrics.refresh_lag.observe(now.since(next.since).as_secs_f64());
             self.step(next.portal, Event::Turn);
         }
-        // At the end nothing is sent any more, and each hears of it.
+        // What can't be sent takes no slot, and hears of it.
         while !self.sending.ready.is_empty()
-            && (self.draining || self.sending.pace.take(now).is_ok())
+            && (self.draining || !self.app.is_open() || self.sending.pace.take(now).is_ok())
         {
             if let Some((portal, request)) = self.sending.ready.pop_front() {
                 self.send(portal, request);
@@ -125,8 +125,10 @@ impl Engine {
     fn send(&mut self, portal: PortalId, request: Request) {
         let Some(entry) = self.portals.get(portal) else { return };
         let (generation, world) = (entry.portal.generation, self.world.clone());
-        let token = entry.refresh_token().cloned();
-        let (Some(token), Some(pair), false) = (token, self.pair.clone(), self.draining) else {
+        // Since its turn the portal may have been paused, or the client pair refused.
+        let may = !entry.portal.paused && !self.draining && self.app.is_open();
+        let token = entry.refresh_token().cloned().filter(|_| may);
+        let (Some(token), Some(pair)) = (token, self.pair.clone()) else {
             return self.step(portal, Event::NotSent);
         };
         self.sending.at_hubspot += 1;

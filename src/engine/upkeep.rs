@@ -22,6 +22,10 @@ const HUBSPOT_GONE: (Duration, u32) = (Duration::from_secs(10), 3);
 /// How often HubSpot is asked while it is out. A token that was due when an outage of ten minutes began
 /// has seven seconds left when it ends.
 const OUTAGE_PROBE: Duration = Duration::from_secs(3);
+/// Whatever a 429 asks for: tokens live for half an hour, and one request tells whether it still holds.
+const LONGEST_QUIET: Duration = Duration::from_secs(600);
+/// As many answers that can't be understood, and none between them that can, are not one portal's.
+const IN_A_ROW: u32 = 3;
 /// How often it is looked at what the rate carries.
 const BUDGET_EVERY: Duration = Duration::from_secs(60);
 
@@ -141,7 +145,8 @@ impl Engine {
     pub(super) fn throttled(&mut self, wait: Option<Duration>) {
         let now = self.world.clock.boot();
         self.metrics.rate_limited.inc();
-        self.sending.hold_until(now + wait.unwrap_or(Duration::from_secs(1)));
+        let wait = wait.unwrap_or(Duration::from_secs(1)).min(LONGEST_QUIET);
+        self.sending.hold_until(now + wait);
         self.take_back_ready();
         self.rate = self.rate.throttled(now);
         self.budget_due = self.budget_due.min(now + Duration::from_secs(1));
@@ -164,7 +169,7 @@ impl Engine {
     }
 
     fn remember_provider(&self) {
-        let provider = Provider { rotation: self.rotation, rate: self.rate.limit() };
+        let provider = Provider { rotation: self.rotation, rate: self.rate.expected() };
         self.world.journal.note(Entry::Provider(provider));
     }
 
@@ -217,9 +222,16 @@ impl Engine {
     pub(super) fn note_version(&mut self, refusal: Option<&Refusal>) {
         match refusal.map(|refusal| refusal.class) {
             Some(class @ (RefusalClass::ApiRetired | RefusalClass::NotUnderstood)) => {
-                self.tell_open(Kind::ApiVersionRetiring, None, Some(class.as_str()));
+                self.not_understood += 1;
+                // One such answer may be a proxy's.
+                if self.not_understood >= IN_A_ROW {
+                    self.tell_open(Kind::ApiVersionRetiring, None, Some(class.as_str()));
+                }
             }
-            None => drop(self.tell_close(Kind::ApiVersionRetiring, None)),
+            None => {
+                self.not_understood = 0;
+                self.tell_close(Kind::ApiVersionRetiring, None);
+            }
             Some(_) => {}
         }
     }
@@ -283,8 +295,12 @@ impl Engine {
         if let Some(error) = error.filter(troubles) {
             self.overall.store.bad(error.kind.as_str());
             if error.kind != StoreErrorKind::Unreachable {
-                self.denied.insert(op);
-                self.tell_open(Kind::StoreDenied, None, Some(error.kind.as_str()));
+                let times = self.denied.entry(op).or_default();
+                *times += 1;
+                // One record may be shut to us by itself.
+                if *times >= 2 {
+                    self.tell_open(Kind::StoreDenied, None, Some(error.kind.as_str()));
+                }
             } else if self.overall.store.failures >= 2 {
                 self.tell_open(Kind::StoreUnreachable, None, None);
             }
@@ -293,7 +309,7 @@ impl Engine {
             self.overall.store.good();
             self.tell_close(Kind::StoreUnreachable, None);
             // Who may read may not be allowed to write.
-            if self.denied.remove(op) && self.denied.is_empty() {
+            if self.denied.remove(op).is_some() && self.denied.is_empty() {
                 self.tell_close(Kind::StoreDenied, None);
             }
             self.overall_changed |= !was_ok;

@@ -1,7 +1,9 @@
 //! Work towards HubSpot and the store, done outside the engine's turn and reported back to it. Each
 //! piece runs to its end, whoever hangs up. Decides nothing.
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
+
+use tokio::time::timeout;
 
 use super::{
     World,
@@ -87,9 +89,11 @@ impl World {
         portal: PortalId,
         generation: Generation,
         spent: Fingerprint,
+        patience: Duration,
     ) -> Report {
         let at = Stamp::of(self.clock.boot(), &*self.clock);
-        let durable = self.journal.keep(Entry::Intent { portal, spent, at }).await.is_ok();
+        let kept = timeout(patience, self.journal.keep(Entry::Intent { portal, spent, at })).await;
+        let durable = matches!(kept, Ok(Ok(())));
         Report::Intended { portal, generation, durable }
     }
 
@@ -98,8 +102,9 @@ impl World {
         portal: PortalId,
         generation: Generation,
         entry: Entry,
+        patience: Duration,
     ) -> Report {
-        let durable = self.journal.keep(entry).await.is_ok();
+        let durable = matches!(timeout(patience, self.journal.keep(entry)).await, Ok(Ok(())));
         Report::Kept { portal, generation, durable }
     }
 

@@ -82,6 +82,8 @@ pub struct Keeper {
     jobs: mpsc::Receiver<Job>,
     trails: Trails,
     segment: u64,
+    /// The highest number that any segment was given.
+    numbered: u64,
     /// How long the segment is, and was when it was made.
     length: u64,
     begun_with: u64,
@@ -90,6 +92,8 @@ pub struct Keeper {
     broken: Option<BootTime>,
     /// How often the disk has refused a new segment, in a row.
     refusals: u32,
+    /// When it is tried again to begin a new one, while the old one still takes what is new.
+    again: Option<BootTime>,
 }
 
 /// What all segments add up to.
@@ -143,13 +147,15 @@ pub async fn open(
         clock,
         jobs,
         trails,
-        segment: segments.last().copied().unwrap_or_default(),
+        segment: 0,
+        numbered: segments.last().copied().unwrap_or_default(),
         length: 0,
         begun_with: 0,
         broken: None,
         refusals: 0,
+        again: None,
     };
-    match keeper.begin_segment().await {
+    match keeper.begin_segment(true).await {
         Ok(()) => {}
         // What there is has been read: a full disk is no reason not to serve. It is tried again.
         Err(error) if !segments.is_empty() => complain("the journal could not be written", &error),
@@ -201,11 +207,27 @@ impl Keeper {
             if self.clock.boot() < again {
                 return Err(io::Error::other("it could not be written a moment ago"));
             }
-            return self.begin_segment().await;
+            return self.begin_segment(false).await;
         }
-        if grown || old {
-            return self.begin_segment().await;
+        let may_be_renewed = self.again.is_none_or(|again| again <= self.clock.boot());
+        if (grown || old) && may_be_renewed {
+            match self.begin_segment(false).await {
+                // There is no room for everything once more; for what is new there may be.
+                Err(_) if self.is_gone(self.numbered).await => self.again = self.broken.take(),
+                begun => return begun,
+            }
         }
+        self.append(batch).await
+    }
+
+    /// Whether a segment that could not be made is not there after all: it would count for more than what is
+    /// written to the one before it.
+    async fn is_gone(&self, segment: u64) -> bool {
+        self.disk.remove(segment).await.is_ok()
+            || self.disk.list().await.is_ok_and(|all| !all.contains(&segment))
+    }
+
+    async fn append(&mut self, batch: &[Job]) -> io::Result<()> {
         let mut writer = Writer::resume(&self.key, self.segment, self.length);
         for job in batch {
             writer.push(job.entry.clone())?;
@@ -221,25 +243,27 @@ impl Keeper {
     }
 
     /// Everything that is known, in a segment of its own; those before it are no longer needed.
-    async fn begin_segment(&mut self) -> io::Result<()> {
-        self.trails.prune(&*self.clock);
+    async fn begin_segment(&mut self, starting: bool) -> io::Result<()> {
+        self.trails.prune(&*self.clock, starting);
         // A number is never used twice, not even after a failure: what it left behind is not known.
-        self.segment += 1;
-        let mut writer = Writer::begin(&self.key, self.segment, &self.app)?;
+        self.numbered += 1;
+        let segment = self.numbered;
+        let mut writer = Writer::begin(&self.key, segment, &self.app)?;
         for entry in self.trails.entries() {
             writer.push(entry)?;
         }
         let bytes = writer.finish();
         let length = bytes.len() as u64;
-        if let Err(error) = self.disk.create(self.segment, bytes).await {
+        if let Err(error) = self.disk.create(segment, bytes).await {
             self.refusals += 1;
             let wait = Backoff::new(TRY_AGAIN, SELDOM, 0.0);
             let wait = wait.map_or(SELDOM, |wait| wait.after(self.refusals, 0.0));
             self.broken = Some(self.clock.boot() + wait);
             return Err(error);
         }
+        self.segment = segment;
         (self.length, self.begun_with, self.begun) = (length, length, self.clock.boot());
-        (self.broken, self.refusals) = (None, 0);
+        (self.broken, self.again, self.refusals) = (None, None, 0);
         let former = self.disk.list().await.unwrap_or_default();
         for segment in former.into_iter().filter(|segment| *segment < self.segment) {
             if let Err(error) = self.disk.remove(segment).await {

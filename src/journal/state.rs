@@ -3,10 +3,10 @@
 use std::{path::PathBuf, sync::Arc};
 
 use super::{
-    Disk, Folder, FolderError, Journal, Keeper, OpenError, Recovered, Trail, keeper::recover, open,
+    Disk, Folder, FolderError, Journal, Keeper, OpenError, Recovered, keeper::recover, open,
 };
 use crate::{
-    portal::{AppName, PortalId},
+    portal::AppName,
     sealing::{KeyFault, SealingKey},
     time::Clock,
 };
@@ -63,16 +63,15 @@ impl StateError {
     }
 }
 
-/// Looks at what a start would open, and makes nothing: what it would find, in words, and which portals an
-/// operator has paused. Holds the folder's lock meanwhile, as a start does.
+/// Looks at what a start would open, and makes nothing: what it would find, in words and as it is. Holds the folder's lock meanwhile, as a start does.
 ///
 /// # Errors
 /// See [`StateError`]: those with which a start would fail.
 pub async fn look_at_state(
     settings: &Settings,
     app: &AppName,
-) -> Result<(&'static str, Vec<PortalId>), StateError> {
-    let nothing = |what| Ok((what, Vec::new()));
+) -> Result<(&'static str, Recovered), StateError> {
+    let nothing = |what| Ok((what, Recovered::default()));
     if !settings.dir.exists() {
         let parent = settings.dir.parent().is_some_and(std::path::Path::is_dir);
         let source = std::io::ErrorKind::NotFound.into();
@@ -93,9 +92,8 @@ pub async fn look_at_state(
         }
         return Err(StateError::NoKey { file: settings.key_file(), own });
     };
-    let (trails, ..) = recover(&folder, &key, app).await?;
-    let paused = |(portal, trail): (PortalId, Trail)| trail.paused.then_some(portal);
-    Ok(("readable", trails.portals.into_iter().filter_map(paused).collect()))
+    let (trails, found, _) = recover(&folder, &key, app).await?;
+    Ok(("readable", Recovered { trails: trails.portals, ..found }))
 }
 
 impl Settings {

@@ -70,6 +70,14 @@ pub struct Access {
 }
 
 impl Trail {
+    /// The refresh token that HubSpot has given for `stored`, if that is one of the grant's earlier ones.
+    #[must_use]
+    pub fn newer_than(&self, stored: &RefreshToken) -> Option<&RefreshToken> {
+        let name = stored.fingerprint();
+        let behind = self.lineage.contains(&name) && self.lineage.last() != Some(&name);
+        self.newest.as_ref().filter(|_| behind)
+    }
+
     fn answered(&mut self, answer: Answer) {
         let Answer { spent, refresh_token, access } = answer;
         self.gone = None;
@@ -92,9 +100,8 @@ impl Trail {
     }
 
     /// Drops what is old enough. A refresh token that the store is not known to have never is.
-    fn prune(&mut self, clock: &dyn Clock) {
-        let old = |access: &Access| access.issued.age(clock).is_none_or(|age| age.span > KEPT_FOR);
-        if self.access.as_ref().is_some_and(old) {
+    fn prune(&mut self, is_old: impl Fn(&Stamp) -> bool) {
+        if self.access.as_ref().is_some_and(|access| is_old(&access.issued)) {
             self.access = None;
             if self.stored {
                 self.newest = None;
@@ -141,11 +148,16 @@ impl Trails {
         self.portals.entry(portal).or_default()
     }
 
-    pub(super) fn prune(&mut self, clock: &dyn Clock) {
-        let old = |at: &Stamp| at.age(clock).is_none_or(|age| age.span > KEPT_FOR);
-        self.portals.retain(|_, trail| !trail.gone.as_ref().is_some_and(old));
+    /// Drops what is old. At a start, the wall clock is not believed to say so: it may not be right yet, and
+    /// whoever asks HubSpot's is still to come.
+    pub(super) fn prune(&mut self, clock: &dyn Clock, starting: bool) {
+        let is_old = |at: &Stamp| match at.age(clock) {
+            Some(age) => age.span > KEPT_FOR && (age.sure || !starting),
+            None => !starting,
+        };
+        self.portals.retain(|_, trail| !trail.gone.as_ref().is_some_and(is_old));
         for trail in self.portals.values_mut() {
-            trail.prune(clock);
+            trail.prune(is_old);
         }
     }
 
@@ -241,10 +253,10 @@ mod tests {
         for entry in [answer("a", Some("b")), gone] {
             trails.apply(entry);
         }
-        trails.prune(&at(3600));
+        trails.prune(&at(3600), false);
         let trail = &trails.portals[&portal()];
         assert!(trail.access.is_none() && trail.newest.is_some());
-        trails.prune(&at(25 * 3600));
+        trails.prune(&at(25 * 3600), false);
         assert!(trails.portals.is_empty());
     }
 
@@ -254,15 +266,15 @@ mod tests {
         let stored = Entry::Stored { portal: portal(), token: token("b").fingerprint() };
         let mut trails = Trails::default();
         trails.apply(answer("a", Some("b")));
-        trails.prune(&at(1000));
+        trails.prune(&at(1000), false);
         assert!(trails.portals[&portal()].newest.is_some());
         trails.apply(stored);
-        trails.prune(&at(1000));
+        trails.prune(&at(1000), false);
         trails.apply(answer("b", None));
         trails.apply(Entry::Stored { portal: portal(), token: token("b").fingerprint() });
-        trails.prune(&at(1));
+        trails.prune(&at(1), false);
         assert!(trails.portals[&portal()].newest.is_some());
-        trails.prune(&at(1000));
+        trails.prune(&at(1000), false);
         assert!(trails.portals[&portal()].newest.is_none());
     }
 

@@ -23,8 +23,6 @@ pub enum App {
 /// Nothing is refreshed; one probe goes out now and then.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Closed {
-    /// Since when.
-    pub since: BootTime,
     /// Probes that changed nothing.
     pub probes: u32,
     /// When the next one goes out.
@@ -33,12 +31,12 @@ pub struct Closed {
 
 impl Closed {
     fn at(now: BootTime, chance: f64) -> Self {
-        Self { since: now, probes: 1, next_probe: now + wait(1, chance) }
+        Self { probes: 1, next_probe: now + wait(1, chance) }
     }
 
-    fn again(self, counts: bool, now: BootTime, chance: f64) -> Self {
-        let probes = self.probes.saturating_add(u32::from(counts));
-        Self { probes, next_probe: now + wait(probes, chance), ..self }
+    fn again(self, now: BootTime, chance: f64) -> Self {
+        let probes = self.probes.saturating_add(1);
+        Self { probes, next_probe: now + wait(probes, chance) }
     }
 }
 
@@ -135,18 +133,12 @@ impl App {
             (Self::Refused(_), Accepted | GrantGood) | (Self::Suspect(_), GrantGood) => {
                 (Self::Accepted, Change::Open)
             }
-            (Self::Suspect(closed), Accepted) => {
-                (Self::Suspect(closed.again(true, now, chance)), Change::None)
-            }
-            (Self::Suspect(closed), NotTold) => {
-                (Self::Suspect(closed.again(false, now, chance)), Change::None)
+            (Self::Suspect(closed), Accepted | NotTold) => {
+                (Self::Suspect(closed.again(now, chance)), Change::None)
             }
             (_, Accepted | GrantGood) => (Self::Accepted, Change::None),
-            (Self::Refused(closed), Refused) => {
-                (Self::Refused(closed.again(true, now, chance)), Change::None)
-            }
-            (Self::Refused(closed), NotTold) => {
-                (Self::Refused(closed.again(false, now, chance)), Change::None)
+            (Self::Refused(closed), Refused | NotTold) => {
+                (Self::Refused(closed.again(now, chance)), Change::None)
             }
             // A refusal that can't be confirmed now is taken as seen: refreshing on would only
             // repeat it for every portal.

@@ -77,7 +77,7 @@ impl Crowd {
         *self = Self { accepted: Some(now), calm_until: now + CALM, ..Self::default() };
     }
 
-    /// What may be made of the refusal of `portal`, in a fleet of `portals` whose grants have not ended.
+    /// What may be made of the refusal of `portal`, in a fleet of `portals` that can be asked about.
     #[must_use]
     pub fn judge(&self, portal: PortalId, portals: usize, now: BootTime) -> Belief {
         if portals < SMALLEST_CROWD || now < self.calm_until {

@@ -36,7 +36,8 @@ pub struct Rate {
     since: BootTime,
     /// The rate at which HubSpot last said no.
     limit: Option<f64>,
-    limited_at: BootTime,
+    /// None if that was before this process began.
+    limited_at: Option<BootTime>,
     /// The rate at which it is expected to say no: falls at once and rises slowly, as one 429 says little.
     expected: f64,
     remembered: Duration,
@@ -51,7 +52,15 @@ impl Rate {
         let limit = limit.filter(|limit| limit.is_finite() && *limit < ceiling);
         let base = limit.map_or(ceiling, |limit| (limit * DECREASE).max(ceiling * LEAST));
         let expected = limit.unwrap_or(ceiling);
-        Self { ceiling, base, since: now, limit, limited_at: now, expected, remembered: REMEMBERED }
+        Self {
+            ceiling,
+            base,
+            since: now,
+            limit,
+            limited_at: None,
+            expected,
+            remembered: REMEMBERED,
+        }
     }
 
     /// Requests a second at `now`.
@@ -72,15 +81,17 @@ impl Rate {
     /// HubSpot said no.
     #[must_use]
     pub fn throttled(self, now: BootTime) -> Self {
-        if self.limit.is_some() && now.since(self.limited_at) < ONE {
+        let quiet = self.limited_at.map(|at| now.since(at));
+        if quiet.is_some_and(|quiet| quiet < ONE) {
             return self;
         }
         let rate = self.at(now);
         let base = (rate * DECREASE).max(self.ceiling * LEAST);
-        let quiet = now.since(self.limited_at);
-        let remembered = match self.limit {
-            Some(_) if quiet < self.remembered => self.remembered,
-            Some(_) if quiet < 2 * self.remembered => (2 * self.remembered).min(LONGEST_REMEMBERED),
+        let remembered = match quiet {
+            Some(quiet) if quiet < self.remembered => self.remembered,
+            Some(quiet) if quiet < 2 * self.remembered => {
+                (2 * self.remembered).min(LONGEST_REMEMBERED)
+            }
             _ => REMEMBERED,
         };
         let expected = if self.limit.is_none() || rate < self.expected {
@@ -89,26 +100,30 @@ impl Rate {
             self.expected + BELIEVED * (rate - self.expected)
         };
         let (limit, since) = (Some(rate), now);
-        Self { base, since, limit, limited_at: now, expected, remembered, ..self }
+        Self { base, since, limit, limited_at: Some(now), expected, remembered, ..self }
     }
 
     /// Goes on under another ceiling.
     #[must_use]
     pub fn under(self, ceiling: f64, now: BootTime) -> Self {
-        let (limit, limited_at) = (self.limit, self.limited_at);
-        Self { limited_at, ..Self::new(ceiling, limit, now) }
+        let new = Self::new(ceiling, self.expected(), now);
+        if new.ceiling.total_cmp(&self.ceiling).is_eq() {
+            return self;
+        }
+        let limited_at = self.limited_at.filter(|_| new.limit.is_some());
+        Self { limited_at, remembered: self.remembered, ..new }
     }
 
-    /// The rate at which HubSpot last said no, if it ever did.
+    /// The rate at which HubSpot is expected to say no, if it ever did.
     #[must_use]
-    pub const fn limit(&self) -> Option<f64> {
-        self.limit
+    pub fn expected(&self) -> Option<f64> {
+        self.limit.map(|_| self.expected)
     }
 
     /// What can be counted on for long: the ceiling, or a cautious share of what HubSpot lately bore.
     #[must_use]
     pub fn sustained(&self, now: BootTime) -> f64 {
-        if self.limit.is_none() || now.since(self.limited_at) >= self.remembered {
+        if !self.was_limited_within(self.remembered, now) {
             return self.ceiling;
         }
         (self.expected * DECREASE).max(self.ceiling * LEAST)
@@ -117,7 +132,11 @@ impl Rate {
     /// Whether HubSpot has not said no of late.
     #[must_use]
     pub fn is_calm(&self, now: BootTime) -> bool {
-        self.limit.is_none() || now.since(self.limited_at) >= CALM
+        !self.was_limited_within(CALM, now)
+    }
+
+    fn was_limited_within(&self, span: Duration, now: BootTime) -> bool {
+        self.limited_at.is_some_and(|at| now.since(at) < span)
     }
 }
 
@@ -155,7 +174,16 @@ mod tests {
     fn i8_what_was_learned_before_a_restart_is_where_it_begins() {
         let rate = Rate::new(100.0, Some(10.0), at(0));
         assert!((rate.at(at(0)) - 7.0).abs() < 1e-9);
-        assert_eq!(Rate::new(5.0, Some(10.0), at(0)).limit(), None, "the ceiling says more");
+        assert!((rate.sustained(at(0)) - 100.0).abs() < 1e-9, "that it still holds is to be seen");
+        assert_eq!(Rate::new(5.0, Some(10.0), at(0)).expected(), None, "the ceiling says more");
+    }
+
+    #[test]
+    fn a_configuration_read_again_changes_nothing_and_a_lower_ceiling_is_kept_to() {
+        let rate = Rate::new(10.0, None, at(0)).throttled(at(0));
+        assert_eq!(rate.under(10.0, at(5000)), rate);
+        let lower = rate.under(2.0, at(5000));
+        assert!(lower.at(at(5000)) <= 2.0 && lower.is_calm(at(5000)), "{lower:?}");
     }
 
     #[test]

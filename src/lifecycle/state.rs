@@ -48,6 +48,8 @@ pub struct Portal {
     pub refusals: u32,
     /// That reason.
     pub refused_as: Option<RefusalClass>,
+    /// When the first of them was.
+    pub refused_since: BootTime,
     /// Until then, what was spent may still arrive at HubSpot.
     pub arrives_by: BootTime,
     /// Times in a row that a refresh was refused for the client pair; zero after any success.
@@ -105,6 +107,8 @@ pub enum Doubt {
     Spent,
     /// Introspection said that the grant is dead.
     Inactive,
+    /// Introspection said that the grant was given to another app.
+    OtherApp,
     /// The store refused a write because somebody else had written.
     Conflict,
     /// An ended grant is looked at again: people repair things.
@@ -294,6 +298,7 @@ impl Portal {
             failures: 0,
             refusals: 0,
             refused_as: None,
+            refused_since: now,
             arrives_by: now,
             app_refusals: 0,
             conflicts: 0,
@@ -341,10 +346,12 @@ impl Portal {
         self.ended().map(End::reason).or_else(|| self.trouble.map(RefusalClass::as_str))
     }
 
-    pub(super) fn count_refusal(&mut self, class: RefusalClass) {
-        let again = self.refused_as == Some(class);
-        self.refusals = if again { self.refusals.saturating_add(1) } else { 1 };
-        self.refused_as = Some(class);
+    pub(super) fn count_refusal(&mut self, class: RefusalClass, now: BootTime) {
+        if self.refused_as == Some(class) {
+            self.refusals = self.refusals.saturating_add(1);
+        } else {
+            (self.refusals, self.refused_as, self.refused_since) = (1, Some(class), now);
+        }
     }
 
     pub(super) const fn forget_refusals(&mut self) {
@@ -355,6 +362,11 @@ impl Portal {
     #[must_use]
     pub fn serves(&self, now: BootTime, least: Duration) -> bool {
         self.token.is_some_and(|token| token.left(now) >= least && !token.left(now).is_zero())
+    }
+
+    /// Whether HubSpot is asked now and then whether the grant has not come back.
+    pub(super) const fn is_asked_about(&self, end: End) -> bool {
+        end.is_asked_about() && !self.paused
     }
 
     /// The next instant at which the rules want to be asked, if nothing happens before.
@@ -368,8 +380,12 @@ impl Portal {
                 let asking = asking.map(|at| at.max(self.not_before));
                 asking.into_iter().chain(self.save_at).min()
             }
+            // A question that nobody waits for doesn't hold up the renewal.
+            Phase::Asking(Doubt::Routine) if self.token.is_some() => {
+                self.renew_at.map(|at| at.max(self.not_before))
+            }
             Phase::Ended(end) => {
-                let asked = end.is_asked_about().then_some(self.validation_due);
+                let asked = self.is_asked_about(end).then_some(self.validation_due);
                 asked.into_iter().chain(self.save_at).min()
             }
             _ => None,

@@ -177,7 +177,7 @@ impl Deciding<'_> {
             // There is nothing to send it with; that takes a while to mend.
             Phase::Intending => self.portal.not_before = now + self.wait(1),
             Phase::Refreshing => {
-                self.effects.push(Effect::CloseIntent);
+                self.close_intent();
                 self.portal.not_before = now + self.wait(1);
             }
             Phase::Asking(Doubt::Ended(end)) | Phase::Introspecting(Doubt::Ended(end)) => {
@@ -220,9 +220,8 @@ impl Deciding<'_> {
         if self.portal.save_at.take().is_some() {
             self.effects.push(Effect::Close(Cause::Unsaved));
         }
-        if std::mem::take(&mut self.portal.in_doubt) {
-            self.effects.push(Effect::CloseIntent);
-        }
+        // The intent stays in the journal: the record may be changed back.
+        self.portal.in_doubt = false;
         self.portal.proven = false;
         self.effects.push(Effect::Settled);
         self.rest_and_renew();
@@ -236,10 +235,14 @@ impl Deciding<'_> {
             if reached(self.portal.save_at) {
                 self.portal.save_at = Some(now + self.wait(3));
                 self.effects.push(Effect::Save);
-            } else if end.is_asked_about() && self.portal.validation_due <= now {
+            } else if self.portal.is_asked_about(end) && self.portal.validation_due <= now {
                 self.question(Doubt::Ended(end));
             }
             return;
+        }
+        let asking = self.portal.phase == Phase::Asking(Doubt::Routine);
+        if asking && self.portal.token.is_some() && reached(self.portal.renew_at) {
+            return self.queue();
         }
         if self.portal.phase != Phase::Resting {
             return;
@@ -255,7 +258,7 @@ impl Deciding<'_> {
         let validation = reached(Some(self.portal.validation_due));
         let renewal = reached(self.portal.renew_at);
         if (renewal || validation) && self.is_spent() {
-            self.question(Doubt::Spent);
+            self.question_spend();
         } else if self.context.introspect_first && unseen && validation {
             self.question(Doubt::Routine);
         } else if renewal {
@@ -270,14 +273,15 @@ impl Deciding<'_> {
         if !free || self.context.now < self.portal.not_before {
             return;
         }
-        if self.is_spent() { self.question(Doubt::Spent) } else { self.queue() }
+        if self.is_spent() { self.question_spend() } else { self.queue() }
     }
 
     /// Another portal's refusal is to be told apart from everybody's: this grant is looked at, unless
     /// it is about to be heard of anyway.
     fn ask(&mut self) {
+        let free = self.portal.phase == Phase::Resting && !self.portal.paused;
         // Of one that was spent of late, no answer is the last word yet.
-        if self.portal.phase == Phase::Resting && !self.portal.paused && !self.is_spent() {
+        if free && !self.is_spent() && self.portal.not_before <= self.context.now {
             self.question(Doubt::Routine);
         }
     }
@@ -286,6 +290,31 @@ impl Deciding<'_> {
     /// could end it for good where replaced tokens betray a thief (I4).
     const fn is_spent(&self) -> bool {
         self.portal.in_doubt && self.context.may_rotate
+    }
+
+    /// Whether there is nobody to ask whether the grant was replaced: presenting it again is all that is left.
+    fn is_unanswerable(&self) -> bool {
+        let class = self.portal.trouble;
+        matches!(class, Some(RefusalClass::NotUnderstood | RefusalClass::ApiRetired))
+            && self.portal.failures + 1 >= doubt::REFUSALS_BELIEVED
+    }
+
+    /// A spend is known to have brought nothing; what became of an earlier one still isn't.
+    fn close_intent(&mut self) {
+        if !self.portal.in_doubt {
+            self.effects.push(Effect::CloseIntent);
+        }
+    }
+
+    /// What became of the spend? Nothing that is said before it must have arrived is the last word.
+    fn question_spend(&mut self) {
+        let arrives_by = self.portal.arrives_by;
+        if arrives_by <= self.context.now {
+            return self.question(Doubt::Spent);
+        }
+        self.portal.phase = Phase::Resting;
+        self.portal.renew_at = Some(arrives_by);
+        self.portal.not_before = arrives_by;
     }
 
     fn question(&mut self, doubt: Doubt) {
@@ -303,6 +332,8 @@ impl Deciding<'_> {
             return self.not_sent();
         }
         match self.portal.phase {
+            // The provider may have begun to replace tokens since it was queued.
+            Phase::Queued if self.is_spent() && !self.is_unanswerable() => self.question_spend(),
             Phase::Queued => {
                 self.portal.phase = Phase::Intending;
                 self.portal.not_before = self.context.now + REFRESH_FLOOR;

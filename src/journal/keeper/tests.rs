@@ -139,9 +139,9 @@ async fn what_a_killed_process_left_half_made_is_gone_after_the_next_start() {
     assert!(!draft.exists());
 }
 
-/// Fails while it is told to.
+/// Fails while it is told to; a segment that could not be made may be there all the same.
 #[derive(Debug, Clone)]
-struct Full(Folder, Arc<AtomicBool>);
+struct Full(Folder, Arc<AtomicBool>, Arc<AtomicBool>);
 
 impl Full {
     fn check(&self) -> io::Result<()> {
@@ -162,7 +162,8 @@ impl Disk for Full {
 
     async fn create(&self, segment: u64, content: Vec<u8>) -> io::Result<()> {
         self.check()?;
-        self.0.create(segment, content).await
+        self.0.create(segment, content).await?;
+        if self.2.load(Ordering::SeqCst) { Err(io::ErrorKind::StorageFull.into()) } else { Ok(()) }
     }
 
     async fn append(&self, segment: u64, content: Vec<u8>) -> io::Result<()> {
@@ -207,13 +208,14 @@ impl Place {
     ) -> Recovered {
         let full = Arc::new(AtomicBool::new(full_at_start));
         let folder = Folder::open(&self.dir.path().join("state")).unwrap();
-        let disk = Arc::new(Full(folder, Arc::clone(&full)));
+        let nearly = Arc::new(AtomicBool::new(false));
+        let disk = Arc::new(Full(folder, Arc::clone(&full), Arc::clone(&nearly)));
         let key = SealingKey::from_bytes(&self.key).unwrap();
         let clock = PutOn::default();
         let app = AppName::parse(self.app).unwrap();
         let opened = open(disk, key, &app, Arc::new(clock.clone())).await;
         let (journal, found, keeper) = opened.unwrap();
-        tokio::join!(keeper.run(), writing(journal, Switch { full, clock }));
+        tokio::join!(keeper.run(), writing(journal, Switch { full, nearly, clock }));
         found
     }
 }
@@ -221,6 +223,7 @@ impl Place {
 /// Whether the disk is full.
 struct Switch {
     full: Arc<AtomicBool>,
+    nearly: Arc<AtomicBool>,
     clock: PutOn,
 }
 
@@ -233,6 +236,21 @@ impl Switch {
         self.full.store(false, Ordering::SeqCst);
         *self.clock.0.lock().unwrap() += TRY_AGAIN;
     }
+}
+
+#[tokio::test]
+async fn i3_a_disk_without_room_for_a_new_segment_goes_on_with_the_old_one() {
+    let place = Place::new();
+    let writing = async |journal: Journal, disk: Switch| {
+        journal.keep(answered(1, "one")).await.unwrap();
+        disk.nearly.store(true, Ordering::SeqCst);
+        *disk.clock.0.lock().unwrap() += OLDEST * 2;
+        journal.keep(answered(2, "two")).await.unwrap();
+        journal.keep(answered(3, "three")).await.unwrap();
+    };
+    place.on_a_disk(false, writing).await;
+    let found = place.keep(Vec::new()).await;
+    assert!((1..=3).all(|number| newest(&found, number).is_some()), "{found:?}");
 }
 
 #[tokio::test]

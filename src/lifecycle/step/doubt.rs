@@ -1,21 +1,20 @@
 //! What is believed, and when: a refusal is looked at again in the record, asked about, and held
 //! against how others fare, before anybody's grant counts as ended (I5, I6).
 
+use std::time::Duration;
+
 use super::{Deciding, SECOND_OPINION};
 use crate::lifecycle::{
     answer::RefusalClass,
     crowd::Belief,
     effect::{Cause, Effect},
     event::Facts,
-    state::{Doubt, End, Phase},
+    state::{Doubt, End, Phase, Portal},
 };
 
-/// Refusals in a row after which a grant counts as revoked even where HubSpot can't be asked (I5).
+/// Refusals in a row, over so long at least, that are believed even where HubSpot can't be asked (I5).
 pub(super) const REFUSALS_BELIEVED: u32 = 5;
-/// `BAD_HUB` and `MISMATCH_REFRESH_TOKEN_CLIENT` as often before they are believed: the latter has been seen to
-/// pass by itself (study `hubspot.md` 3.1), and introspection says nothing of either.
-const REPEATS_BELIEVED: u32 = 3;
-
+pub(super) const OVER: Duration = Duration::from_secs(120);
 impl Deciding<'_> {
     /// The record still holds the grant that is in doubt.
     pub(super) fn same_record(&mut self, doubt: Doubt) {
@@ -23,25 +22,30 @@ impl Deciding<'_> {
         match doubt {
             Doubt::Conflict => self.save(),
             Doubt::Inactive | Doubt::Spent => self.believe(self.refusal()),
-            Doubt::Refused(RefusalClass::GrantMismatched) if refusals >= REPEATS_BELIEVED => {
-                self.believe(End::Mismatched);
+            Doubt::OtherApp => self.believe(End::Mismatched),
+            Doubt::Refused(RefusalClass::GrantRefused) => self.question(doubt),
+            // It has been seen to pass by itself (study `hubspot.md` 3.1); introspection says whose it is.
+            Doubt::Refused(RefusalClass::GrantMismatched) if refusals >= REFUSALS_BELIEVED => {
+                self.question(doubt);
             }
-            Doubt::Refused(RefusalClass::PortalUnavailable) if refusals >= REPEATS_BELIEVED => {
+            // Introspection says nothing of it.
+            Doubt::Refused(RefusalClass::PortalUnavailable) if self.is_refused_for_long() => {
                 self.believe(End::Unavailable);
             }
-            Doubt::Refused(RefusalClass::GrantRefused) => self.question(doubt),
             Doubt::Refused(class) => self.fail(class, None),
-            Doubt::Routine | Doubt::Ended(_) => self.portal.phase = Phase::Resting,
+            Doubt::Routine | Doubt::Ended(_) => {}
         }
     }
 
     /// The store can't be asked, so nothing is believed.
     pub(super) fn try_later(&mut self, doubt: Doubt) {
-        if let Doubt::Refused(class) = doubt {
-            self.fail(class, None);
-        } else {
-            self.portal.phase = Phase::Resting;
-            self.validate_later();
+        match doubt {
+            Doubt::Refused(class) => self.fail(class, None),
+            Doubt::Spent => self.fail(RefusalClass::AnswerLost, None),
+            _ => {
+                self.portal.phase = Phase::Resting;
+                self.validate_later();
+            }
         }
     }
 
@@ -56,7 +60,7 @@ impl Deciding<'_> {
             }
             // Where it is everybody's, the client pair is the other app's.
             self.effects.push(Effect::GrantRefused);
-            return self.believe(End::Mismatched);
+            return self.reread(Doubt::OtherApp);
         }
         self.accepted();
         self.portal.forget_refusals();
@@ -70,7 +74,12 @@ impl Deciding<'_> {
         self.note_scopes(facts);
         match doubt {
             Doubt::Refused(class) => self.fail(class, None),
-            Doubt::Ended(_) => self.rest_and_renew(),
+            Doubt::Ended(_) => {
+                for end in [End::Revoked, End::Lost, End::NeverWorked] {
+                    self.effects.push(Effect::Close(Cause::Ended(end)));
+                }
+                self.rest_and_renew();
+            }
             // What was to be spent when the doubt came up is spent now.
             Doubt::Spent => {
                 self.portal.phase = Phase::Resting;
@@ -90,6 +99,7 @@ impl Deciding<'_> {
     pub(super) fn inactive(&mut self, doubt: Doubt) {
         self.effects.push(Effect::AppAccepted);
         match doubt {
+            Doubt::Refused(RefusalClass::GrantMismatched) => self.believe(End::Mismatched),
             Doubt::Refused(_) => self.believe(self.refusal()),
             Doubt::Ended(end) => {
                 self.portal.phase = Phase::Ended(end);
@@ -104,6 +114,11 @@ impl Deciding<'_> {
         }
     }
 
+    fn is_refused_for_long(&self) -> bool {
+        let Portal { refusals, refused_since, .. } = self.portal;
+        refusals >= REFUSALS_BELIEVED && self.context.now.since(refused_since) >= OVER
+    }
+
     fn reread(&mut self, doubt: Doubt) {
         self.portal.phase = Phase::Rereading(doubt);
         self.effects.push(Effect::Reread);
@@ -115,9 +130,7 @@ impl Deciding<'_> {
             return self.question_left_to_app(doubt);
         }
         match doubt {
-            Doubt::Refused(RefusalClass::GrantRefused)
-                if self.portal.refusals >= REFUSALS_BELIEVED =>
-            {
+            Doubt::Refused(RefusalClass::GrantRefused) if self.is_refused_for_long() => {
                 self.believe(self.refusal());
             }
             Doubt::Refused(refused) => self.fail(refused, None),
@@ -127,6 +140,7 @@ impl Deciding<'_> {
                 if matches!(class, RefusalClass::NotUnderstood | RefusalClass::ApiRetired)
                     && self.portal.failures + 1 >= REFUSALS_BELIEVED =>
             {
+                self.portal.trouble = Some(class);
                 self.queue();
             }
             Doubt::Spent => self.fail(class, None),

@@ -19,6 +19,9 @@ pub(super) const CONFLICTS_BORNE: u32 = 5;
 impl Deciding<'_> {
     /// Without a durable intent nothing is spent (I4), unless a spend is known to replace nothing.
     pub(super) fn intended(&mut self, durable: bool) {
+        if self.is_spent() && !self.is_unanswerable() {
+            return self.question_spend();
+        }
         if durable || !self.context.may_rotate {
             self.portal.phase = Phase::Refreshing;
             self.effects.push(Effect::Spend);
@@ -28,7 +31,7 @@ impl Deciding<'_> {
         self.portal.phase = Phase::Resting;
         self.portal.renew_at = Some(again);
         self.portal.not_before = again;
-        self.effects.push(Effect::CloseIntent);
+        self.close_intent();
     }
 
     /// Whatever else the answer says, it is kept first (I3).
@@ -123,16 +126,14 @@ impl Deciding<'_> {
                 self.portal.in_doubt = true;
                 self.portal.arrives_by = self.context.now + STRAY;
             }
-            // What an earlier spend brought is still not known.
-            _ if self.portal.in_doubt => {}
-            _ => self.effects.push(Effect::CloseIntent),
+            _ => self.close_intent(),
         }
         match class {
             RefusalClass::AppRefused => self.leave_to_app(),
             RefusalClass::GrantRefused
             | RefusalClass::GrantMismatched
             | RefusalClass::PortalUnavailable => {
-                self.portal.count_refusal(class);
+                self.portal.count_refusal(class, self.context.now);
                 self.effects.push(Effect::GrantRefused);
                 self.portal.phase = Phase::Rereading(Doubt::Refused(class));
                 self.effects.push(Effect::Reread);
