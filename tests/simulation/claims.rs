@@ -10,6 +10,7 @@ use grantkeeper::{
     lifecycle::{RefreshMode, Step},
     portal::PortalId,
     sim::RateLimit,
+    store::Key,
     time::Clock,
 };
 
@@ -178,6 +179,41 @@ fn i8_auto_keeps_warm_who_is_used_while_hubspot_bears_less_and_everybody_again_a
         sim.configure(|settings| settings.rate_limit = None);
         tokio::time::sleep(minutes(90)).await;
         assert_eq!((mode(), told(Kind::RateLimited)), (RefreshMode::Eager, false));
+        process.stop().await;
+    });
+}
+
+#[test]
+fn i3_i9_a_disk_that_hangs_is_told_of_and_keeps_no_new_token_from_the_store() {
+    in_simulated_time(async {
+        let minutes = |minutes: u64| Duration::from_secs(minutes * 60);
+        let setting = Setting { portals: 200, ..Setting::day(1) };
+        let (place, sim) = world(&setting, &TrueTime::new());
+        let process = place.start(1).await;
+        tokio::time::sleep(minutes(30)).await;
+        place.disk.hang_for(minutes(120));
+        // Answers that were on their way are stored; nothing is spent that could not be written down first.
+        tokio::time::sleep(minutes(15)).await;
+        let stored_is_good = |number: u64| {
+            let portal = PortalId::new(number).unwrap();
+            let record = place.store.get(Key::Portal(portal)).unwrap();
+            sim.is_good(&record.portal().unwrap().refresh_token)
+        };
+        assert!((1..=200).all(stored_is_good));
+        let told = || {
+            let open = &process.view.overall.load().incidents;
+            open.iter().any(|incident| incident.kind == Kind::JournalFailing)
+        };
+        assert!(told());
+        let readiness = process.handle.readiness();
+        tokio::time::sleep(minutes(30)).await;
+        assert!(process.handle.readiness().reasons != readiness.reasons, "tokens have run out");
+
+        tokio::time::sleep(minutes(90)).await;
+        let now = place.clock.boot();
+        let slots = process.view.portals.load();
+        assert!(slots.values().all(|slot| slot.now().portal.serves(now, Duration::ZERO)));
+        assert!(!told() && (1..=200).all(stored_is_good));
         process.stop().await;
     });
 }

@@ -5,10 +5,12 @@ use std::{
     collections::BTreeMap,
     io,
     sync::{Arc, Mutex, MutexGuard},
+    time::Duration,
 };
 
 use async_trait::async_trait;
 use grantkeeper::journal::Disk;
+use tokio::time::Instant;
 
 use crate::machine::{Crash, Dice};
 
@@ -24,6 +26,8 @@ struct Content {
     /// A write under way: what may or may not be there after a crash.
     pending: Option<(u64, Vec<u8>)>,
     full: bool,
+    /// Until then nothing comes back from it.
+    hangs_until: Instant,
     dice: Dice,
 }
 
@@ -33,6 +37,7 @@ impl MemoryDisk {
             segments: BTreeMap::new(),
             pending: None,
             full: false,
+            hangs_until: Instant::now(),
             dice: Dice::new(seed ^ 0xD15C),
         };
         Self { content: Arc::new(Mutex::new(content)), crash }
@@ -44,6 +49,10 @@ impl MemoryDisk {
 
     pub(crate) fn set_full(&self, full: bool) {
         self.content().full = full;
+    }
+
+    pub(crate) fn hang_for(&self, span: Duration) {
+        self.content().hangs_until = Instant::now() + span;
     }
 
     /// The same content on a disk of its own, which nobody crashes.
@@ -64,8 +73,12 @@ impl MemoryDisk {
     }
 
     async fn takes_a_while(&self) {
-        let pause = self.content().dice.millis(15);
+        let (pause, hangs_until) = {
+            let mut content = self.content();
+            (content.dice.millis(15), content.hangs_until)
+        };
         tokio::time::sleep(pause).await;
+        tokio::time::sleep_until(hangs_until).await;
     }
 }
 

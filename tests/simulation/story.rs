@@ -82,6 +82,9 @@ pub(crate) struct Story {
     told_before: usize,
     /// The last refresh tokens of each portal, by generation.
     generations: BTreeMap<PortalId, BTreeMap<u32, String>>,
+    /// Whom an operator has paused, or means to have.
+    paused: BTreeSet<PortalId>,
+    ever_paused: BTreeSet<PortalId>,
     pub(crate) served: u64,
     pub(crate) history: Vec<String>,
     verdict: Verdict,
@@ -137,6 +140,8 @@ pub(crate) async fn tell(setting: Setting) -> (Story, Verdict) {
         crashes: Vec::new(),
         told_before: 0,
         generations: BTreeMap::new(),
+        paused: BTreeSet::new(),
+        ever_paused: BTreeSet::new(),
         served: 0,
         history: Vec::new(),
         verdict: Ok(()),
@@ -185,6 +190,10 @@ impl Story {
         self.place.disk.set_full(false);
         self.place.hubspot.set_slow(200);
         for _ in 0..8 {
+            // A pause outlives its process; who was told of one by a process that died asks again.
+            for number in 1..=self.setting.portals {
+                self.an_operator_pauses(PortalId::new(number).unwrap(), false).await;
+            }
             self.wait(Duration::from_secs(900)).await;
             self.reload().await;
             self.the_lost_connect_again().await;
@@ -263,7 +272,7 @@ impl Story {
     }
 
     async fn something_happens(&mut self) {
-        let what = self.dice.roll(29);
+        let what = self.dice.roll(31);
         self.note(&format!("event {what}"));
         match what {
             0 => self.fault(Effect::ResetBefore, 20),
@@ -316,10 +325,35 @@ impl Story {
                 self.fault(Effect::Refuse(Refusal::BadHub), 1);
             }
             26 => self.place.hubspot.hide_behind_an_edge(1 + self.dice.roll(10)),
+            27 => {
+                let span = Duration::from_secs(self.dice.roll(120));
+                self.place.disk.hang_for(span);
+            }
+            28 => {
+                let portal = self.some_portal();
+                self.an_operator_pauses(portal, !self.paused.contains(&portal)).await;
+            }
             _ => self.place.crash.arm(1 + self.dice.clone().roll(400)),
         }
         // The copies of the dice above leave the dice as they were.
         self.dice.roll(2);
+    }
+
+    async fn an_operator_pauses(&mut self, portal: PortalId, paused: bool) {
+        if paused {
+            self.paused.insert(portal);
+            self.ever_paused.insert(portal);
+        } else {
+            self.paused.remove(&portal);
+        }
+        let Some(process) = &self.process else { return };
+        let (died, caller) = (process.died.clone(), Caller::this_process());
+        tokio::select! {
+            biased;
+            () = died.cancelled() => {}
+            // Where nobody answers, they look again one day.
+            _ = process.handle.pause(&caller, portal, paused) => {}
+        }
     }
 
     fn fault(&self, effect: Effect, count: u32) {
@@ -489,6 +523,11 @@ impl Story {
             Err(Denial::Ended(end)) => {
                 let told = self.is_away(portal) || self.open_losses().contains(&portal);
                 return self.must(told, || format!("I5: portal {portal}: {end:?}"));
+            }
+            Err(Denial::Paused) => {
+                let meant = self.ever_paused.contains(&portal);
+                return self
+                    .must(meant, || format!("portal {portal} is paused, and nobody did it"));
             }
             Err(_) => return,
         };
