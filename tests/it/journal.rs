@@ -1,5 +1,6 @@
 //! What outlives the process: the real service, killed with -9, started again.
 
+use grantkeeper::store::{CredentialStore, Expected, Key};
 use rustix::process::Signal;
 
 use crate::support::{
@@ -133,4 +134,32 @@ async fn check_looks_at_the_journal_as_a_start_would_and_changes_nothing() {
     assert_eq!(check().await.code, 78, "a key that opens nothing");
     std::fs::rename(&aside, &key).unwrap();
     assert_eq!(check().await.code, 0);
+}
+
+#[tokio::test]
+async fn i3_a_start_that_requires_every_grant_to_be_good_counts_what_only_the_journal_has() {
+    let mut place = place(2).await;
+    let store = place.file_store();
+    let key = Key::Portal(portal(1));
+    let first = store.read(key).await.unwrap();
+    drop(store);
+    let service = place.serve().await;
+    service.ready().await;
+    killed(service).await;
+
+    // The store is put back from a backup: HubSpot has replaced that token since.
+    let store = place.file_store();
+    let now = store.read(key).await.unwrap();
+    assert_ne!(first.record.to_json().as_str(), now.record.to_json().as_str());
+    store.write(key, &first.record, &Expected::At(now.version)).await.unwrap();
+    drop(store);
+    let checked = place.run(&["check"]).await;
+    assert_eq!(checked.code, 0, "{checked:?}");
+
+    place.extra += "[validate]\non_start = \"require_all\"\n";
+    let service = place.serve().await;
+    service.ready().await;
+    service.token(1).await.unwrap();
+    let stored = place.file_store().read(key).await.unwrap().record.portal().unwrap();
+    assert!(place.standin.sim.is_good(&stored.refresh_token), "the store has it again");
 }
