@@ -9,15 +9,18 @@ use std::{
 };
 
 use async_trait::async_trait;
-use grantkeeper::journal::Disk;
-use tokio::time::Instant;
+use grantkeeper::{
+    journal::Disk,
+    time::{BootTime, Clock},
+};
 
-use crate::machine::{Crash, Dice};
+use crate::machine::{Crash, Dice, TrueTime};
 
 #[derive(Debug, Clone)]
 pub(crate) struct MemoryDisk {
     content: Arc<Mutex<Content>>,
     crash: Crash,
+    truth: TrueTime,
 }
 
 #[derive(Debug)]
@@ -27,20 +30,20 @@ struct Content {
     pending: Option<(u64, Vec<u8>)>,
     full: bool,
     /// Until then nothing comes back from it.
-    hangs_until: Instant,
+    hangs_until: BootTime,
     dice: Dice,
 }
 
 impl MemoryDisk {
-    pub(crate) fn new(crash: Crash, seed: u64) -> Self {
+    pub(crate) fn new(crash: Crash, truth: TrueTime, seed: u64) -> Self {
         let content = Content {
             segments: BTreeMap::new(),
             pending: None,
             full: false,
-            hangs_until: Instant::now(),
+            hangs_until: BootTime::default(),
             dice: Dice::new(seed ^ 0xD15C),
         };
-        Self { content: Arc::new(Mutex::new(content)), crash }
+        Self { content: Arc::new(Mutex::new(content)), crash, truth }
     }
 
     fn content(&self) -> MutexGuard<'_, Content> {
@@ -52,12 +55,12 @@ impl MemoryDisk {
     }
 
     pub(crate) fn hang_for(&self, span: Duration) {
-        self.content().hangs_until = Instant::now() + span;
+        self.content().hangs_until = self.truth.boot() + span;
     }
 
     /// The same content on a disk of its own, which nobody crashes.
     pub(crate) fn copy(&self) -> Self {
-        let copy = Self::new(Crash::default(), 0);
+        let copy = Self::new(Crash::default(), self.truth.clone(), 0);
         let segments = self.content().segments.clone();
         copy.content().segments = segments;
         copy
@@ -78,7 +81,7 @@ impl MemoryDisk {
             (content.dice.millis(15), content.hangs_until)
         };
         tokio::time::sleep(pause).await;
-        tokio::time::sleep_until(hangs_until).await;
+        self.truth.pass(hangs_until.until(self.truth.boot())).await;
     }
 }
 

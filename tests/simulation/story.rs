@@ -109,7 +109,7 @@ pub(crate) fn world(setting: &Setting, truth: &TrueTime) -> (Place, Sim) {
         clock: MachineClock::new(truth.clone()),
         crash: crash.clone(),
         store,
-        disk: MemoryDisk::new(crash, seed),
+        disk: MemoryDisk::new(crash, truth.clone(), seed),
         hubspot,
         told: Told::default(),
         rules,
