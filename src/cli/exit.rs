@@ -124,6 +124,7 @@ impl From<StoreError> for Failure {
             StoreErrorKind::Missing => (Exit::Invalid, "record_missing"),
             StoreErrorKind::Conflict => (Exit::TryAgain, "record_changed"),
             StoreErrorKind::Denied => (Exit::Refused, "store_denied"),
+            StoreErrorKind::Compromised => (Exit::Refused, "store_compromised"),
             StoreErrorKind::Unreachable => (Exit::TryAgain, "store_unreachable"),
             StoreErrorKind::Corrupt => (Exit::Invalid, "record_unusable"),
             StoreErrorKind::Misconfigured => (Exit::Invalid, "store_misconfigured"),

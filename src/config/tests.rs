@@ -10,7 +10,7 @@ use crate::{
     access::{Portals, Right, Who},
     hubspot::ApiVersion,
     lifecycle::{OnStart, RefreshMode},
-    store::vault::Auth,
+    store::vault::{Auth, Method, POD_TOKEN},
 };
 
 const MINIMAL: &str = r#"
@@ -118,7 +118,7 @@ listen = "127.0.0.1:9464"
     assert_eq!(vault.address, "https://vault.internal:8200");
     assert_eq!((vault.mount.as_str(), vault.prefix.as_str()), ("kv", "grantkeeper/acme"));
     assert!(
-        matches!(&vault.auth, Auth::AppRole { mount, role_id, .. } if mount == "approle" && role_id == "role")
+        matches!(&vault.auth, Auth::Method { mount, method: Method::AppRole { role_id, wrapped: false, .. } } if mount == "approle" && role_id == "role")
     );
     assert_eq!(config.refresh.mode, RefreshMode::Recent);
     assert_eq!(config.refresh.recent_window.as_secs(), 5400);
@@ -128,6 +128,34 @@ listen = "127.0.0.1:9464"
     assert!(config.access[1].allow.contains(&Right::Admin));
     assert_eq!(config.alerts[0].min_severity, crate::incident::Severity::Critical);
     assert_eq!(config.http.unwrap().port(), 9464);
+}
+
+#[test]
+fn each_way_to_log_in_to_vault_arrives_as_meant() {
+    let parsed = |auth: &str| {
+        let text = MINIMAL.replace("\"file\"", "\"vault\"");
+        let text = text.split("[store.file]").next().unwrap().to_owned();
+        let vault =
+            format!("{text}[store.vault]\naddress = \"https://vault:8200\"\nauth = {{ {auth} }}\n");
+        match parse(&vault).unwrap_or_else(|error| panic!("{error}\n{vault}")).store {
+            StoreSettings::Vault(vault) => vault,
+            other => panic!("{other:?}"),
+        }
+    };
+    let method = |auth: &str| match parsed(auth).auth {
+        Auth::Method { mount, method } => (mount, method),
+        other => panic!("{other:?}"),
+    };
+    let (mount, pod) = method(r#"method = "kubernetes", role = "keeper", mount = "k8s/eu""#);
+    assert_eq!(mount, "k8s/eu");
+    assert!(matches!(pod, Method::Kubernetes { jwt_file, .. } if jwt_file == Path::new(POD_TOKEN)));
+    let (mount, jwt) = method(r#"method = "jwt", jwt_file = "/run/jwt""#);
+    assert!(mount == "jwt" && matches!(jwt, Method::Jwt { role: None, .. }));
+    let (_, wrapped) =
+        method(r#"method = "approle", role_id = "r", secret_id_file = "/run/w", wrapped = true"#);
+    assert!(matches!(wrapped, Method::AppRole { wrapped: true, .. }));
+    let cert = parsed(r#"method = "cert", cert_file = "/run/c.pem", key_file = "/run/c.key""#);
+    assert_eq!(cert.identity.unwrap().key_file, Path::new("/run/c.key"));
 }
 
 #[test]

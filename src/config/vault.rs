@@ -1,9 +1,11 @@
 //! `[store.vault]` as written → [`vault::Settings`].
 
+use std::path::PathBuf;
+
 use super::{Environment, findings::Findings, place, reader::Section};
 use crate::{
     secret::StoreCredential,
-    store::vault::{Auth, Settings},
+    store::vault::{Auth, Identity, Method, POD_TOKEN, Settings},
 };
 
 pub(super) fn read(
@@ -31,7 +33,25 @@ pub(super) fn read(
     let auth = if auth.is_there() {
         read_auth(auth, findings)
     } else {
-        token_from(&section, env, findings)
+        token_from(&section, env, findings).map(|auth| (auth, None))
+    };
+    let cert_file = section.path("client_cert_file", findings).map(|found| found.value);
+    let key_file = section.path("client_key_file", findings).map(|found| found.value);
+    let identity = match (cert_file, key_file) {
+        (Some(cert_file), Some(key_file)) => Some(Identity { cert_file, key_file }),
+        (None, None) => None,
+        (Some(_), None) => {
+            section.missing(
+                findings,
+                "client_key_file",
+                "name the PEM file of the certificate's key",
+            );
+            None
+        }
+        (None, Some(_)) => {
+            section.missing(findings, "client_cert_file", "name the PEM file of the certificate");
+            None
+        }
     };
     if env("VAULT_SKIP_VERIFY")
         .is_some_and(|value| !["", "0", "f", "false"].contains(&value.as_str()))
@@ -39,13 +59,15 @@ pub(super) fn read(
         findings.warn("VAULT_SKIP_VERIFY is ignored: certificates are always checked; name your CA in store.vault.ca_file");
     }
     section.finish(findings);
+    let (auth, of_login) = auth?;
     Some(Settings {
         address: address?,
         mount: mount?,
         prefix: prefix?,
         namespace,
         ca_file,
-        auth: auth?,
+        identity: of_login.or(identity),
+        auth,
     })
 }
 
@@ -94,64 +116,100 @@ fn token_from(
 }
 
 #[derive(Clone, Copy)]
-enum Method {
+enum Way {
     Token,
     AppRole,
-    NotYet,
+    Kubernetes,
+    Jwt,
+    Cert,
 }
 
-fn read_auth(mut section: Section<'_, '_>, findings: &mut Findings<'_>) -> Option<Auth> {
-    let methods = [
-        ("token", Method::Token),
-        ("approle", Method::AppRole),
-        ("kubernetes", Method::NotYet),
-        ("jwt", Method::NotYet),
-        ("cert", Method::NotYet),
+/// The login, and the certificate it is made with.
+fn read_auth(
+    mut section: Section<'_, '_>,
+    findings: &mut Findings<'_>,
+) -> Option<(Auth, Option<Identity>)> {
+    let ways = [
+        ("token", Way::Token),
+        ("approle", Way::AppRole),
+        ("kubernetes", Way::Kubernetes),
+        ("jwt", Way::Jwt),
+        ("cert", Way::Cert),
     ];
-    let Some(method) = section.one_of("method", &methods, findings) else {
-        section.missing(findings, "method", "write method = \"approle\" or \"token\"");
+    let Some(way) = section.one_of("method", &ways, findings) else {
+        section.missing(
+            findings,
+            "method",
+            "write method = \"approle\", \"kubernetes\", \"jwt\", \"cert\" or \"token\"",
+        );
         return None;
     };
-    let auth = match method.value {
-        Method::Token => {
-            let file = section.path("token_file", findings);
-            if file.is_none() {
-                section.missing(findings, "token_file", "name the file the token is in");
-            }
-            file.map(|file| Auth::TokenFile(file.value))
-        }
-        Method::AppRole => {
-            let mount = section.text("mount", findings).map_or_else(
-                || Some("approle".to_owned()),
-                |found| place::path_below(&found, findings),
-            );
+    if let Way::Token = way.value {
+        let file = file(&mut section, "token_file", "name the file the token is in", findings);
+        section.finish(findings);
+        return Some((Auth::TokenFile(file?), None));
+    }
+    let mount = section.text("mount", findings);
+    let mut identity = None;
+    let method = match way.value {
+        Way::Token => None,
+        Way::AppRole => {
             let role_id = section.text("role_id", findings);
             if role_id.is_none() {
                 section.missing(findings, "role_id", "write the role's id; it is no secret");
             }
-            let file = section.path("secret_id_file", findings);
-            if file.is_none() {
-                section.missing(findings, "secret_id_file", "name the file the secret id is in");
-            }
-            if let Some(wrapped) = section.flag("wrapped", findings).filter(|flag| flag.value) {
-                let hint = "put the secret id itself into the file, and write wrapped = false";
-                wrapped.wrong(findings, "is not to be had in this version", hint);
-            }
-            Some(Auth::AppRole {
-                mount: mount?,
-                role_id: role_id?.value,
-                secret_id_file: file?.value,
+            let hint = "name the file the secret id is in";
+            let secret_id_file = file(&mut section, "secret_id_file", hint, findings);
+            let wrapped = section.flag("wrapped", findings).is_some_and(|flag| flag.value);
+            role_id.zip(secret_id_file).map(|(role_id, secret_id_file)| Method::AppRole {
+                role_id: role_id.value,
+                secret_id_file,
+                wrapped,
             })
         }
-        Method::NotYet => {
-            method.wrong(
-                findings,
-                "is not to be had in this version",
-                "use \"approle\" or \"token\"",
-            );
-            return None;
+        Way::Kubernetes => {
+            let role = section.text("role", findings);
+            if role.is_none() {
+                section.missing(findings, "role", "name the role the service account is bound to");
+            }
+            let file = section.path("jwt_file", findings).map(|found| found.value);
+            let jwt_file = file.unwrap_or_else(|| POD_TOKEN.into());
+            role.map(|role| Method::Kubernetes { role: role.value, jwt_file })
+        }
+        Way::Jwt => {
+            let role = section.text("role", findings).map(|found| found.value);
+            let jwt_file = file(&mut section, "jwt_file", "name the file the JWT is in", findings);
+            jwt_file.map(|jwt_file| Method::Jwt { role, jwt_file })
+        }
+        Way::Cert => {
+            let role = section.text("role", findings).map(|found| found.value);
+            let hint = "name the PEM file of the certificate";
+            let cert_file = file(&mut section, "cert_file", hint, findings);
+            let key_file = file(&mut section, "key_file", "name the PEM file of its key", findings);
+            identity = cert_file
+                .zip(key_file)
+                .map(|(cert_file, key_file)| Identity { cert_file, key_file });
+            identity.is_some().then_some(Method::Cert { role })
         }
     };
     section.finish(findings);
-    auth
+    let method = method?;
+    let mount = mount.map_or_else(
+        || Some(method.name().to_owned()),
+        |found| place::path_below(&found, findings),
+    );
+    Some((Auth::Method { mount: mount?, method }, identity))
+}
+
+fn file(
+    section: &mut Section<'_, '_>,
+    key: &'static str,
+    hint: &str,
+    findings: &mut Findings<'_>,
+) -> Option<PathBuf> {
+    let file = section.path(key, findings);
+    if file.is_none() && !section.has(key) {
+        section.missing(findings, key, hint);
+    }
+    file.map(|file| file.value)
 }

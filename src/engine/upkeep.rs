@@ -288,8 +288,8 @@ impl Engine {
         let store = self.world.store.kind();
         self.metrics.store_requests.get_or_create(&ByStoreCall { store, op, outcome }).inc();
         let troubles = |error: &&StoreError| {
-            use StoreErrorKind::{Denied, Misconfigured, Unreachable};
-            matches!(error.kind, Unreachable | Denied | Misconfigured)
+            use StoreErrorKind::{Compromised, Denied, Misconfigured, Unreachable};
+            matches!(error.kind, Unreachable | Denied | Misconfigured | Compromised)
         };
         let was_ok = self.overall.store.ok;
         if let Some(error) = error.filter(troubles) {
@@ -298,7 +298,7 @@ impl Engine {
                 let times = self.denied.entry(op).or_default();
                 *times += 1;
                 // One record may be shut to us by itself.
-                if *times >= 2 {
+                if *times >= 2 || error.kind == StoreErrorKind::Compromised {
                     self.tell_open(Kind::StoreDenied, None, Some(error.kind.as_str()));
                 }
             } else if self.overall.store.failures >= 2 {

@@ -131,6 +131,15 @@ pub(super) fn of(kind: Kind, portal: Option<PortalId>, detail: Option<&str>) -> 
             ),
             "See that the store is up, unsealed and can be reached from this host.".to_owned(),
         ),
+        Kind::StoreDenied if detail == Some("compromised") => (
+            "What Grantkeeper was given to log in to the credential store with was opened, or put in \
+             place, by somebody else: a wrapping token that was used already, or that no secret id of \
+             ours made. Tokens go on being renewed from memory."
+                .to_owned(),
+            "Revoke the secret id that was wrapped, find out who had it, and deliver a fresh one; \
+             `grantkeeper check` names the file."
+                .to_owned(),
+        ),
         Kind::StoreDenied => (
             format!(
                 "The credential store refuses what Grantkeeper must do{why}. Tokens go on being \

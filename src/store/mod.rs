@@ -137,6 +137,9 @@ pub enum StoreErrorKind {
     Unreachable,
     /// The record is there and can't be used.
     Corrupt,
+    /// Somebody else holds, or has put in place, what only we should have: a wrapped credential was opened
+    /// before we came, or was made elsewhere.
+    Compromised,
     /// Settings and store do not fit: a wrong mount, KV version 1, a key that opens nothing.
     Misconfigured,
 }
@@ -151,6 +154,7 @@ impl StoreErrorKind {
             Self::Denied => "denied",
             Self::Unreachable => "unreachable",
             Self::Corrupt => "corrupt",
+            Self::Compromised => "compromised",
             Self::Misconfigured => "misconfigured",
         }
     }

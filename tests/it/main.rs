@@ -29,5 +29,6 @@ mod store_beds;
 mod store_contract;
 mod store_file;
 mod store_vault;
+mod store_vault_login;
 mod store_vault_network;
 mod support;

@@ -1,12 +1,12 @@
 //! What only Vault and OpenBao can do to us: tokens that die, policies that deny, and mounts.
 
-use std::{fs, sync::Arc, time::Duration};
+use std::{fs, path::PathBuf, sync::Arc, time::Duration};
 
 use grantkeeper::{
     secret::StoreCredential,
     store::{
         CredentialStore, Expected, Key, StoreError, StoreErrorKind,
-        vault::{Auth, Settings, VaultStore},
+        vault::{Auth, Method, Settings, VaultStore},
     },
     time::SystemClock,
 };
@@ -22,6 +22,10 @@ pub(crate) fn connect(settings: Settings) -> VaultStore {
 fn with_token(bao: &OpenBao, mount: &str, token: &str) -> VaultStore {
     let auth = Auth::Token(StoreCredential::parse(token).unwrap());
     connect(Settings { auth, ..bao.settings(mount) })
+}
+
+fn approle(mount: String, role_id: String, secret_id_file: PathBuf) -> Auth {
+    Auth::Method { mount, method: Method::AppRole { role_id, secret_id_file, wrapped: false } }
 }
 
 fn everything_below(mount: &str) -> String {
@@ -154,10 +158,10 @@ async fn a_wrong_secret_id_is_denied_with_a_hint() {
     let dir = temp_dir();
     let secret_id_file = dir.path().join("secret-id");
     fs::write(&secret_id_file, "CANARY-wrong").unwrap();
-    let auth = Auth::AppRole { mount: login, role_id, secret_id_file: secret_id_file.clone() };
+    let auth = approle(login, role_id, secret_id_file.clone());
     let error = connect(Settings { auth, ..bao.settings(&mount) }).check().await.unwrap_err();
     let shown = secret_id_file.display().to_string();
-    assert_told(&error, StoreErrorKind::Denied, "refuses the AppRole login", &shown);
+    assert_told(&error, StoreErrorKind::Denied, "refuses the approle login", &shown);
 }
 
 #[tokio::test]
@@ -167,7 +171,7 @@ async fn an_approle_mount_that_is_not_there_is_a_setting_to_correct() {
     let secret_id_file = dir.path().join("secret-id");
     fs::write(&secret_id_file, "CANARY").unwrap();
     let login = "nowhere".to_owned();
-    let auth = Auth::AppRole { mount: login, role_id: "r".to_owned(), secret_id_file };
+    let auth = approle(login, "r".to_owned(), secret_id_file);
     let error = connect(Settings { auth, ..bao.settings(&mount) }).check().await.unwrap_err();
     assert!(!matches!(error.kind, StoreErrorKind::Unreachable), "{error:?}");
     assert!(!format!("{error:?}").contains("CANARY"), "{error:?}");
@@ -182,7 +186,7 @@ async fn a_short_approle_lease_is_renewed_and_beyond_its_maximum_logged_in_anew(
     let dir = temp_dir();
     let secret_id_file = dir.path().join("secret-id");
     fs::write(&secret_id_file, secret_id).unwrap();
-    let auth = Auth::AppRole { mount: login, role_id, secret_id_file };
+    let auth = approle(login, role_id, secret_id_file);
     let store = connect(Settings { auth, ..bao.settings(&mount) });
     store.read(SEVEN()).await.unwrap();
 
@@ -209,7 +213,7 @@ async fn after_a_revocation_many_callers_cause_one_login() {
     let dir = temp_dir();
     let secret_id_file = dir.path().join("secret-id");
     fs::write(&secret_id_file, secret_id).unwrap();
-    let auth = Auth::AppRole { mount: login.clone(), role_id, secret_id_file };
+    let auth = approle(login.clone(), role_id, secret_id_file);
     let store = connect(Settings { auth, ..bao.settings(&mount) });
     store.read(SEVEN()).await.unwrap();
     bao.post(&format!("sys/leases/revoke-prefix/auth/{login}/login"), json!({})).await;

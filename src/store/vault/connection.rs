@@ -1,8 +1,14 @@
 //! The HTTP client that vaultrs is made to use, and the credential files read on the way in. Knows
 //! addresses, certificates and files; nothing of records or leases.
 
-use std::{io, mem, path::Path, time::Duration};
+use std::{
+    io, mem,
+    path::{Path, PathBuf},
+    sync::Arc,
+    time::Duration,
+};
 
+use arc_swap::ArcSwap;
 use reqwest::{Certificate, Url, header::HeaderValue, redirect};
 use rustify::clients::reqwest::Client as EndpointClient;
 use vaultrs::{
@@ -25,9 +31,11 @@ const FILE_LIMIT: u64 = 1 << 20;
 /// One connection pool to one server, and the way to speak through it with any token.
 #[derive(Debug)]
 pub(super) struct Connection {
-    pub(super) http: reqwest::Client,
+    http: ArcSwap<reqwest::Client>,
     pub(super) address: Url,
     namespace: Option<String>,
+    ca_file: Option<PathBuf>,
+    identity: Option<Identity>,
 }
 
 impl Connection {
@@ -41,25 +49,18 @@ impl Connection {
                 "Write the namespace as plain text, such as `team-a`.",
             ));
         }
-        let mut builder = reqwest::Client::builder()
-            .connect_timeout(CONNECT_TIMEOUT)
-            .timeout(TOTAL_TIMEOUT)
-            // A redirect to another host would carry the Vault token there.
-            .redirect(redirect::Policy::none())
-            .retry(reqwest::retry::never());
-        if address.scheme() == "http" {
-            // Without this the builder wants system roots that nobody will use.
-            builder = builder.tls_certs_only(Vec::<Certificate>::new());
-        } else if let Some(file) = &settings.ca_file {
-            builder = builder.tls_certs_only(read_certificates(file)?);
+        let Settings { ca_file, identity, namespace, .. } = settings.clone();
+        let http = http(&address, ca_file.as_deref(), identity.as_ref())?;
+        Ok(Self { http: ArcSwap::from_pointee(http), address, namespace, ca_file, identity })
+    }
+
+    /// Reads the client certificate and the CA again: they are renewed beside a running service.
+    pub(super) fn read_files_again(&self) -> Result<(), StoreError> {
+        if self.identity.is_some() || self.ca_file.is_some() {
+            let new = http(&self.address, self.ca_file.as_deref(), self.identity.as_ref())?;
+            self.http.store(Arc::new(new));
         }
-        let http = builder.build().map_err(|_| {
-            misconfigured(
-                "the TLS client can't be set up: this machine has no usable CA certificates",
-                "Install the package `ca-certificates`, or set `store.vault.ca_file`.",
-            )
-        })?;
-        Ok(Self { http, address, namespace: settings.namespace.clone() })
+        Ok(())
     }
 
     /// The vaultrs client that sends `token`, or none. Built by hand: vaultrs' own builder reads a
@@ -68,7 +69,7 @@ impl Connection {
         // exposed: into the header of each request to the Vault server
         let token = || token.map_or_else(String::new, |token| token.expose().to_owned());
         Speaker(VaultClient {
-            http: EndpointClient::new(self.address.as_str(), self.http.clone()),
+            http: EndpointClient::new(self.address.as_str(), self.http.load().as_ref().clone()),
             middle: EndpointMiddleware {
                 token: token(),
                 version: String::from("v1"),
@@ -98,6 +99,66 @@ impl Drop for Speaker {
     fn drop(&mut self) {
         self.0.middle.token.zeroize();
         self.0.settings.token.zeroize();
+    }
+}
+
+fn http(
+    address: &Url,
+    ca_file: Option<&Path>,
+    identity: Option<&Identity>,
+) -> Result<reqwest::Client, StoreError> {
+    let mut builder = reqwest::Client::builder()
+        .connect_timeout(CONNECT_TIMEOUT)
+        .timeout(TOTAL_TIMEOUT)
+        // A redirect to another host would carry the Vault token there.
+        .redirect(redirect::Policy::none())
+        .retry(reqwest::retry::never());
+    if address.scheme() == "http" {
+        // Without this the builder wants system roots that nobody will use.
+        builder = builder.tls_certs_only(Vec::<Certificate>::new());
+    } else if let Some(file) = ca_file {
+        builder = builder.tls_certs_only(read_certificates(file)?);
+    }
+    if let Some(identity) = identity {
+        builder = builder.identity(identity.read()?);
+    }
+    builder.build().map_err(|_| {
+        misconfigured(
+            "the TLS client can't be set up: this machine has no usable CA certificates, or the client certificate and key don't belong together",
+            "Install the package `ca-certificates`, or set `store.vault.ca_file`; see that `cert_file` and `key_file` are a pair.",
+        )
+    })
+}
+
+/// The certificate and key by which the service proves itself to the server.
+#[derive(Debug, Clone)]
+pub struct Identity {
+    /// PEM, the certificate first and its chain after it.
+    pub cert_file: PathBuf,
+    /// PEM, unencrypted.
+    pub key_file: PathBuf,
+}
+
+impl Identity {
+    fn read(&self) -> Result<reqwest::Identity, StoreError> {
+        let read = |file: &Path| {
+            std::fs::read(file).map(Zeroizing::new).map_err(|cause| {
+                let what =
+                    format!("the client certificate's file {} can't be read", file.display());
+                misconfigured(what, "See that it is there and that the service's user may read it.")
+                    .because(cause)
+            })
+        };
+        let (mut pem, key) = (read(&self.cert_file)?, read(&self.key_file)?);
+        pem.push(b'\n');
+        pem.extend_from_slice(&key);
+        reqwest::Identity::from_pem(&pem).map_err(|_| {
+            let (cert, key) = (self.cert_file.display(), self.key_file.display());
+            misconfigured(
+                format!("{cert} and {key} hold no certificate and private key in PEM"),
+                "Let `cert_file` name a PEM certificate and `key_file` its unencrypted key.",
+            )
+        })
     }
 }
 

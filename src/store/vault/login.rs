@@ -6,10 +6,10 @@ use std::{fmt, sync::Arc, time::Duration};
 use arc_swap::ArcSwapOption;
 use tokio::sync::{Mutex, Notify};
 use tokio_util::sync::CancellationToken;
-use vaultrs::{auth::approle, token};
+use vaultrs::token;
 
 use super::{
-    Auth,
+    auth::{self, Auth, Obtained, Unwrapped},
     connection::{Connection, Speaker, read_credential, take_token},
     fault::{Asked, Fault},
 };
@@ -83,6 +83,7 @@ pub(super) struct Login {
     clock: Arc<dyn Clock>,
     current: ArcSwapOption<Session>,
     under_way: Mutex<()>,
+    unwrapped: Mutex<Unwrapped>,
     changed: Notify,
 }
 
@@ -107,6 +108,7 @@ impl Login {
             clock,
             current: ArcSwapOption::empty(),
             under_way: Mutex::new(()),
+            unwrapped: Mutex::default(),
             changed: Notify::new(),
         }
     }
@@ -239,16 +241,15 @@ impl Login {
                 }
                 self.adopt(&token, since).await
             }
-            Auth::AppRole { mount, role_id, secret_id_file } => {
-                let secret_id = read_credential(secret_id_file, "AppRole secret id").await?;
+            Auth::Method { mount, method } => {
+                self.connection.read_files_again()?;
                 let speaker = self.connection.speak(None);
-                // exposed: into the body of the login request to the Vault server
-                let login = approle::login(&speaker.0, mount, role_id, secret_id.expose()).await;
-                let mut answer = login.map_err(|error| self.login_failed(error.into()))?;
-                let token = take_token(&mut answer.client_token)?;
-                tracing::debug!(lease_s = answer.lease_duration, "logged in to Vault by AppRole");
-                let lease = Lease::new(answer.lease_duration, answer.renewable, since);
-                Ok(self.session_with(&token, lease))
+                let mut unwrapped = self.unwrapped.lock().await;
+                let way = (mount.as_str(), method);
+                let Obtained { token, lease, renewable } =
+                    auth::log_in(&self.connection, &speaker, way, &mut unwrapped).await?;
+                tracing::debug!(lease_s = lease, method = method.name(), "logged in to Vault");
+                Ok(self.session_with(&token, Lease::new(lease, renewable, since)))
             }
         }
     }
@@ -269,28 +270,6 @@ impl Login {
     fn session_with(&self, token: &StoreCredential, lease: Option<Lease>) -> Session {
         let speaker = Arc::new(self.connection.speak(Some(token)));
         Session { speaker, fingerprint: token.fingerprint(), lease }
-    }
-
-    fn login_failed(&self, fault: Fault) -> StoreError {
-        let Auth::AppRole { mount, secret_id_file, .. } = &self.auth else {
-            return self.asked("logging in to Vault").explain(fault);
-        };
-        let file = secret_id_file.display();
-        match fault.status() {
-            Some(400 | 401 | 403) => StoreError::new(
-                StoreErrorKind::Denied,
-                "the Vault server refuses the AppRole login: role id or secret id is wrong, used up or expired",
-                format!("Check `role_id`, and put a fresh secret id into {file}."),
-            ),
-            Some(404) => StoreError::new(
-                StoreErrorKind::Misconfigured,
-                format!("the Vault server has no AppRole login at `auth/{mount}`"),
-                format!(
-                    "Correct `store.vault.auth.mount`, or make it: `vault auth enable -path={mount} approle`."
-                ),
-            ),
-            _ => self.asked("logging in to Vault by AppRole").explain(fault),
-        }
     }
 
     fn asked(&self, doing: &str) -> Asked<'_> {

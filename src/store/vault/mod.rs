@@ -17,6 +17,10 @@ use vaultrs::{
     client::VaultClient,
 };
 
+pub use self::{
+    auth::{Auth, Method, POD_TOKEN},
+    connection::Identity,
+};
 use self::{
     connection::{Connection, Speaker, misconfigured},
     fault::{Asked, Fault},
@@ -26,8 +30,9 @@ use super::{
     CredentialStore, Expected, Key, Listing, Record, StoreError, StoreErrorKind, Stored, Version,
     conflict, read_each, sort_names,
 };
-use crate::{portal::PortalId, secret::StoreCredential, time::Clock};
+use crate::{portal::PortalId, time::Clock};
 
+mod auth;
 mod connection;
 mod fault;
 mod login;
@@ -48,26 +53,10 @@ pub struct Settings {
     pub namespace: Option<String>,
     /// Trust this CA only, instead of the system's.
     pub ca_file: Option<PathBuf>,
+    /// How to prove ourselves to the server on the connection itself.
+    pub identity: Option<Identity>,
     /// How to log in.
     pub auth: Auth,
-}
-
-/// How to log in to Vault.
-#[derive(Debug, Clone)]
-pub enum Auth {
-    /// A token from the environment, used as it is.
-    Token(StoreCredential),
-    /// A token in a file, read again whenever the old one is refused.
-    TokenFile(PathBuf),
-    /// AppRole: a role id, and a secret id in a file that is read again at each login.
-    AppRole {
-        /// Where the auth method is mounted.
-        mount: String,
-        /// The role id.
-        role_id: String,
-        /// The file with the secret id.
-        secret_id_file: PathBuf,
-    },
 }
 
 /// Records as KV version 2 secrets. Cheap to clone: all clones share one login.
@@ -97,13 +86,13 @@ impl VaultStore {
     /// Prepares everything that needs no network: the first call logs in.
     ///
     /// # Errors
-    /// `Misconfigured`: an address, path, namespace or CA file that can't work.
+    /// `Misconfigured`: an address, path, namespace, CA file or client certificate that can't work.
     pub fn connect(settings: Settings, clock: Arc<dyn Clock>) -> Result<Self, StoreError> {
         let connection = Connection::new(&settings)?;
         let Settings { mount, prefix, auth, .. } = settings;
         check_path("mount", &mount)?;
         check_path("prefix", &prefix)?;
-        if let Auth::AppRole { mount, .. } = &auth {
+        if let Auth::Method { mount, .. } = &auth {
             check_path("auth.mount", mount)?;
         }
         let login = Login::new(connection, auth, mount.clone(), clock);

@@ -182,6 +182,7 @@ impl OpenBao {
             prefix: "gk/app".to_owned(),
             namespace: None,
             ca_file: self.ca_file.clone(),
+            identity: None,
             auth: Auth::Token(StoreCredential::parse(self.root_token.clone()).unwrap()),
         }
     }
