@@ -234,6 +234,9 @@ async fn prepare(config: &Config) -> Result<(World, Start, Option<Keeper>), Star
     let (recovered, keeper) = open_journal(config, &mut world).await?;
     let start = engine::start(&world, recovered).await?;
     greet(config, &world, &start);
+    for line in world.store.lacks().await.unwrap_or_default() {
+        tracing::warn!(add = %line, "the policy of this login does not allow all that the service does");
+    }
     if let Ok(loaded) = &start.loaded {
         validate(config, &world, loaded, &start.recovered).await?;
         require_all(config, &world, loaded, &start.recovered).await?;

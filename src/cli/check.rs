@@ -103,6 +103,10 @@ async fn examine(config: &Config, findings: &mut Vec<Finding>) {
         return findings.push(Finding::bad("store", error.into()));
     }
     findings.push(Finding::good("store", format!("{} can be used", world.store.kind())));
+    match world.store.lacks().await {
+        Ok(lines) => findings.extend(lines.iter().map(|line| lacking(line))),
+        Err(error) => findings.push(Finding::bad("policy", error.into())),
+    }
     let loaded = match engine::load(&*world.store).await {
         Ok(loaded) => loaded,
         Err(error) => return findings.push(Finding::bad("records", error.into())),
@@ -156,6 +160,13 @@ async fn examine(config: &Config, findings: &mut Vec<Finding>) {
     }
     grants.sort_by_key(|(portal, _)| *portal);
     findings.extend(grants.into_iter().map(|(_, finding)| finding));
+}
+
+/// A right that the service needs and this login does not have.
+fn lacking(line: &str) -> Finding {
+    let what = "the policy of this login does not allow what `grantkeeper run` does";
+    let hint = format!("Add: {line}");
+    Finding::bad("policy", Failure::new(Exit::Refused, "store_denied", what, hint))
 }
 
 /// Whether the configured rate keeps as many portals warm as there are.

@@ -93,6 +93,12 @@ pub trait CredentialStore: fmt::Debug + Send + Sync + 'static {
     /// let us in, does the mount or the key fit. Changes nothing.
     async fn check(&self) -> Result<(), StoreError>;
 
+    /// What the policy of this login lacks for the service's work: lines to add to it. Nothing where the
+    /// store can't tell.
+    async fn lacks(&self) -> Result<Vec<String>, StoreError> {
+        Ok(Vec::new())
+    }
+
     /// Which portals have a record.
     async fn list(&self) -> Result<Listing, StoreError>;
 

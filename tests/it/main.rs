@@ -31,4 +31,5 @@ mod store_file;
 mod store_vault;
 mod store_vault_login;
 mod store_vault_network;
+mod store_vault_policies;
 mod support;

@@ -11,13 +11,14 @@ use std::{
 use arc_swap::ArcSwap;
 use reqwest::{Certificate, Url, header::HeaderValue, redirect};
 use rustify::clients::reqwest::Client as EndpointClient;
+use serde_json::Value;
 use vaultrs::{
     api::EndpointMiddleware,
     client::{VaultClient, VaultClientSettings},
 };
 use zeroize::{Zeroize, Zeroizing};
 
-use super::Settings;
+use super::{Settings, fault::Fault};
 use crate::{
     secret::{MalformedSecret, StoreCredential},
     store::{StoreError, StoreErrorKind},
@@ -61,6 +62,37 @@ impl Connection {
             self.http.store(Arc::new(new));
         }
         Ok(())
+    }
+
+    /// Asks what vaultrs has no words for: a GET, or a POST of `body`.
+    pub(super) async fn ask(
+        &self,
+        speaker: &Speaker,
+        path: &str,
+        body: Option<Value>,
+    ) -> Result<Value, Fault> {
+        let VaultClient { http, middle, .. } = &speaker.0;
+        let mut url = self.address.clone();
+        url.set_path(&format!("v1/{path}"));
+        let request = match body {
+            None => http.http.get(url),
+            Some(body) => http.http.post(url).json(&body),
+        };
+        let mut request = request.header("X-Vault-Request", "true");
+        if !middle.token.is_empty() {
+            // exposed: into the header of a request to the Vault server
+            request = request.header("X-Vault-Token", &middle.token);
+        }
+        if let Some(namespace) = &middle.namespace {
+            request = request.header("X-Vault-Namespace", namespace);
+        }
+        let answer = request.send().await.map_err(|error| Fault::of_request(&error))?;
+        let status = answer.status();
+        let body = answer.bytes().await.map_err(|error| Fault::of_request(&error))?;
+        if !status.is_success() {
+            return Err(Fault::of_answer(status.as_u16(), &body));
+        }
+        serde_json::from_slice(&body).map_err(|_| Fault::Unreadable)
     }
 
     /// The vaultrs client that sends `token`, or none. Built by hand: vaultrs' own builder reads a

@@ -6,15 +6,12 @@ use async_trait::async_trait;
 use serde_json::Value;
 use tokio::sync::OnceCell;
 use tokio_util::sync::CancellationToken;
-use vaultrs::{
-    api::{
-        self,
-        kv2::requests::{
-            DeleteSecretMetadataRequest, ListSecretsRequest, ReadSecretRequest, SetSecretRequest,
-            SetSecretRequestOptions,
-        },
+use vaultrs::api::{
+    self,
+    kv2::requests::{
+        DeleteSecretMetadataRequest, ListSecretsRequest, ReadSecretRequest, SetSecretRequest,
+        SetSecretRequestOptions,
     },
-    client::VaultClient,
 };
 
 pub use self::{
@@ -36,6 +33,7 @@ mod auth;
 mod connection;
 mod fault;
 mod login;
+mod preflight;
 
 /// More in flight only makes each wait longer (study `backends.md` 1.9).
 const READS_IN_FLIGHT: usize = 16;
@@ -157,60 +155,6 @@ impl Inner {
         tracing::info!("the Vault token is no longer taken; logging in again");
         let session = self.login.instead_of(&session).await?;
         Ok(run(Arc::clone(&session.speaker)).await)
-    }
-
-    /// KV version 1 answers a version 2 read with "no such record": the mount is asked first, once.
-    async fn mount_fits(&self) -> Result<(), StoreError> {
-        self.mount_fits.get_or_try_init(|| self.look_at_mount()).await.copied()
-    }
-
-    async fn look_at_mount(&self) -> Result<(), StoreError> {
-        let mount = &self.mount;
-        let asked = Asked {
-            doing: format!("looking at the mount `{mount}`"),
-            rule: format!("path \"{mount}/*\" {{ capabilities = [\"read\", \"list\"] }}"),
-            mount,
-        };
-        let looked = self.call(&asked, |speaker| async move {
-            let VaultClient { http, middle, .. } = &speaker.0;
-            let mut url = self.login.connection.address.clone();
-            url.set_path(&format!("v1/sys/internal/ui/mounts/{mount}"));
-            let mut request = http.http.get(url).header("X-Vault-Request", "true");
-            if !middle.token.is_empty() {
-                // exposed: into the header of a request to the Vault server
-                request = request.header("X-Vault-Token", &middle.token);
-            }
-            if let Some(namespace) = &middle.namespace {
-                request = request.header("X-Vault-Namespace", namespace);
-            }
-            let answer = request.send().await.map_err(|error| Fault::of_request(&error))?;
-            let status = answer.status();
-            let body = answer.bytes().await.map_err(|error| Fault::of_request(&error))?;
-            if !status.is_success() {
-                return Err(Fault::of_answer(status.as_u16(), &body));
-            }
-            serde_json::from_slice::<Value>(&body).map_err(|_| Fault::Unreadable)
-        });
-        let answer = match looked.await? {
-            Ok(answer) => answer,
-            Err(fault) if fault.is_missing() => return Err(asked.no_mount()),
-            Err(fault) if fault.is_forbidden() => return Err(asked.no_mount_or_no_right()),
-            Err(fault) => return Err(asked.explain(fault)),
-        };
-        let data = &answer["data"];
-        match (data["type"].as_str(), data["options"]["version"].as_str()) {
-            (Some("kv"), Some("2")) => Ok(()),
-            (Some("kv" | "generic"), _) => Err(misconfigured(
-                format!("the mount `{mount}` is a KV version 1 engine, which can't check-and-set"),
-                &format!(
-                    "Upgrade it: `vault kv enable-versioning {mount}/`; or name a version 2 mount."
-                ),
-            )),
-            _ => Err(misconfigured(
-                format!("the mount `{mount}` is not a KV engine"),
-                "Let `store.vault.mount` name a KV version 2 mount.",
-            )),
-        }
     }
 
     async fn read(&self, key: Key) -> Result<Stored, StoreError> {
@@ -335,6 +279,10 @@ impl CredentialStore for VaultStore {
             Err(error) if error.kind != StoreErrorKind::Missing => Err(error),
             Ok(_) | Err(_) => Ok(()),
         }
+    }
+
+    async fn lacks(&self) -> Result<Vec<String>, StoreError> {
+        self.0.lacks().await
     }
 
     async fn list(&self) -> Result<Listing, StoreError> {

@@ -1,0 +1,15 @@
+# What `grantkeeper run` needs: it reads the app's client pair and every grant, and writes portal
+# records alone, with the refresh tokens that HubSpot has replaced. Put your mount in the place of
+# `secret` and your prefix in the place of `grantkeeper/acme-sync`.
+
+path "secret/data/grantkeeper/acme-sync/client" {
+  capabilities = ["read"]
+}
+
+path "secret/data/grantkeeper/acme-sync/portals/*" {
+  capabilities = ["create", "read", "update"]
+}
+
+path "secret/metadata/grantkeeper/acme-sync/portals/" {
+  capabilities = ["list"]
+}

@@ -1,0 +1,18 @@
+# What a person needs: `app set`, `rotate client-secret`, `enroll`, and taking a portal's record away.
+# Put your mount in the place of `secret` and your prefix in the place of `grantkeeper/acme-sync`.
+
+path "secret/data/grantkeeper/acme-sync/client" {
+  capabilities = ["create", "read", "update"]
+}
+
+path "secret/data/grantkeeper/acme-sync/portals/*" {
+  capabilities = ["create", "read", "update"]
+}
+
+path "secret/metadata/grantkeeper/acme-sync/portals/" {
+  capabilities = ["list"]
+}
+
+path "secret/metadata/grantkeeper/acme-sync/portals/*" {
+  capabilities = ["delete"]
+}

@@ -1,0 +1,134 @@
+//! The policies that are shipped, on a real OpenBao: everything a role does works, everything else is
+//! denied, and what is missing is named.
+
+use std::{fs, path::Path};
+
+use grantkeeper::{
+    secret::StoreCredential,
+    store::{
+        CredentialStore, Expected, Key, StoreError, StoreErrorKind,
+        vault::{Auth, Settings, VaultStore},
+    },
+};
+use serde_json::json;
+
+use crate::{
+    store_vault::{SEVEN, connect, furnished},
+    support::{openbao, openbao::OpenBao, service::Place},
+};
+
+/// The policy of a role as it is shipped, with this mount and the tests' prefix in it.
+async fn shipped(bao: &OpenBao, mount: &str, role: &str) -> String {
+    let file = Path::new(env!("CARGO_MANIFEST_DIR")).join(format!("policies/vault/{role}.hcl"));
+    let text = fs::read_to_string(file).unwrap();
+    bao.policy(
+        &text
+            .replace("\"secret/", &format!("\"{mount}/"))
+            .replace("grantkeeper/acme-sync", "gk/app"),
+    )
+    .await
+}
+
+#[tokio::test]
+async fn the_shipped_policies_allow_each_role_its_work_and_nothing_beside_it() {
+    use Op::{List, Read, Remove, Write};
+    let bao = openbao().await;
+    let all = [
+        (Read, Key::App),
+        (Write, Key::App),
+        (Read, SEVEN()),
+        (Write, SEVEN()),
+        (List, Key::App),
+        (Remove, SEVEN()),
+    ];
+    let may: [(&str, [bool; 6]); 3] = [
+        ("agent", [true, false, true, true, true, false]),
+        ("init", [true, false, true, false, true, false]),
+        ("operator", [true, true, true, true, true, true]),
+    ];
+    for (role, allowed) in may {
+        let (mount, _) = furnished(bao).await;
+        let app = json!({"client_id": "id", "client_secret": "CANARY-secret"});
+        bao.put(&mount, "gk/app/client", app).await;
+        bao.put(&mount, "gk/other/client", json!({"client_id": "other"})).await;
+        let policy = shipped(bao, &mount, role).await;
+        let store = connect(settings_of(bao, &mount, &policy).await);
+        for ((op, key), allowed) in all.into_iter().zip(allowed) {
+            let outcome = op.run(&store, bao, &mount, key).await;
+            match outcome {
+                Ok(()) => assert!(allowed, "{role} may {op:?} {key}"),
+                Err(error) => {
+                    assert!(!allowed, "{role} may not {op:?} {key}: {error:?}");
+                    assert_eq!(
+                        error.kind,
+                        StoreErrorKind::Denied,
+                        "{role} {op:?} {key}: {error:?}"
+                    );
+                    assert!(error.hint.contains("path \""), "{error:?}");
+                }
+            }
+        }
+        let lacks = store.lacks().await.unwrap();
+        assert_eq!(lacks.is_empty(), role != "init", "{role}: {lacks:?}");
+        let other =
+            Settings { prefix: "gk/other".to_owned(), ..settings_of(bao, &mount, &policy).await };
+        let error = connect(other).read(Key::App).await.unwrap_err();
+        assert_eq!(error.kind, StoreErrorKind::Denied, "{role} reads another app's record");
+    }
+}
+
+async fn settings_of(bao: &OpenBao, mount: &str, policy: &str) -> Settings {
+    let token = bao.token(policy, json!({})).await;
+    let auth = Auth::Token(StoreCredential::parse(token).unwrap());
+    Settings { auth, ..bao.settings(mount) }
+}
+
+#[derive(Debug, Clone, Copy)]
+enum Op {
+    Read,
+    Write,
+    List,
+    Remove,
+}
+
+impl Op {
+    async fn run(
+        self,
+        store: &VaultStore,
+        bao: &OpenBao,
+        mount: &str,
+        key: Key,
+    ) -> Result<(), StoreError> {
+        // What stands there is looked up as root, so that each right is asked for by itself.
+        let stored = connect(bao.settings(mount)).read(key).await?;
+        match self {
+            Self::Read => store.read(key).await.map(drop),
+            Self::List => store.list().await.map(drop),
+            Self::Remove => store.remove(key, &stored.version).await,
+            Self::Write => {
+                let expected = Expected::At(stored.version);
+                store.write(key, &stored.record, &expected).await.map(drop)
+            }
+        }
+    }
+}
+
+#[tokio::test]
+async fn check_names_the_policy_line_that_is_missing() {
+    let mut place = Place::new(1, "").await;
+    let bao = openbao().await;
+    let (mount, _) = place.move_to_openbao(bao).await;
+    let prefix = "grantkeeper/acme-sync";
+    let rights = format!(
+        r#"path "{mount}/data/{prefix}/*" {{ capabilities = ["read"] }}
+           path "{mount}/metadata/{prefix}/portals/" {{ capabilities = ["list"] }}"#
+    );
+    let token = bao.token(&bao.policy(&rights).await, json!({})).await;
+    place.use_openbao(bao, &mount, &token);
+    let checked = place.run(&["check"]).await;
+    assert_eq!(checked.code, 77, "{checked:?}");
+    let line = format!(
+        "path \"{mount}/data/{prefix}/portals/*\" {{ capabilities = [\"create\", \"read\", \"update\"] }}"
+    );
+    assert!(checked.out.contains(&line), "{checked:?}");
+}
