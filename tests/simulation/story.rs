@@ -13,7 +13,7 @@ use grantkeeper::{
     access::Caller,
     engine::Denial,
     incident::{Change, Kind},
-    lifecycle::{End, Step, step},
+    lifecycle::{End, Phase, Step, step},
     portal::PortalId,
     secret::{ClientSecret, Fingerprint},
     sim::{Effect, Endpoint, Fault, InProcess, RateLimit, Refusal, Scenario, Sim},
@@ -199,7 +199,21 @@ impl Story {
             self.the_lost_connect_again().await;
         }
         self.wait(Duration::from_secs(120)).await;
+        // A grant whose answer is just on its way is nobody's yet.
+        for _ in 0..60 {
+            if !self.something_is_in_flight() {
+                break;
+            }
+            self.wait(Duration::from_secs(1)).await;
+        }
         self.look().await;
+    }
+
+    fn something_is_in_flight(&self) -> bool {
+        let Some(process) = &self.process else { return true };
+        let portals = process.view.portals.load();
+        let rests = |phase| matches!(phase, Phase::Resting | Phase::Ended(_));
+        !portals.values().all(|slot| rests(slot.now().portal.phase))
     }
 
     /// Lets time pass; if the process dies meanwhile, another one takes its place.
