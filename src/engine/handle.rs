@@ -65,8 +65,8 @@ pub enum Denial {
     /// HubSpot refuses the app's client pair, and the token in hand is used up.
     #[error("HubSpot refuses the app's credentials; an incident is open")]
     AppRejected(Duration),
-    /// The first token is not there yet.
-    #[error("no token yet; it is on its way")]
+    /// The first token is not there yet, or the next one is held up.
+    #[error("there is no token at present")]
     NoTokenYet(Duration),
     /// HubSpot gives no token at present, and the one in hand is used up.
     #[error("HubSpot gives no token at present")]
