@@ -235,28 +235,31 @@ fn sort_names(names: impl IntoIterator<Item = String>) -> Listing {
     listing
 }
 
-/// Reads each of `portals` with `read`, at most `in_flight` of them at a time.
+/// What became of reading each of some portals' records.
+type Outcomes = Vec<(PortalId, Result<Stored, StoreError>)>;
+
+/// Reads all of `portals` with `read`, `at_once` of them with one call and `in_flight` calls at a time.
 async fn read_each<F, R>(
     portals: &[PortalId],
+    at_once: usize,
     in_flight: usize,
     read: F,
-) -> Vec<(PortalId, Result<Stored, StoreError>)>
+) -> Outcomes
 where
-    F: Fn(PortalId) -> R,
-    R: Future<Output = Result<Stored, StoreError>> + Send + 'static,
+    F: Fn(Vec<PortalId>) -> R,
+    R: Future<Output = Outcomes> + Send + 'static,
 {
-    let mut waiting = portals.iter().copied();
+    let mut waiting = portals.chunks(at_once);
     let mut running = JoinSet::new();
     let mut outcomes = Vec::with_capacity(portals.len());
     loop {
         while running.len() < in_flight {
-            let Some(portal) = waiting.next() else { break };
-            let reading = read(portal);
-            running.spawn(async move { (portal, reading.await) });
+            let Some(portals) = waiting.next() else { break };
+            running.spawn(read(portals.to_vec()));
         }
         match running.join_next().await {
-            Some(Ok(outcome)) => outcomes.push(outcome),
-            // A read that panicked takes only its own portal with it; that one is told below.
+            Some(Ok(read)) => outcomes.extend(read),
+            // A read that panicked takes only its own portals with it; those are told below.
             Some(Err(_)) => {}
             None => break,
         }

@@ -23,6 +23,7 @@ use super::{
 };
 use crate::portal::PortalId;
 
+mod batch;
 mod fault;
 
 const CURRENT: &str = "AWSCURRENT";
@@ -30,9 +31,8 @@ const CURRENT: &str = "AWSCURRENT";
 const PENDING: &str = "AWSPENDING";
 /// A removed grant can be restored for as long as AWS allows at least.
 const RECOVERY_DAYS: i64 = 7;
-/// `GetSecretValue` is allowed 10,000 times a second, `BatchGetSecretValue` 100 times with 20 secrets
-/// each: single reads are the faster way, and they alone can ask for a stage by name.
-const READS_IN_FLIGHT: usize = 32;
+/// `BatchGetSecretValue` is allowed 100 times a second.
+const BATCHES_IN_FLIGHT: usize = 8;
 
 /// Which secrets, where: plain, already valid values. Credentials come from the SDK's own chain.
 #[derive(Debug, Clone)]
@@ -157,9 +157,7 @@ impl Inner {
             Fault::of(&error).explain(&format!("reading `{key}`"), "GetSecretValue", &name)
         })?;
         let (text, version) = take(answer);
-        let record = Record::parse(&text).map_err(|fault| corrupt(key, &fault))?;
-        let version = version.ok_or_else(|| corrupt(key, &RecordFault::NotAnObject))?;
-        Ok(Stored { record, version: Version(version) })
+        stored(key, &text, version)
     }
 
     async fn create(&self, key: Key, record: &Record) -> Result<Version, StoreError> {
@@ -294,11 +292,20 @@ impl Inner {
 /// Value and version id out of an answer, without a copy.
 fn take(answer: GetSecretValueOutput) -> (Zeroizing<Vec<u8>>, Option<String>) {
     let GetSecretValueOutput { secret_string, secret_binary, version_id, .. } = answer;
-    let bytes = match (secret_string, secret_binary) {
-        (Some(text), _) => text.into_bytes(),
-        (None, binary) => binary.map(Blob::into_inner).unwrap_or_default(),
-    };
-    (Zeroizing::new(bytes), version_id)
+    (text_of(secret_string, secret_binary), version_id)
+}
+
+fn text_of(text: Option<String>, binary: Option<Blob>) -> Zeroizing<Vec<u8>> {
+    Zeroizing::new(match text {
+        Some(text) => text.into_bytes(),
+        None => binary.map(Blob::into_inner).unwrap_or_default(),
+    })
+}
+
+fn stored(key: Key, text: &[u8], version: Option<String>) -> Result<Stored, StoreError> {
+    let record = Record::parse(text).map_err(|fault| corrupt(key, &fault))?;
+    let version = version.ok_or_else(|| corrupt(key, &RecordFault::NotAnObject))?;
+    Ok(Stored { record, version: Version(version) })
 }
 
 #[async_trait]
@@ -324,9 +331,9 @@ impl CredentialStore for AwsStore {
     }
 
     async fn read_all(&self, portals: &[PortalId]) -> Vec<(PortalId, Result<Stored, StoreError>)> {
-        read_each(portals, READS_IN_FLIGHT, |portal| {
+        read_each(portals, batch::AT_ONCE, BATCHES_IN_FLIGHT, |portals| {
             let inner = Arc::clone(&self.0);
-            async move { inner.read(Key::Portal(portal)).await }
+            async move { inner.read_batch(portals).await }
         })
         .await
     }

@@ -294,9 +294,15 @@ impl CredentialStore for VaultStore {
     }
 
     async fn read_all(&self, portals: &[PortalId]) -> Vec<(PortalId, Result<Stored, StoreError>)> {
-        read_each(portals, READS_IN_FLIGHT, |portal| {
+        read_each(portals, 1, READS_IN_FLIGHT, |portals| {
             let inner = Arc::clone(&self.0);
-            async move { inner.read(Key::Portal(portal)).await }
+            async move {
+                let mut outcomes = Vec::with_capacity(portals.len());
+                for portal in portals {
+                    outcomes.push((portal, inner.read(Key::Portal(portal)).await));
+                }
+                outcomes
+            }
         })
         .await
     }
