@@ -5,7 +5,7 @@ use rustix::process::Signal;
 
 use crate::support::{
     openbao, portal,
-    service::{Place, Service},
+    service::{Place, Service, eventually},
 };
 
 /// Tokens that live long, and a provider that replaces a refresh token at each use.
@@ -160,6 +160,8 @@ async fn i3_a_start_that_requires_every_grant_to_be_good_counts_what_only_the_jo
     let service = place.serve().await;
     service.ready().await;
     service.token(1).await.unwrap();
+    // Served at once, from the journal; stored again beside that.
+    eventually("the portal is live", async || service.state(1).await == "live").await;
     let stored = place.file_store().read(key).await.unwrap().record.portal().unwrap();
     assert!(place.standin.sim.is_good(&stored.refresh_token), "the store has it again");
 }
