@@ -237,7 +237,15 @@ async fn prepare(config: &Config) -> Result<(World, Start, Option<Keeper>), Star
     for line in world.store.lacks().await.unwrap_or_default() {
         tracing::warn!(add = %line, "the policy of this login does not allow all that the service does");
     }
-    if let Ok(loaded) = &start.loaded {
+    let served = start.served(&*world.clock);
+    if served > 0 {
+        // Whoever has a token in hand is not kept waiting for HubSpot, nor turned away for what the
+        // engine finds out in its first second.
+        tracing::info!(
+            portals = served,
+            "the journal has tokens that still live: serving those, and asking HubSpot about the client pair meanwhile"
+        );
+    } else if let Ok(loaded) = &start.loaded {
         validate(config, &world, loaded, &start.recovered).await?;
         require_all(config, &world, loaded, &start.recovered).await?;
     }
@@ -291,6 +299,7 @@ async fn validate(
         Some((*id, grant.refresh_token.clone()))
     };
     let sample = loaded.portals.iter().find_map(good).map(|(_, token)| token);
+    tracing::info!("asking HubSpot whether it accepts the app's client id and secret");
     match prove(&*world.endpoint, &loaded.pair, sample).await {
         Ok(()) => tracing::info!("HubSpot accepts the app's client id and secret"),
         Err(refusal) if refusal.class == RefusalClass::AppRefused => {

@@ -39,6 +39,8 @@ pub enum Step {
     Proven,
     /// It is the one in use; the old one is kept beside it.
     Promoted,
+    /// It was not proven, and stands there no more.
+    TakenBack,
 }
 
 /// How a rotation ended well.
@@ -75,8 +77,11 @@ pub async fn rotate(
     if let Err(refusal) = prove(&**endpoint, &pair, any_grant(store).await).await {
         // What is not proven is not left lying about; whether that works does not change the answer.
         let unstaged = write(store, &staged.with_next_secret(None), version).await;
-        if let Err(error) = unstaged {
-            tracing::warn!(%error, "the staged secret could not be taken away again; it is not in use");
+        match unstaged {
+            Ok(_) => tell(Step::TakenBack),
+            Err(error) => {
+                tracing::warn!(%error, "the staged secret could not be taken away again; it is not in use");
+            }
         }
         return Err(match refusal.class {
             RefusalClass::AppRefused => RotationError::Refused(refusal.word),

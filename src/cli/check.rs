@@ -1,6 +1,6 @@
 //! `grantkeeper check`.
 
-use std::process::ExitCode;
+use std::{process::ExitCode, time::Duration};
 
 use clap::Args;
 use serde::Serialize;
@@ -94,6 +94,8 @@ async fn examine(config: &Config, findings: &mut Vec<Finding>) {
             }
             Err(error) => Finding::bad("journal", error.into()),
         });
+    } else {
+        findings.push(Finding::note("journal", "none: without a state_dir, a kill in mid-refresh can lose a grant, and a restart refreshes every portal anew"));
     }
     let world = match daemon::open_world(config).await {
         Ok(world) => world,
@@ -132,7 +134,8 @@ async fn examine(config: &Config, findings: &mut Vec<Finding>) {
         findings.push(Finding::note("clock", &what));
     }
     let rate = config.hubspot.max_refreshes_per_second;
-    findings.push(budget(config, loaded.portals.len()));
+    let life = recovered.token_life().unwrap_or(USUAL_LIFE);
+    findings.push(budget(config, loaded.portals.len(), life));
     let told = survey(&world, &loaded, &recovered, false, rate).await;
     let is_paused =
         |portal| recovered.trails.get(&portal).is_some_and(|trail: &Trail| trail.paused);
@@ -170,18 +173,11 @@ fn lacking(line: &str) -> Finding {
 }
 
 /// Whether the configured rate keeps as many portals warm as there are.
-fn budget(config: &Config, portals: usize) -> Finding {
+fn budget(config: &Config, portals: usize, life: Duration) -> Finding {
     let per_second = config.hubspot.max_refreshes_per_second;
     let at = config.refresh.at;
-    let budget = Budget {
-        per_second,
-        ceiling: per_second,
-        calm: true,
-        portals,
-        recent: portals,
-        life: USUAL_LIFE,
-        at,
-    };
+    let budget =
+        Budget { per_second, ceiling: per_second, calm: true, portals, recent: portals, life, at };
     if portals <= budget.carries() {
         return Finding::good("budget", budget.to_string());
     }

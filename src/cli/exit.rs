@@ -8,15 +8,15 @@ use serde::Serialize;
 use crate::{
     config::ConfigError,
     daemon::StartError,
-    engine::Denial,
     hubspot::NoTls,
     journal::{FolderError, OpenError, StateError},
     lifecycle::{Refusal, RefusalClass},
     portal::PortalId,
     rotation::RotationError,
-    socket::{ListenError, client::AskError},
     store::{StoreError, StoreErrorKind},
 };
+
+mod asking;
 
 const RESUME: &str = "`grantkeeper portal resume` lets it go on.";
 
@@ -178,110 +178,6 @@ impl From<&Refusal> for Failure {
             ),
         };
         Self { cause, ..failure }
-    }
-}
-
-impl From<Denial> for Failure {
-    fn from(denial: Denial) -> Self {
-        let (exit, hint) = match denial {
-            Denial::Forbidden => (
-                Exit::Refused,
-                "Run it as the service's own user, or add an [[access]] entry for this one.",
-            ),
-            Denial::UnknownPortal => {
-                (Exit::NotFound, "`grantkeeper portal list` shows the portals there are.")
-            }
-            Denial::BadRequest(_) => (Exit::Usage, "See --help."),
-            Denial::Paused => (Exit::Failed, RESUME),
-            Denial::Ended(_) => (
-                Exit::NeedsPerson,
-                "Ask the customer to connect the app again, then store the new refresh token.",
-            ),
-            Denial::AppRejected(_) => {
-                (Exit::Invalid, "Correct the client secret: `grantkeeper rotate client-secret`.")
-            }
-            Denial::NoTokenYet(_) | Denial::HubspotUnreachable(_) | Denial::StoreUnreachable(_) => {
-                (Exit::TryAgain, "Try again in a while; `grantkeeper status` says what is wrong.")
-            }
-        };
-        Self::new(exit, denial.code(), denial.to_string(), hint)
-    }
-}
-
-impl From<AskError> for Failure {
-    fn from(error: AskError) -> Self {
-        let cause = causes(&error);
-        let failure = match &error {
-            AskError::Refused(problem) => {
-                let (exit, code, hint) = match problem.code.as_str() {
-                    "forbidden" => (
-                        Exit::Refused,
-                        "forbidden",
-                        "Run it as the service's own user, or add an [[access]] entry for this one.",
-                    ),
-                    "unknown_portal" => (
-                        Exit::NotFound,
-                        "unknown_portal",
-                        "`grantkeeper portal list` shows the portals there are.",
-                    ),
-                    "grant_revoked" => (
-                        Exit::NeedsPerson,
-                        "grant_revoked",
-                        "Ask the customer to connect the app again, then store the new refresh token.",
-                    ),
-                    "app_rejected" => (
-                        Exit::Invalid,
-                        "app_rejected",
-                        "Correct the client secret: `grantkeeper rotate client-secret`.",
-                    ),
-                    "portal_paused" => (Exit::Failed, "portal_paused", RESUME),
-                    "bad_request" => (Exit::Usage, "bad_request", "See --help."),
-                    _ if problem.retry_after.is_some() => (
-                        Exit::TryAgain,
-                        "try_again",
-                        "Try again in a while; `grantkeeper status` says what is wrong.",
-                    ),
-                    _ => (Exit::Failed, "refused", "`grantkeeper status` says how the service is."),
-                };
-                Self::new(exit, code, problem.detail.clone(), hint)
-                    .because(format!("the service answered {} {}", problem.status, problem.code))
-            }
-            AskError::Unreachable { source, .. }
-                if source.kind() == std::io::ErrorKind::PermissionDenied =>
-            {
-                Self::new(
-                    Exit::NoService,
-                    "service_unreachable",
-                    error.to_string(),
-                    "This user may not open the socket: join the group it is given to (socket.group), or run it as the service's own user.",
-                )
-            }
-            AskError::Unreachable { .. } => Self::new(
-                Exit::NoService,
-                "service_unreachable",
-                error.to_string(),
-                "Start it with `grantkeeper run`, or name its socket with --socket or GRANTKEEPER_SOCKET.",
-            ),
-            AskError::BrokeOff(_) | AskError::TooSlow | AskError::NotUnderstood(_) => Self::new(
-                Exit::NoService,
-                "service_unreachable",
-                error.to_string(),
-                "See the service's log, and that service and command are of the same version.",
-            ),
-        };
-        Self { cause: cause.or(failure.cause), ..failure }
-    }
-}
-
-impl From<ListenError> for Failure {
-    fn from(error: ListenError) -> Self {
-        let exit = match error {
-            ListenError::NotASocket(_) | ListenError::NoFolder(_) => Exit::Invalid,
-            ListenError::InUse(_) => Exit::Failed,
-            ListenError::Io { .. } => Exit::Refused,
-        };
-        let cause = causes(&error);
-        Self { cause, ..Self::new(exit, "socket", error.to_string(), error.hint()) }
     }
 }
 

@@ -15,6 +15,7 @@ use crate::{
         Client,
         protocol::{PausedBody, PortalBody, PortalsBody},
     },
+    time::{Clock, SystemClock},
 };
 
 /// Look at customer accounts, as the running service sees them, and pause one.
@@ -109,8 +110,18 @@ async fn order(
 }
 
 fn rows(portals: &[PortalBody]) -> String {
+    let now = SystemClock.wall();
     let time = |at: &Option<jiff::Timestamp>| {
-        at.map_or_else(|| "-".to_owned(), |at| at.strftime("%H:%M:%SZ").to_string())
+        // The day is said where it is another.
+        let form = |at: jiff::Timestamp| {
+            let far = at.duration_since(now).abs() > jiff::SignedDuration::from_hours(12);
+            if far { "%Y-%m-%d %H:%M:%SZ" } else { "%H:%M:%SZ" }
+        };
+        at.map_or_else(|| "-".to_owned(), |at| at.strftime(form(at)).to_string())
+    };
+    let expiry = |at: &Option<jiff::Timestamp>| match at {
+        Some(expired) if *expired <= now => format!("{} expired", time(at)),
+        _ => time(at),
     };
     table(
         &["PORTAL", "STATE", "REASON", "EXPIRES", "LAST REFRESH", "NEXT REFRESH"],
@@ -119,7 +130,7 @@ fn rows(portals: &[PortalBody]) -> String {
                 portal.portal_id.to_string(),
                 toned(&portal.state, tone_of(&portal.state)),
                 portal.reason.clone().unwrap_or_else(|| "-".to_owned()),
-                time(&portal.expires_at),
+                expiry(&portal.expires_at),
                 time(&portal.last_refresh),
                 time(&portal.next_refresh),
             ]

@@ -51,6 +51,7 @@ impl Rotate {
             output.remark(match step {
                 Step::Staged => "staged: the new secret stands beside the old one",
                 Step::Proven => "proven: HubSpot accepts it",
+                Step::TakenBack => "not proven: the new secret is taken out of the store again",
                 Step::Promoted => "promoted: it is the one in use; the old one is kept beside it",
             });
         };

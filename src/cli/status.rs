@@ -11,12 +11,17 @@ use super::{
     output::{Output, Tone, is_watched, table, tone_of, toned},
     setting,
 };
+use crate::incident::Kind;
 use crate::socket::{Client, protocol::StatusBody};
+
+/// As many portals are named on the terminal; `--output json` names more.
+const NAMED: usize = 10;
+const GRANT_LOST: &str = Kind::GrantLost.as_str();
 
 /// Ask the running service how it is.
 #[derive(Debug, Args)]
 pub(super) struct Status {
-    /// Say nothing; exit 0 if the service does its job, else 75: for probes
+    /// For probes: exit 0 if the service does its job, else 75 and the reasons on standard error
     #[arg(long, conflicts_with = "watch")]
     ready: bool,
     /// Ask again every two seconds, until interrupted
@@ -59,10 +64,28 @@ async fn ready(service: &Client, output: Output) -> ExitCode {
     }
 }
 
+/// Which portals it is about, where the summary does not say it.
+fn affected(incident: &serde_json::Value) -> String {
+    let count = incident["portal_count"].as_u64().unwrap_or_default();
+    let named: Vec<_> = incident["portals"].as_array().into_iter().flatten().collect();
+    if count < 2 && word_of(incident, "kind") != GRANT_LOST {
+        return String::new();
+    }
+    let few: Vec<_> = named.iter().take(NAMED).map(ToString::to_string).collect();
+    let rest = count.saturating_sub(few.len() as u64);
+    let rest = if rest > 0 { format!(" and {rest} more") } else { String::new() };
+    format!("\n  portals: {}{rest}", few.join(", "))
+}
+
+fn word_of(incident: &serde_json::Value, member: &str) -> String {
+    incident[member].as_str().unwrap_or_default().to_owned()
+}
+
 fn show(status: &StatusBody) -> String {
     let told = |word: &str| toned(word, tone_of(word));
     let system = |ok: bool, trouble: &Option<String>| {
-        if ok { told("ok") } else { told(trouble.as_deref().unwrap_or("trouble")) }
+        let good = if ok { "ok" } else { "trouble" };
+        told(trouble.as_deref().unwrap_or(good))
     };
     let counts: Vec<_> =
         status.portals.iter().map(|(state, count)| format!("{count} {}", told(state))).collect();
@@ -72,7 +95,7 @@ fn show(status: &StatusBody) -> String {
         format!("{}: {}", toned("not ready", Tone::Bad), status.reasons.join(", "))
     };
     let journal = match status.journal.as_str() {
-        "none" => "none: see state_dir".to_owned(),
+        "none" => "none (state_dir)".to_owned(),
         word => told(word),
     };
     let mut text = format!(
@@ -102,12 +125,13 @@ fn show(status: &StatusBody) -> String {
         text += &format!("\n{} {remark}", toned("note:", Tone::Fair));
     }
     for incident in &status.incidents {
-        let word = |member: &str| incident[member].as_str().unwrap_or_default().to_owned();
+        let word = |member: &str| word_of(incident, member);
         text += &format!(
-            "\n{} since {}\n  {}\n  {} {}\n",
+            "\n{} since {}\n  {}{}\n  {} {}\n",
             toned(&format!("{} {}", word("severity"), word("kind")), Tone::Bad),
             word("since"),
             word("summary"),
+            affected(incident),
             toned("to do:", Tone::Good),
             word("action"),
         );

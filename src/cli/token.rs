@@ -67,6 +67,10 @@ impl Token {
         // exposed: to standard output, which is what was asked for
         let token = answer.access_token.expose();
         if output.format == Format::Table {
+            if answer.short_lived {
+                let what = "it has less life than was asked for, and HubSpot gives no better one at present";
+                output.remark(&format!("{what}: {} s are left", answer.expires_in));
+            }
             return output.line(token);
         }
         let document = TokenBody {

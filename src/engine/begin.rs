@@ -19,6 +19,7 @@ use super::{
     queue::Queue,
     reload::Reload,
     sending::Sending,
+    throttling::Throttling,
     upkeep::Probing,
     view::{Health, Overall, View},
 };
@@ -40,6 +41,7 @@ impl Engine {
         metrics: Arc<Metrics>,
     ) -> (Self, Running) {
         let Start { loaded, recovered, hubspot_time } = start.into();
+        let life = recovered.token_life().unwrap_or(USUAL_LIFE);
         let Recovered { mut trails, provider, .. } = recovered;
         let mut store = Health::new(world.store.kind());
         if let Err(error) = &loaded {
@@ -60,6 +62,7 @@ impl Engine {
             incidents: Arc::default(),
             store,
             hubspot: Health::new(world.endpoint.kind()),
+            throttled: None,
             mode: settings.refresh.mode,
             budget: Budget {
                 per_second: rate.sustained(now),
@@ -67,7 +70,7 @@ impl Engine {
                 ceiling: settings.max_requests_per_second,
                 portals: 0,
                 recent: 0,
-                life: USUAL_LIFE,
+                life,
                 at: settings.refresh.at,
             },
             journal: world.journal.is_there(),
@@ -83,7 +86,7 @@ impl Engine {
             app: App::Unproven,
             crowd: Crowd::default(),
             rotation: provider.rotation,
-            life: USUAL_LIFE,
+            life,
             rules: step,
             trails,
             hubspot_time,
@@ -97,6 +100,7 @@ impl Engine {
             portals_changed: true,
             sending: Sending::at(rate.at(now)),
             rate,
+            throttling: Throttling::default(),
             mode: RefreshMode::Auto,
             budget_due: now,
             outage_probe: now,

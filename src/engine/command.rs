@@ -54,7 +54,10 @@ impl Engine {
                 }
             }
             Command::Pause(portal, paused, done) => self.pause(portal, paused, done),
-            Command::Reload(done) => self.reload_for(done),
+            Command::Reload(done) => {
+                self.try_journal();
+                self.reload_for(done);
+            }
             Command::Reroute(alerting) => {
                 let former = std::mem::replace(&mut self.alerting, alerting);
                 self.former_alerting.retain(|lanes| !lanes.is_empty());
@@ -65,7 +68,12 @@ impl Engine {
                 self.rate = self.rate.under(settings.max_requests_per_second, now);
                 self.budget_due = now;
                 self.reload.due = self.reload.due.min(now + settings.validate.every);
-                self.settings = *settings;
+                let every = std::mem::replace(&mut self.settings, *settings).validate.every;
+                if self.settings.validate.every < every {
+                    for portal in self.portals.ids() {
+                        self.step(portal, Event::Configured);
+                    }
+                }
             }
         }
     }

@@ -195,6 +195,10 @@ impl Handle {
         min_ttl: Option<Duration>,
     ) -> Result<Verdict, Denial> {
         if let Some(end) = view.portal.ended() {
+            // The grant is lost, not its last token.
+            if view.portal.serves(now, Duration::ZERO) {
+                return Ok(Verdict::Serve { short_lived: true });
+            }
             return Err(Denial::Ended(end));
         }
         if view.portal.paused {
@@ -215,6 +219,7 @@ impl Handle {
         let held_up = !overall.app.is_open()
             || overall.without_store
             || overall.journal_fails()
+            || overall.throttled.is_some_and(|until| until > now + PATIENCE)
             || (view.portal.failures > 0 && view.portal.not_before > now);
         if !held_up {
             return Ok(Verdict::Wait);
@@ -240,6 +245,9 @@ impl Handle {
             return Denial::StoreUnreachable(Duration::from_secs(5));
         }
         let again = soon(Some(view.portal.not_before));
+        if let Some(until) = overall.throttled {
+            return Denial::NoTokenYet(again.max(soon(Some(until))));
+        }
         match view.portal.trouble {
             Some(class) if class.is_transient() => Denial::HubspotUnreachable(again),
             _ if !overall.hubspot.ok => Denial::HubspotUnreachable(again),
@@ -296,15 +304,16 @@ impl Handle {
     #[must_use]
     pub fn reason(&self, view: &PortalView) -> Option<&'static str> {
         let overall = self.view.overall.load();
+        let served = view.portal.serves(self.clock.boot(), Duration::ZERO);
         let of_all = match overall.app {
             App::Suspect(_) => Some("app_suspect"),
             app if !app.is_open() => Some("app_rejected"),
             // Nothing is spent that could not be written down before (I4).
-            _ if overall.journal_fails()
-                && !view.portal.serves(self.clock.boot(), Duration::ZERO) =>
-            {
-                Some("journal_failing")
-            }
+            _ if served => None,
+            _ if overall.journal_fails() => Some("journal_failing"),
+            _ if overall.throttled.is_some() => Some("rate_limited"),
+            // It is asked about when what was sent must have arrived (I4).
+            _ if view.portal.in_doubt => Some("outcome_unknown"),
             _ => None,
         };
         view.portal.reason().or(of_all.filter(|_| view.portal.ended().is_none()))

@@ -13,6 +13,7 @@ use crate::{
     store::{
         CredentialStore, Key, Record, StoreError, StoreErrorKind, Stored, Version, record::corrupt,
     },
+    time::Clock,
 };
 
 /// Everything the store holds for this app.
@@ -61,6 +62,13 @@ pub struct Start {
 }
 
 impl Start {
+    /// How many portals can be served at once, with tokens that an earlier process was given.
+    #[must_use]
+    pub fn served(&self, clock: &dyn Clock) -> usize {
+        let lives = |trail: &&Trail| lives(trail, clock, self.hubspot_time);
+        self.recovered.trails.values().filter(lives).count()
+    }
+
     /// With what was loaded.
     pub async fn new(world: &World, loaded: Loaded, recovered: Recovered) -> Self {
         let hubspot_time = HubSpotTime::ask_for(&recovered, world).await;
@@ -86,19 +94,20 @@ pub async fn start(world: &World, recovered: Recovered) -> Result<Start, StoreEr
             let hubspot_time = HubSpotTime::ask_for(&recovered, world).await;
             let passing =
                 matches!(error.kind, StoreErrorKind::Unreachable | StoreErrorKind::Denied);
-            let lives = |trail: &Trail| {
-                let access = trail.access.as_ref();
-                access.is_some_and(|access| {
-                    recovery::life(access, &*world.clock, hubspot_time).is_some()
-                })
-            };
-            if passing && recovered.trails.values().any(lives) {
+            let start = Start { loaded: Err(error.kind), recovered, hubspot_time };
+            if passing && start.served(&*world.clock) > 0 {
                 tracing::error!(%error, hint = %error.hint, "the store can't be read; starting with the tokens that the journal knows");
-                return Ok(Start { loaded: Err(error.kind), recovered, hubspot_time });
+                return Ok(start);
             }
             Err(error)
         }
     }
+}
+
+/// Whether an earlier process left a token that can still be served.
+fn lives(trail: &Trail, clock: &dyn Clock, hubspot: Option<HubSpotTime>) -> bool {
+    let access = trail.access.as_ref().filter(|_| trail.gone.is_none() && !trail.paused);
+    access.is_some_and(|access| recovery::life(access, clock, hubspot).is_some())
 }
 
 /// The app's client pair.

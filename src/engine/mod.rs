@@ -31,6 +31,7 @@ mod reload;
 pub mod run;
 mod sending;
 pub mod survey;
+mod throttling;
 mod upkeep;
 pub mod view;
 mod work;

@@ -116,21 +116,27 @@ impl Handle {
         let on_demand = matches!(overall.mode, RefreshMode::OnDemand);
         // One customer's trouble is no reason to take everybody's service away: a portal that fails
         // on its own account is a remark.
+        let others_fare_well = views.iter().any(|view| view.portal.serves(now, Duration::ZERO));
         let waiting = |view: &Arc<PortalView>| {
             let first = view.portal.token.is_none() && view.portal.ended().is_none();
-            let own_trouble = view.portal.failures >= 3 && overall.hubspot.ok;
-            first && view.portal.renew_at.is_some() && !on_demand && !own_trouble
+            let own_trouble = view.portal.failures > 0
+                && !overall.hubspot_is_out()
+                && (others_fare_well || view.portal.failures >= 3);
+            first && view.portal.renew_at.is_some() && !view.portal.paused && !own_trouble
         };
-        if views.iter().any(waiting) {
-            reasons.push(match (overall.hubspot.ok, overall.journal_fails()) {
-                (false, _) => "hubspot_unreachable",
-                (true, true) => "journal_failing",
-                (true, false) => "no_token_yet",
+        if !on_demand && views.iter().any(waiting) {
+            reasons.push(match () {
+                () if overall.journal_fails() => "journal_failing",
+                () if overall.throttled.is_some() => "rate_limited",
+                () if !overall.hubspot.ok => "hubspot_unreachable",
+                () => "no_token_yet",
             });
         }
-        let going = views.iter().filter(|view| view.portal.ended().is_none()).count();
+        // What an operator wants silent is missed by nobody.
+        let wanted = |view: &&Arc<PortalView>| view.portal.ended().is_none() && !view.portal.paused;
+        let going = views.iter().filter(wanted).count();
         let served = |view: &&Arc<PortalView>| view.portal.serves(now, Duration::ZERO);
-        let without = going - views.iter().filter(served).count();
+        let without = going - views.iter().filter(wanted).filter(served).count();
         let mut remarks = Vec::new();
         if going > 0 && without == going && reasons.is_empty() && !on_demand {
             reasons.push("token_expired");
@@ -170,7 +176,11 @@ impl Handle {
         }
         let now = self.clock.boot();
         let slots = self.view.portals.load();
-        let lives = slots.values().filter_map(|slot| Some(slot.now().portal.token?.left(now)));
+        let lives = slots.values().filter_map(|slot| {
+            let view = slot.now();
+            let token = view.portal.token.filter(|_| view.portal.ended().is_none())?;
+            Some(token.left(now))
+        });
         self.metrics.soonest_expiry.set(lives.min().unwrap_or_default().as_secs_f64());
         self.metrics.render()
     }

@@ -13,7 +13,7 @@ use super::{
 use crate::{
     incident::Kind,
     journal::{Entry as Line, Trail, trail::KEPT_FOR},
-    lifecycle::{End, Event, Found, Generation, Outcome, Reread},
+    lifecycle::{End, Event, Found, Generation, Outcome, Reread, step::STRAY},
     portal::PortalId,
     secret::RefreshToken,
     store::{StoreError, StoreErrorKind},
@@ -25,7 +25,7 @@ const SAVE_AGAIN: Event = Event::Found(Found {
     token: None,
     proven: false,
     unsaved: true,
-    in_doubt: false,
+    in_doubt: None,
     paused: false,
 });
 
@@ -39,7 +39,7 @@ const IN_DOUBT: Event = Event::Found(Found {
     token: None,
     proven: false,
     unsaved: false,
-    in_doubt: true,
+    in_doubt: Some(STRAY),
     paused: false,
 });
 
@@ -52,7 +52,10 @@ impl Engine {
         let Some(trail) = self.trails.remove(&portal).filter(counts) else { return };
         let Some(entry) = self.portals.get_mut(portal) else { return };
         let found = entry.adopt(trail, &*self.world.clock, self.hubspot_time);
-        if found.in_doubt {
+        if found.in_doubt.is_some() {
+            // The next start need not wait as long once more.
+            let at = Stamp::of(clock.boot(), clock);
+            self.world.journal.note(Line::Orphaned { portal, at });
             tracing::warn!(%portal, "an earlier process was about to refresh this grant, or did, and did not see the answer");
         }
         if found.unsaved {

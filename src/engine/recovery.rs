@@ -9,7 +9,7 @@ use jiff::Timestamp;
 use super::{World, portals::Entry, view::Issued};
 use crate::{
     journal::{Access, Intent, Recovered, Trail},
-    lifecycle::{Found, TokenLife},
+    lifecycle::{Found, TokenLife, step::STRAY},
     secret::RefreshToken,
     time::{BootTime, Clock, Stamp},
 };
@@ -79,6 +79,22 @@ pub(super) fn life(
     (!token.left(now).is_zero()).then_some(token)
 }
 
+/// For how long what a process sent may still arrive: that it is gone is certain only since a start found its
+/// intent, or since the machine started anew.
+fn still_arriving(intent: &Intent, clock: &dyn Clock) -> Duration {
+    let run = clock.boot_id();
+    if !run.is_same_as(&run) {
+        // Which run of the machine this is nobody can say.
+        return STRAY;
+    }
+    let gone = match &intent.orphaned {
+        Some(at) if at.is_of(&run) => at.age(clock).map_or(Duration::ZERO, |age| age.span),
+        None if intent.at.is_of(&run) => Duration::ZERO,
+        _ => clock.boot().since_boot(),
+    };
+    STRAY.saturating_sub(gone)
+}
+
 impl Entry {
     /// Takes over what the journal knows of this portal, and says what the rules have to know of it.
     pub(super) fn adopt(
@@ -103,8 +119,9 @@ impl Entry {
         }
         let used = self.refresh_token().map(RefreshToken::fingerprint).or(ours);
         let known = ours.is_some() && used == ours;
-        let in_doubt = intent.as_ref().is_some_and(|intent| used == Some(intent.spent));
-        self.intended = intent.filter(|_| !in_doubt).map(|intent| intent.spent);
+        let of_this = intent.as_ref().filter(|intent| used == Some(intent.spent));
+        let in_doubt = of_this.map(|intent| still_arriving(intent, clock));
+        self.intended = intent.filter(|_| in_doubt.is_none()).map(|intent| intent.spent);
         let token = access.filter(|_| known).and_then(|access| {
             let token = life(&access, clock, hubspot)?;
             let fingerprint = access.token.fingerprint();
@@ -130,7 +147,7 @@ impl Entry {
         let known = self.lineage.last() == Some(&name);
         let spent = if self.portal.in_doubt { Some(name) } else { self.intended };
         (known || spent.is_some()).then(|| Trail {
-            intent: spent.map(|spent| Intent { spent, at: at.clone() }),
+            intent: spent.map(|spent| Intent { spent, at: at.clone(), orphaned: None }),
             stored: self.unsaved.is_none(),
             newest: self.refresh_token().filter(|_| known).cloned(),
             proven: self.portal.proven.then_some(name),

@@ -24,6 +24,7 @@ use super::{
     recovery::HubSpotTime,
     reload::Reload,
     sending::Sending,
+    throttling::Throttling,
     upkeep::Probing,
     view::{Overall, View},
     work::Report,
@@ -77,6 +78,7 @@ pub struct Engine {
     pub(super) portals_changed: bool,
     pub(super) rate: Rate,
     pub(super) sending: Sending,
+    pub(super) throttling: Throttling,
     pub(super) mode: RefreshMode,
     pub(super) budget_due: BootTime,
     pub(super) outage_probe: BootTime,
@@ -257,6 +259,7 @@ impl Engine {
                 self.saved(portal, generation, record, token, result);
             }
             Report::PauseNoted => {}
+            Report::JournalTried { durable } => self.note_journal(durable),
             Report::Looked { portal, stamp, result } => {
                 self.note_store("read", result.as_ref().err());
                 self.consider(portal, stamp, result);

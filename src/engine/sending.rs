@@ -16,6 +16,10 @@ use crate::{
 
 /// As many requests as may be under way at HubSpot at once: a hung edge must not pile up more.
 const AT_HUBSPOT: usize = 64;
+/// An answer is waited for so long (design section 3), and longer where it may bring a refresh token that nobody
+/// else will ever see: whoever wants the token may be let go, the answer may not (I3).
+const PATIENCE: Duration = Duration::from_secs(10);
+const AT_STAKE: Duration = Duration::from_secs(30);
 /// The share of the rate that portals failing on their own account may take (I7).
 const RETRY_SHARE: f64 = 0.2;
 /// What is taken from the queue so long before it may be sent finds the journal's disk in time. Longer
@@ -132,8 +136,11 @@ impl Engine {
             return self.step(portal, Event::NotSent);
         };
         self.sending.at_hubspot += 1;
+        let patience = if self.rotation.is_possible() { AT_STAKE } else { PATIENCE };
         match request {
-            Request::Refresh => self.tasks.spawn(world.refresh(pair, portal, generation, token)),
+            Request::Refresh => {
+                self.tasks.spawn(world.refresh(pair, portal, generation, token, patience))
+            }
             Request::Introspect => {
                 self.tasks.spawn(world.introspect(pair, portal, generation, token))
             }

@@ -3,7 +3,11 @@
 
 use std::time::Duration;
 
-use super::{Engine, metrics::ByStoreCall, work::Sample};
+use super::{
+    Engine,
+    metrics::ByStoreCall,
+    work::{Report, Sample},
+};
 use crate::{
     incident::Kind,
     journal::{Entry, Provider},
@@ -22,8 +26,6 @@ const HUBSPOT_GONE: (Duration, u32) = (Duration::from_secs(10), 3);
 /// How often HubSpot is asked while it is out. A token that was due when an outage of ten minutes began
 /// has seven seconds left when it ends.
 const OUTAGE_PROBE: Duration = Duration::from_secs(3);
-/// Whatever a 429 asks for: tokens live for half an hour, and one request tells whether it still holds.
-const LONGEST_QUIET: Duration = Duration::from_secs(600);
 /// As many answers that can't be understood, and none between them that can, are not one portal's.
 const IN_A_ROW: u32 = 3;
 /// How often it is looked at what the rate carries.
@@ -141,18 +143,6 @@ impl Engine {
         out.then_some(self.outage_probe)
     }
 
-    /// HubSpot asks everybody to slow down.
-    pub(super) fn throttled(&mut self, wait: Option<Duration>) {
-        let now = self.world.clock.boot();
-        self.metrics.rate_limited.inc();
-        let wait = wait.unwrap_or(Duration::from_secs(1)).min(LONGEST_QUIET);
-        self.sending.hold_until(now + wait);
-        self.take_back_ready();
-        self.rate = self.rate.throttled(now);
-        self.budget_due = self.budget_due.min(now + Duration::from_secs(1));
-        self.remember_provider();
-    }
-
     /// What an answer says of the provider.
     pub(super) fn learn(&mut self, rotated: bool, life: Duration) {
         self.life = life;
@@ -168,15 +158,30 @@ impl Engine {
         }
     }
 
-    fn remember_provider(&self) {
-        let provider = Provider { rotation: self.rotation, rate: self.rate.expected() };
-        self.world.journal.note(Entry::Provider(provider));
+    pub(super) fn remember_provider(&self) {
+        self.world.journal.note(self.provider_line());
+    }
+
+    fn provider_line(&self) -> Entry {
+        Entry::Provider(Provider { rotation: self.rotation, rate: self.rate.expected() })
+    }
+
+    /// Somebody may have made room: it is not waited until the next refresh finds out.
+    pub(super) fn try_journal(&mut self) {
+        if self.book.is_open(Kind::JournalFailing) {
+            let kept = self.world.journal.keep_in_order(self.provider_line());
+            self.tasks.spawn(async move { Report::JournalTried { durable: kept.await } });
+        }
     }
 
     /// Whether the journal took what it was given.
     pub(super) fn note_journal(&mut self, durable: bool) {
         if durable {
-            self.tell_close(Kind::JournalFailing, None);
+            if self.tell_close(Kind::JournalFailing, None) {
+                for portal in self.portals.ids() {
+                    self.step(portal, Event::JournalBack);
+                }
+            }
         } else {
             self.tell_open(Kind::JournalFailing, None, None);
         }
@@ -198,7 +203,11 @@ impl Engine {
         };
         let mode = budget.mode(&policy, self.mode);
         self.overall_changed |= self.overall.budget != budget;
-        self.overall.budget = budget;
+        let former = std::mem::replace(&mut self.overall.budget, budget);
+        let carried = |budget: &Budget| budget.portals <= budget.carries();
+        if policy.mode == RefreshMode::Eager && carried(&former) && !carried(&budget) {
+            tracing::warn!(%budget, "more portals than the rate keeps warm, and refresh.mode is eager");
+        }
         let before = std::mem::replace(&mut self.mode, mode);
         if before != mode {
             self.overall_changed = true;
@@ -209,13 +218,7 @@ impl Engine {
                 self.portals.wake_all(now);
             }
         }
-        let slowed = budget.per_second < budget.ceiling && budget.portals > budget.carries();
-        let held = self.sending.free_at() > now + BUDGET_EVERY;
-        if held || (slowed && policy.mode != RefreshMode::OnDemand) {
-            self.tell_open(Kind::RateLimited, None, None);
-        } else {
-            self.tell_close(Kind::RateLimited, None);
-        }
+        self.tell_of_throttling(now);
     }
 
     /// What a refresh says of the API version in use.
@@ -244,11 +247,16 @@ impl Engine {
             matches!(refusal.class, Outage | Unreachable | AnswerLost)
         });
         let Some(refusal) = silent else {
+            let throttled = refusal.is_some_and(|r| r.class == RefusalClass::RateLimited);
+            if !throttled {
+                self.not_throttled();
+            }
             if self.hubspot_failing_since.take().is_some() && self.overall.hubspot.failures > 1 {
                 tracing::info!("HubSpot answers again");
             }
             self.overall_changed |= !self.overall.hubspot.ok;
             self.overall.hubspot.good();
+            self.overall.hubspot.trouble = throttled.then_some("rate_limited");
             // Only after a declared outage: one portal's failures are its own.
             if self.tell_close(Kind::HubspotUnreachable, None) {
                 for portal in self.portals.ids() {

@@ -128,6 +128,8 @@ pub struct Overall {
     pub store: Health,
     /// How HubSpot last answered.
     pub hubspot: Health,
+    /// HubSpot says that it is asked too much, and nothing else since: until then nothing is sent.
+    pub throttled: Option<BootTime>,
     /// The mode that is in force.
     pub mode: RefreshMode,
     /// What the rate carries.
@@ -148,7 +150,17 @@ impl Overall {
     /// Whether the journal does not take what it is given.
     #[must_use]
     pub fn journal_fails(&self) -> bool {
-        self.incidents.iter().any(|open| open.kind == Kind::JournalFailing)
+        self.has_open(Kind::JournalFailing)
+    }
+
+    /// Whether HubSpot is known to be out, for more than one portal.
+    #[must_use]
+    pub fn hubspot_is_out(&self) -> bool {
+        self.has_open(Kind::HubspotUnreachable)
+    }
+
+    fn has_open(&self, kind: Kind) -> bool {
+        self.incidents.iter().any(|open| open.kind == kind)
     }
 }
 

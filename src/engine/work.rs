@@ -34,6 +34,10 @@ pub(super) enum Report {
         durable: bool,
     },
     PauseNoted,
+    /// Whether a journal that failed takes something again.
+    JournalTried {
+        durable: bool,
+    },
     Refreshed {
         portal: PortalId,
         generation: Generation,
@@ -114,10 +118,11 @@ impl World {
         portal: PortalId,
         generation: Generation,
         spent: RefreshToken,
+        patience: Duration,
     ) -> Report {
         let started = self.clock.boot();
         tracing::trace!(%portal, point = "sending", "refresh");
-        let result = self.endpoint.refresh(&pair, &spent).await;
+        let result = self.endpoint.refresh(&pair, &spent, patience).await;
         tracing::trace!(%portal, point = "answered", "refresh");
         Report::Refreshed { portal, generation, spent, started, result }
     }

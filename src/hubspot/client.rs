@@ -21,7 +21,7 @@ use crate::{
     time::Clock,
 };
 
-/// A whole call, from connecting to the last byte (design section 3).
+/// A whole call, from connecting to the last byte (design section 3), where nothing is at stake.
 const DEADLINE: Duration = Duration::from_secs(10);
 const CONNECT: Duration = Duration::from_secs(4);
 /// An answer of the token endpoint is about a kilobyte.
@@ -59,8 +59,13 @@ impl HubSpot {
         Ok(Self { http, settings, clock, skew: AtomicI64::new(NO_SKEW) })
     }
 
-    async fn post(&self, url: &str, form: &[(&str, &str)]) -> Result<Reply, Refusal> {
-        let sent = self.http.post(url).form(form).send().await;
+    async fn post(
+        &self,
+        url: &str,
+        form: &[(&str, &str)],
+        patience: Duration,
+    ) -> Result<Reply, Refusal> {
+        let sent = self.http.post(url).form(form).timeout(patience).send().await;
         let mut response = sent.map_err(|error| not_answered(&error))?;
         let dated = self.note_date(response.headers());
         let http = response.status().as_u16();
@@ -109,7 +114,12 @@ const fn lost(http: Option<u16>) -> Refusal {
 
 #[async_trait]
 impl TokenEndpoint for HubSpot {
-    async fn refresh(&self, pair: &ClientPair, token: &RefreshToken) -> Result<Granted, Refusal> {
+    async fn refresh(
+        &self,
+        pair: &ClientPair,
+        token: &RefreshToken,
+        patience: Duration,
+    ) -> Result<Granted, Refusal> {
         let url = self.url(self.settings.api_version, "token");
         // exposed: into the form body of the one request that spends the token
         let form = [
@@ -118,7 +128,7 @@ impl TokenEndpoint for HubSpot {
             ("client_secret", pair.client_secret.expose()),
             ("refresh_token", token.expose()),
         ];
-        self.post(&url, &form).await?.granted()
+        self.post(&url, &form, patience).await?.granted()
     }
 
     async fn introspect(
@@ -134,7 +144,7 @@ impl TokenEndpoint for HubSpot {
             ("token", token.expose()),
             ("token_type_hint", token_use::REFRESH_TOKEN),
         ];
-        self.post(&url, &form).await?.introspection()
+        self.post(&url, &form, DEADLINE).await?.introspection()
     }
 
     async fn time(&self) -> Option<Timestamp> {

@@ -1,7 +1,7 @@
 //! HubSpot's OAuth endpoints behind the [`TokenEndpoint`] seam. The rest of the crate sees what was
 //! granted, or a refusal that has been sorted. Knows nothing of stores or of scheduling.
 
-use std::fmt;
+use std::{fmt, time::Duration};
 
 use async_trait::async_trait;
 use jiff::{SignedDuration, Timestamp};
@@ -24,8 +24,14 @@ pub use settings::{ApiVersion, Settings};
 /// Whoever turns refresh tokens into access tokens.
 #[async_trait]
 pub trait TokenEndpoint: fmt::Debug + Send + Sync + 'static {
-    /// Spends `token` once: one request, no hidden retry (a repeated spend is the caller's decision).
-    async fn refresh(&self, pair: &ClientPair, token: &RefreshToken) -> Result<Granted, Refusal>;
+    /// Spends `token` once: one request, no hidden retry (a repeated spend is the caller's decision). Its answer
+    /// is waited for no longer than `patience`.
+    async fn refresh(
+        &self,
+        pair: &ClientPair,
+        token: &RefreshToken,
+        patience: Duration,
+    ) -> Result<Granted, Refusal>;
 
     /// Asks what `token` is, spending nothing. A success proves the client pair as well.
     async fn introspect(

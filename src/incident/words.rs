@@ -7,7 +7,8 @@ use crate::portal::PortalId;
 /// words for the reason, never text from the network.
 #[expect(clippy::too_many_lines, reason = "a table of texts, one row a kind")]
 pub(super) fn of(kind: Kind, portal: Option<PortalId>, detail: Option<&str>) -> (String, String) {
-    let who = portal.map_or_else(|| "the app".to_owned(), |id| format!("portal {id}"));
+    let shared = if kind.is_shared() { "the portals named with this" } else { "the app" };
+    let who = portal.map_or_else(|| shared.to_owned(), |id| format!("portal {id}"));
     let why = detail.map(|detail| format!(" ({detail})")).unwrap_or_default();
     let (summary, action) = match kind {
         Kind::AppRejected => (
@@ -17,7 +18,7 @@ pub(super) fn of(kind: Kind, portal: Option<PortalId>, detail: Option<&str>) -> 
                  until they expire."
             ),
             "Compare the client secret in the store with the one on the app's Auth page at HubSpot. \
-             If it was changed there, run `grantkeeper rotate client-secret`."
+             If it was changed there, run `grantkeeper rotate client-secret`. A restart does not help."
                 .to_owned(),
         ),
         Kind::AppSuspect => (
@@ -61,8 +62,9 @@ pub(super) fn of(kind: Kind, portal: Option<PortalId>, detail: Option<&str>) -> 
         ),
         Kind::RateLimited => (
             format!(
-                "HubSpot asks to slow down{why}, and what it bears does not keep every portal warm. Portals \
-                 in use come first; others are refreshed when somebody asks."
+                "HubSpot asks to slow down{why}, and what it bears does not keep every portal warm. Tokens in \
+                 hand are served until they expire; portals in use come first, others are refreshed when \
+                 somebody asks."
             ),
             "See whether something else uses this app's client id, and ask HubSpot for a higher limit. \
              `grantkeeper status` shows the rate that was learned."

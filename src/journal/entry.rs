@@ -23,6 +23,13 @@ pub enum Entry {
         /// When.
         at: Stamp,
     },
+    /// A start found the intent open: whoever had it is gone since then at the latest.
+    Orphaned {
+        /// Whose.
+        portal: PortalId,
+        /// Since when.
+        at: Stamp,
+    },
     /// HubSpot answered a spend (I3). Closes the intent.
     Answered {
         /// Whose.
@@ -70,7 +77,7 @@ pub enum Entry {
         /// Whose.
         portal: PortalId,
         /// What.
-        trail: Trail,
+        trail: Box<Trail>,
     },
 }
 

@@ -21,9 +21,12 @@ const GROWTH: u64 = 1024 * 1024;
 /// A segment is replaced when it is older, so that what is over a day old leaves the disk.
 const OLDEST: Duration = Duration::from_secs(6 * 3600);
 /// A new segment is everything that is known: on a disk that refuses it, it is not made up anew for each
-/// entry, but after this long, and then ever more rarely.
-const TRY_AGAIN: Duration = Duration::from_secs(10);
+/// entry, but after this long, and then ever more rarely: once a minute if it is large.
+const TRY_AGAIN: Duration = Duration::from_secs(2);
+const OFTEN: Duration = Duration::from_secs(4);
 const SELDOM: Duration = Duration::from_secs(60);
+/// A segment of so many bytes is large.
+const LARGE: u64 = 1024 * 1024;
 /// As many entries share one sync.
 const BATCH: usize = 256;
 
@@ -38,6 +41,15 @@ pub struct Recovered {
     pub damaged: u32,
     /// A write was cut off: the process or the machine died in the middle of it.
     pub torn: bool,
+}
+
+impl Recovered {
+    /// The life that HubSpot gave the newest access token.
+    #[must_use]
+    pub fn token_life(&self) -> Option<Duration> {
+        let given = self.trails.values().filter_map(|trail| trail.access.as_ref());
+        given.max_by_key(|access| access.issued.wall()).map(|access| access.expires_in)
+    }
 }
 
 /// The journal can't be opened.
@@ -182,6 +194,9 @@ impl Keeper {
             {
                 batch.push(next);
             }
+            if batch.iter().any(|job| job.at_once) {
+                self.broken = self.broken.map(|again| again.min(self.clock.boot()));
+            }
             let was_broken = self.broken.is_some();
             let outcome = self.write(&batch).await.map_err(|error| {
                 if !was_broken {
@@ -256,8 +271,9 @@ impl Keeper {
         let length = bytes.len() as u64;
         if let Err(error) = self.disk.create(segment, bytes).await {
             self.refusals += 1;
-            let wait = Backoff::new(TRY_AGAIN, SELDOM, 0.0);
-            let wait = wait.map_or(SELDOM, |wait| wait.after(self.refusals, 0.0));
+            let longest = if length < LARGE { OFTEN } else { SELDOM };
+            let wait = Backoff::new(TRY_AGAIN, longest, 0.0);
+            let wait = wait.map_or(longest, |wait| wait.after(self.refusals, 0.0));
             self.broken = Some(self.clock.boot() + wait);
             return Err(error);
         }

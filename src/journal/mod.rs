@@ -43,6 +43,8 @@ pub struct Journal {
 struct Job {
     entry: Entry,
     kept: Option<oneshot::Sender<Result<(), NotKept>>>,
+    /// Whatever the disk said a moment ago.
+    at_once: bool,
 }
 
 impl Journal {
@@ -65,17 +67,18 @@ impl Journal {
     pub async fn keep(&self, entry: Entry) -> Result<(), NotKept> {
         let Some(sender) = &self.sender else { return Ok(()) };
         let (kept, heard) = oneshot::channel();
-        sender.send(Job { entry, kept: Some(kept) }).await.map_err(|_| NotKept)?;
+        let job = Job { entry, kept: Some(kept), at_once: false };
+        sender.send(job).await.map_err(|_| NotKept)?;
         heard.await.unwrap_or(Err(NotKept))
     }
 
     /// Writes `entry` after everything that was handed over before this call, whenever the answer is
-    /// waited for: whether it is durable.
+    /// waited for: whether it is durable. A disk that refused a moment ago is asked again.
     pub fn keep_in_order(&self, entry: Entry) -> impl Future<Output = bool> + Send + use<> {
         let (kept, heard) = oneshot::channel();
         if let Some(sender) = &self.sender {
             // With thousands waiting it is dropped, and `heard` with it.
-            sender.try_send(Job { entry, kept: Some(kept) }).ok();
+            sender.try_send(Job { entry, kept: Some(kept), at_once: true }).ok();
         }
         async move { matches!(heard.await, Ok(Ok(()))) }
     }
@@ -84,7 +87,7 @@ impl Journal {
     pub fn note(&self, entry: Entry) {
         if let Some(sender) = &self.sender {
             // With thousands waiting, the mark is lost, and a restart looks once more than it must.
-            sender.try_send(Job { entry, kept: None }).ok();
+            sender.try_send(Job { entry, kept: None, at_once: false }).ok();
         }
     }
 }

@@ -1,6 +1,16 @@
 //! `state_dir` as configured: the folder, its key, and the journal in it, opened together.
 
-use std::{path::PathBuf, sync::Arc};
+use std::{
+    fs::File,
+    io::{self, Write},
+    path::{Path, PathBuf},
+    sync::Arc,
+};
+
+use rustix::{
+    fs::{CWD, Mode, OFlags, openat},
+    io::Errno,
+};
 
 use super::{
     Disk, Folder, FolderError, Journal, Keeper, OpenError, Recovered, keeper::recover, open,
@@ -11,6 +21,8 @@ use crate::{
     time::Clock,
 };
 
+/// Less room than this is none.
+const ROOM: usize = 64 * 1024;
 /// The key's name, where none is configured.
 const OWN_KEY: &str = "state.key";
 
@@ -63,6 +75,19 @@ impl StateError {
     }
 }
 
+/// Whether the folder's disk takes something: a file without a name, that nobody sees.
+fn try_disk(dir: &Path) -> io::Result<()> {
+    let flags = OFlags::TMPFILE | OFlags::WRONLY | OFlags::CLOEXEC;
+    let mut file = match openat(CWD, dir, flags, Mode::RUSR | Mode::WUSR) {
+        Ok(file) => File::from(file),
+        // Not every file system has such files; then only a start finds out.
+        Err(Errno::OPNOTSUPP | Errno::ISDIR) => return Ok(()),
+        Err(error) => return Err(error.into()),
+    };
+    file.write_all(&vec![0; ROOM])?;
+    file.sync_all()
+}
+
 /// Looks at what a start would open, and makes nothing: what it would find, in words and as it is. Holds the folder's lock meanwhile, as a start does.
 ///
 /// # Errors
@@ -73,15 +98,18 @@ pub async fn look_at_state(
 ) -> Result<(&'static str, Recovered), StateError> {
     let nothing = |what| Ok((what, Recovered::default()));
     if !settings.dir.exists() {
-        let parent = settings.dir.parent().is_some_and(std::path::Path::is_dir);
-        let source = std::io::ErrorKind::NotFound.into();
+        let parent = settings.dir.parent().is_some_and(Path::is_dir);
+        let source = io::ErrorKind::NotFound.into();
         let gone = FolderError::Unusable { path: settings.dir.clone(), source };
         return if parent { nothing("is made at the first start") } else { Err(gone.into()) };
     }
     let key = SealingKey::read(&settings.key_file())?;
+    try_disk(&settings.dir).map_err(OpenError::from)?;
     let folder = match Folder::open(&settings.dir) {
         Ok(folder) => folder,
-        Err(FolderError::InUse(_)) => return nothing("in use by the running service"),
+        Err(FolderError::InUse(_)) => {
+            return nothing("in use by the running service, and its disk takes what is written");
+        }
         Err(error) => return Err(error.into()),
     };
     let own = settings.key_file.is_none();
@@ -93,7 +121,10 @@ pub async fn look_at_state(
         return Err(StateError::NoKey { file: settings.key_file(), own });
     };
     let (trails, found, _) = recover(&folder, &key, app).await?;
-    Ok(("readable", Recovered { trails: trails.portals, ..found }))
+    Ok((
+        "readable, and its disk takes what is written",
+        Recovered { trails: trails.portals, ..found },
+    ))
 }
 
 impl Settings {

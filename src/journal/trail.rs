@@ -49,6 +49,9 @@ pub struct Intent {
     pub spent: Fingerprint,
     /// When.
     pub at: Stamp,
+    /// Since when its process is known to be gone.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub orphaned: Option<Stamp>,
 }
 
 /// An access token and when it was asked for.
@@ -123,7 +126,12 @@ impl Trails {
         match entry {
             Entry::Intent { portal, spent, at } => {
                 let trail = self.of(portal);
-                (trail.intent, trail.gone) = (Some(Intent { spent, at }), None);
+                (trail.intent, trail.gone) = (Some(Intent { spent, at, orphaned: None }), None);
+            }
+            Entry::Orphaned { portal, at } => {
+                if let Some(intent) = &mut self.of(portal).intent {
+                    intent.orphaned.get_or_insert(at);
+                }
             }
             Entry::Answered { portal, answer } => self.of(portal).answered(answer),
             Entry::Refused { portal } => self.of(portal).intent = None,
@@ -140,7 +148,7 @@ impl Trails {
                 }
             }
             Entry::Provider(provider) => self.provider = provider,
-            Entry::Portal { portal, trail } => drop(self.portals.insert(portal, trail)),
+            Entry::Portal { portal, trail } => drop(self.portals.insert(portal, *trail)),
         }
     }
 
@@ -164,8 +172,8 @@ impl Trails {
     /// Entries that add up to all of this.
     pub(super) fn entries(&self) -> impl Iterator<Item = Entry> {
         let portals = self.portals.iter();
-        let portals =
-            portals.map(|(id, trail)| Entry::Portal { portal: *id, trail: trail.clone() });
+        let portals = portals
+            .map(|(id, trail)| Entry::Portal { portal: *id, trail: Box::new(trail.clone()) });
         std::iter::once(Entry::Provider(self.provider)).chain(portals)
     }
 }

@@ -88,10 +88,19 @@ impl fmt::Display for Budget {
         }
         match (*portals <= carries, *portals) {
             (true, portals) => write!(f, "; that is enough for the {portals} to be served"),
-            (false, portals) => write!(
-                f,
-                "; of the {portals} to be served not all can be kept warm, and some calls will wait for a refresh"
-            ),
+            (false, portals) => {
+                write!(
+                    f,
+                    "; of the {portals} to be served not all can be kept warm, and some calls will wait for a refresh"
+                )?;
+                if per_second < ceiling {
+                    return Ok(());
+                }
+                write!(
+                    f,
+                    " (hubspot.max_refreshes_per_second may be raised as far as HubSpot bears it)"
+                )
+            }
         }
     }
 }

@@ -23,8 +23,12 @@ pub enum Event {
     Ask,
     /// An operator pauses the portal, or lets it go on.
     Pause(bool),
+    /// The configuration was read again: the period of validation may be another.
+    Configured,
     /// HubSpot answers again after an outage.
     HubSpotBack,
+    /// The journal takes again what it is given.
+    JournalBack,
     /// The service is about to end.
     LastCall,
     /// What waited to be sent was taken back before it was.
@@ -88,7 +92,6 @@ pub enum Outcome {
 
 /// What the journal knows of a grant at a start.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-#[expect(clippy::struct_excessive_bools, reason = "independent facts, each with its own name")]
 pub struct Found {
     /// An access token that still lives.
     pub token: Option<TokenLife>,
@@ -96,8 +99,9 @@ pub struct Found {
     pub proven: bool,
     /// The store does not have its newest refresh token.
     pub unsaved: bool,
-    /// It was about to be spent, and what came of that is not known (I4).
-    pub in_doubt: bool,
+    /// It was about to be spent, and what came of that is not known (I4): what was sent may still arrive for so
+    /// long from now.
+    pub in_doubt: Option<Duration>,
     /// An operator paused the portal.
     pub paused: bool,
 }

@@ -34,6 +34,8 @@ pub struct Rate {
     /// The rate at `since`; it climbs from there.
     base: f64,
     since: BootTime,
+    /// Something was answered since: without that, nothing says that HubSpot bears more.
+    borne: bool,
     /// The rate at which HubSpot last said no.
     limit: Option<f64>,
     /// None if that was before this process began.
@@ -56,6 +58,7 @@ impl Rate {
             ceiling,
             base,
             since: now,
+            borne: true,
             limit,
             limited_at: None,
             expected,
@@ -66,6 +69,9 @@ impl Rate {
     /// Requests a second at `now`.
     #[must_use]
     pub fn at(&self, now: BootTime) -> f64 {
+        if !self.borne {
+            return self.base;
+        }
         let mut left = now.since(self.since).as_secs_f64();
         let mut rate = self.base;
         let near = self.limit.map_or(self.ceiling, |limit| (limit * NEAR).min(self.ceiling));
@@ -99,8 +105,17 @@ impl Rate {
         } else {
             self.expected + BELIEVED * (rate - self.expected)
         };
-        let (limit, since) = (Some(rate), now);
-        Self { base, since, limit, limited_at: Some(now), expected, remembered, ..self }
+        // What is refused before anything was borne says nothing new of where the limit is.
+        let (limit, expected) =
+            if self.borne { (Some(rate), expected) } else { (self.limit, self.expected) };
+        let (borne, since, limited_at) = (false, now, Some(now));
+        Self { base, since, borne, limit, limited_at, expected, remembered, ..self }
+    }
+
+    /// HubSpot said something else: from now on the rate climbs.
+    #[must_use]
+    pub fn borne(self, now: BootTime) -> Self {
+        if self.borne { self } else { Self { borne: true, since: now, ..self } }
     }
 
     /// Goes on under another ceiling.
@@ -154,7 +169,7 @@ mod tests {
     fn i8_a_429_takes_three_tenths_and_a_minute_without_brings_most_of_it_back() {
         let rate = Rate::new(10.0, None, at(0));
         assert!((rate.at(at(0)) - 10.0).abs() < 1e-9);
-        let less = rate.throttled(at(0));
+        let less = rate.throttled(at(0)).borne(at(0));
         assert!((less.at(at(0)) - 7.0).abs() < 1e-9);
         assert!((less.at(at(6_000)) - 8.0).abs() < 1e-9, "a sixth of the ceiling in ten seconds");
         assert!((less.at(at(12_000)) - 9.0).abs() < 1e-9);
@@ -190,20 +205,33 @@ mod tests {
     fn what_is_counted_on_is_what_was_borne_lately() {
         let rate = Rate::new(10.0, None, at(0));
         assert!((rate.sustained(at(0)) - 10.0).abs() < 1e-9);
-        let less = rate.throttled(at(0));
+        let less = rate.throttled(at(0)).borne(at(0));
         assert!((less.sustained(at(600_000)) - 7.0).abs() < 1e-9);
         assert!((less.sustained(at(1_800_000)) - 10.0).abs() < 1e-9);
     }
 
     #[test]
+    fn i8_nothing_climbs_while_every_answer_is_a_429() {
+        let mut rate = Rate::new(10.0, None, at(0));
+        for minute in 0..10 {
+            let before = rate.at(at(minute * 60_000));
+            rate = rate.throttled(at(minute * 60_000));
+            let after = rate.at(at((minute + 1) * 60_000));
+            assert!(after < before && rate.expected().unwrap() <= 10.0, "minute {minute}");
+        }
+        let borne = rate.borne(at(600_000));
+        assert!(borne.at(at(600_000)) <= rate.at(at(600_000)) && borne.at(at(660_000)) > 5.0);
+    }
+
+    #[test]
     fn a_limit_that_is_met_again_once_forgotten_is_remembered_for_longer() {
-        let (mut rate, mut now) = (Rate::new(10.0, None, at(0)).throttled(at(0)), 0);
+        let (mut rate, mut now) = (Rate::new(10.0, None, at(0)).throttled(at(0)).borne(at(0)), 0);
         for minutes in [30, 60, 120, 240, 360, 360] {
             let forgotten = now + minutes * 60_000;
             assert!(rate.sustained(at(forgotten - 1)) < 9.0, "after {minutes} minutes");
             assert!((rate.sustained(at(forgotten)) - 10.0).abs() < 1e-9);
             now = forgotten + 10_000;
-            rate = rate.throttled(at(now));
+            rate = rate.throttled(at(now)).borne(at(now));
         }
         let later = now + 13 * 3_600_000;
         rate = rate.throttled(at(later));
@@ -214,7 +242,7 @@ mod tests {
     fn one_429_at_a_rate_that_was_not_used_says_little() {
         let mut rate = Rate::new(20.0, None, at(0));
         for second in 0..10 {
-            rate = rate.throttled(at(second * 1000));
+            rate = rate.throttled(at(second * 1000)).borne(at(second * 1000));
         }
         let low = rate.sustained(at(10_000));
         assert!(low < 2.0, "{low}");
@@ -233,7 +261,7 @@ mod tests {
         for tenth in 0..6000 {
             let now = at(tenth * 100);
             if rate.at(now) > bears {
-                rate = rate.throttled(now);
+                rate = rate.throttled(now).borne(now);
                 // Ten seconds to find the limit.
                 refused += u32::from(tenth > 100);
             }
@@ -257,7 +285,7 @@ mod tests {
                 prop_assert!(after >= before - 1e-9, "without a 429 it never falls");
                 prop_assert!(after <= ceiling + 1e-9 && after >= ceiling * LEAST - 1e-9);
                 prop_assert!(rate.sustained(at(now)) <= ceiling + 1e-9);
-                rate = rate.throttled(at(now));
+                rate = rate.throttled(at(now)).borne(at(now));
                 prop_assert!(rate.at(at(now)) <= after + 1e-9);
             }
         }

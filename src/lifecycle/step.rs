@@ -81,7 +81,9 @@ impl Deciding<'_> {
             Event::Found(found) => self.found(found),
             Event::Ask => self.ask(),
             Event::Pause(paused) => self.pause(paused),
+            Event::Configured => self.keep_to_period(),
             Event::HubSpotBack => self.hubspot_back(),
+            Event::JournalBack => self.journal_back(),
             Event::LastCall => self.last_call(),
             Event::NotSent => self.not_sent(),
             // What is in flight is waited for, and then the record is read once more: there is never a
@@ -153,9 +155,9 @@ impl Deciding<'_> {
             self.validated();
             self.effects.push(Effect::Publish);
         }
-        if in_doubt {
+        if let Some(still) = in_doubt {
             self.portal.in_doubt = true;
-            self.portal.arrives_by = self.context.now + STRAY;
+            self.portal.arrives_by = self.context.now + still;
             // Not when the token runs out: then it is too late to ask the customer.
             self.portal.validation_due = self.portal.arrives_by;
             self.portal.not_before = self.portal.arrives_by;

@@ -45,7 +45,7 @@ impl AlertSink for Log {
                 kind = incident.kind.as_str(),
                 portal_count = incident.portal_count,
                 portals = ?numbers,
-                "incident concerns other portals now"
+                "the portals that an incident concerns have changed"
             ),
             (Change::Opened, Severity::Critical) => tell!(error),
             (Change::Opened, Severity::Warning) => tell!(warn),

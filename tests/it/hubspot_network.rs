@@ -11,7 +11,7 @@ use jiff::Timestamp;
 use rcgen::CertificateParams;
 
 use crate::{
-    hubspot_replies::{client, pair, spent},
+    hubspot_replies::{PATIENCE, client, pair, spent},
     support::{
         answerer::{Act, Answerer, Greeting},
         service::Place,
@@ -20,7 +20,10 @@ use crate::{
 };
 
 async fn refused(base_url: String) -> Refusal {
-    client(base_url).refresh(&pair(), &spent()).await.expect_err("there is nothing to be had here")
+    client(base_url)
+        .refresh(&pair(), &spent(), PATIENCE)
+        .await
+        .expect_err("there is nothing to be had here")
 }
 
 fn granted(promised_length: usize) -> Vec<u8> {
@@ -138,11 +141,11 @@ async fn i4_a_connection_that_was_kept_and_dies_under_a_request_repeats_nothing(
         let acts = vec![Act::Say(granted(69)), end, Act::Say(granted(69))];
         let answerer = Answerer::plain(acts).await;
         let client = client(format!("http://{}", answerer.authority));
-        client.refresh(&pair(), &spent()).await.unwrap();
-        let refusal = client.refresh(&pair(), &spent()).await.unwrap_err();
+        client.refresh(&pair(), &spent(), PATIENCE).await.unwrap();
+        let refusal = client.refresh(&pair(), &spent(), PATIENCE).await.unwrap_err();
         assert_eq!(refusal.class, Class::AnswerLost);
         assert_eq!(answerer.requests().len(), 2, "the second was sent once");
-        client.refresh(&pair(), &spent()).await.unwrap();
+        client.refresh(&pair(), &spent(), PATIENCE).await.unwrap();
     }
 }
 

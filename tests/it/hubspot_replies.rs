@@ -17,6 +17,9 @@ use crate::support::{
     portal,
 };
 
+/// More than any answer here takes.
+pub(crate) const PATIENCE: Duration = Duration::from_secs(10);
+
 /// File, class, seconds to wait if the reply asks for that.
 const REFUSALS: [(&str, Class, Option<u64>); 41] = [
     ("bad-request-cut-off", Class::Unknown, None),
@@ -101,7 +104,8 @@ pub(crate) fn client(base_url: String) -> HubSpot {
 /// What a refresh comes to when this is the answer.
 async fn refreshed(name: &str) -> Result<Granted, Refusal> {
     let answerer = Answerer::plain(vec![Act::SayAndClose(bytes(name))]).await;
-    let result = client(format!("http://{}", answerer.authority)).refresh(&pair(), &spent()).await;
+    let result =
+        client(format!("http://{}", answerer.authority)).refresh(&pair(), &spent(), PATIENCE).await;
     let requests = answerer.requests();
     assert_eq!(requests.len(), 1, "{name}: {requests:?}");
     assert!(requests[0].contains("refresh_token=fixture-spent-token"), "{name}: {requests:?}");

@@ -105,7 +105,7 @@ async fn without_a_journal_a_pause_says_that_it_ends_with_the_service() {
     assert_eq!(said.code, 0, "{said:?}");
     assert!(said.err.contains("ends when the service restarts"), "{said:?}");
     let status = place.run(&["status"]).await;
-    assert!(status.out.contains("none: see state_dir"), "{status:?}");
+    assert!(status.out.contains("none (state_dir)"), "{status:?}");
     assert!(status.out.contains("requests a second keep"), "{status:?}");
 }
 

@@ -33,3 +33,4 @@ mod store_vault_login;
 mod store_vault_network;
 mod store_vault_policies;
 mod support;
+mod trouble;

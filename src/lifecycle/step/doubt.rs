@@ -208,14 +208,17 @@ impl Deciding<'_> {
             }
         }
         self.portal.phase = Phase::Ended(end);
-        self.portal.token = None;
+        // Where only the answer was lost, HubSpot ended nothing: the token in hand is good until it expires.
+        if end != End::Lost {
+            self.portal.token = None;
+            self.effects.push(Effect::Withdraw);
+        }
         self.portal.held = None;
         self.portal.failures = 0;
         self.portal.forget_refusals();
         self.portal.trouble = None;
         self.validated();
         self.effects.push(Effect::Settled);
-        self.effects.push(Effect::Withdraw);
         self.effects.push(Effect::Open(Cause::Ended(end)));
     }
 

@@ -120,8 +120,12 @@ impl World {
         self.portal = begin().portal;
         self.portal.renew_at = Some(at(u64::from(self.wakes) * 10_000));
         self.portal.not_before = at(0);
-        let found =
-            Found { in_doubt, proven: true, unsaved: self.unsaved.is_some(), ..Found::default() };
+        let found = Found {
+            in_doubt: in_doubt.then_some(STRAY),
+            proven: true,
+            unsaved: self.unsaved.is_some(),
+            ..Found::default()
+        };
         self.take(Event::Found(found), rules);
         // What was on its way has arrived: the search is over what comes after, not over seconds.
         self.portal.arrives_by = at(0);

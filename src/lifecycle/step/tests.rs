@@ -432,7 +432,7 @@ fn any_event(kind: u8, portal: &Portal, now: BootTime) -> Event {
         12 => return Event::Pause(false),
         13 => {
             // A start finds a portal at rest; later on it is only told that the store is behind.
-            let in_doubt = portal.phase == Phase::Resting;
+            let in_doubt = (portal.phase == Phase::Resting).then_some(STRAY);
             return Event::Found(Found { unsaved: true, in_doubt, ..Found::default() });
         }
         14 => Outcome::Intended(true),
@@ -614,7 +614,11 @@ fn i4_a_grant_in_doubt_is_asked_about_before_it_is_spent_again() {
         let mut story = Story::live();
         if by_crash {
             story = Story::begin();
-            story.one(Event::Found(Found { in_doubt: true, proven: true, ..Found::default() }));
+            story.one(Event::Found(Found {
+                in_doubt: Some(STRAY),
+                proven: true,
+                ..Found::default()
+            }));
             assert_eq!(story.event(Event::Wanted).effects, [], "it may arrive still");
             assert_eq!(story.portal.wakes(), Some(at(15)));
             story.wake();

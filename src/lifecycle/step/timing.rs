@@ -32,6 +32,16 @@ impl Deciding<'_> {
         }
     }
 
+    /// What waited for nothing but a journal that could be written need not sit out its wait.
+    pub(super) fn journal_back(&mut self) {
+        let waits = self.portal.not_before > self.context.now && self.portal.failures == 0;
+        let in_doubt = self.portal.refusals > 0 || self.is_spent();
+        if self.portal.phase == Phase::Resting && waits && !in_doubt {
+            self.portal.renew_at = self.portal.renew_at.map(|_| self.context.now);
+            self.portal.not_before = self.context.now;
+        }
+    }
+
     /// `instant`, or later: a grant in doubt is not asked about while what was spent may still arrive.
     pub(super) fn when_arrived(&self, instant: BootTime) -> BootTime {
         if self.is_spent() { instant.max(self.portal.arrives_by) } else { instant }
@@ -63,6 +73,13 @@ impl Deciding<'_> {
         let every = self.context.validate_every;
         let half = self.context.now + every / 2;
         self.portal.validation_due = schedule::next_of_phase(self.context.portal, half, every);
+    }
+
+    /// A shorter period is felt at once.
+    pub(super) fn keep_to_period(&mut self) {
+        let Context { now, portal, validate_every, .. } = *self.context;
+        let soonest = schedule::next_of_phase(portal, now, validate_every);
+        self.portal.validation_due = self.portal.validation_due.min(soonest);
     }
 
     pub(super) fn validate_later(&mut self) {
