@@ -9,23 +9,26 @@ use tokio_util::sync::CancellationToken;
 
 mod reload;
 pub(crate) mod signals;
+mod world;
+
+pub use world::{open_laid_out, open_store, open_world};
 
 use reload::Renew;
 use signals::{Received, Signals};
 
 use crate::{
     access::Rules,
-    config::{Config, StoreSettings},
+    config::Config,
     engine::{self, Alerting, Engine, Handle, Loaded, Metrics, Panicked, Route, Start, World},
-    hubspot::{HubSpot, NoTls, prove},
+    hubspot::{NoTls, prove},
     incident::Severity,
-    journal::{Journal, Keeper, Recovered, StateError, open_state},
+    journal::{Keeper, Recovered, StateError, open_state},
     lifecycle::{OnStart, Refusal, RefusalClass},
     portal::PortalId,
     sink::{Log, Webhook},
     socket::{ListenError, Socket, serve_health, serve_socket},
-    store::{CredentialStore, StoreError, aws::AwsStore, file::FileStore, vault::VaultStore},
-    time::{Clock, SystemClock},
+    store::StoreError,
+    time::Clock,
     validate::{Expected, Verdict},
 };
 
@@ -75,30 +78,6 @@ pub enum StartError {
     /// A defect.
     #[error(transparent)]
     Panicked(#[from] Panicked),
-}
-
-/// Connects to the configured store. Says nothing to it yet.
-///
-/// # Errors
-/// Settings that can't work: no CA bundle, no key.
-pub async fn open_store(settings: &StoreSettings) -> Result<Arc<dyn CredentialStore>, StoreError> {
-    let clock: Arc<dyn Clock> = Arc::new(SystemClock);
-    Ok(match settings {
-        StoreSettings::Vault(vault) => Arc::new(VaultStore::connect(vault.clone(), clock)?),
-        StoreSettings::Aws(aws) => Arc::new(AwsStore::connect(aws.clone()).await?),
-        StoreSettings::File(file) => Arc::new(FileStore::open(file.clone())?),
-    })
-}
-
-/// The outside world as configured.
-///
-/// # Errors
-/// See [`open_store`]; or no CA bundle for HubSpot.
-pub async fn open_world(config: &Config) -> Result<World, StartError> {
-    let clock: Arc<dyn Clock> = Arc::new(SystemClock);
-    let store = open_store(&config.store).await?;
-    let endpoint = Arc::new(HubSpot::new(config.hubspot.clone(), Arc::clone(&clock))?);
-    Ok(World { store, endpoint, journal: Journal::none(), clock })
 }
 
 /// What an earlier process left in `state_dir`, and the one who goes on writing there.

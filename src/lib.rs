@@ -14,6 +14,7 @@ pub mod secret;
 pub mod time;
 
 pub mod access;
+pub mod import;
 pub mod incident;
 pub mod lifecycle;
 pub mod validate;

@@ -52,11 +52,19 @@ fn check(text: &str) -> Result<(), MalformedSecret> {
 pub struct Fingerprint([u8; 6]);
 
 impl Fingerprint {
-    fn of(text: &str) -> Self {
+    pub(crate) fn of(text: &str) -> Self {
         let full = digest::digest(&digest::SHA256, text.as_bytes());
         let mut short = [0; 6];
         short.copy_from_slice(&full.as_ref()[..6]);
         Self(short)
+    }
+}
+
+impl Fingerprint {
+    /// The first four bytes, as a number: enough to spread things evenly.
+    pub(crate) const fn leading(self) -> u32 {
+        let [a, b, c, d, ..] = self.0;
+        u32::from_be_bytes([a, b, c, d])
     }
 }
 

@@ -12,13 +12,14 @@ use super::{
     setting,
 };
 use crate::{
-    config::Config,
+    config::{Config, StoreSettings},
     daemon,
     engine::{self, survey},
     hubspot::prove,
     journal::{self, Recovered, Trail},
     lifecycle::{Budget, Introspection, Refusal, budget::USUAL_LIFE},
     portal::PortalId,
+    store::{Layout, aws::cost::Cost, layout},
     validate::{Expected, Verdict},
 };
 
@@ -134,6 +135,9 @@ async fn examine(config: &Config, findings: &mut Vec<Finding>) {
         findings.push(Finding::note("clock", &what));
     }
     let rate = config.hubspot.max_refreshes_per_second;
+    if let StoreSettings::Aws(_, layout) = &config.store {
+        findings.extend(costs(*layout, loaded.portals.len()));
+    }
     let life = recovered.token_life().unwrap_or(USUAL_LIFE);
     findings.push(budget(config, loaded.portals.len(), life));
     let told = survey(&world, &loaded, &recovered, false, rate).await;
@@ -170,6 +174,19 @@ fn lacking(line: &str) -> Finding {
     let what = "the policy of this login does not allow what `grantkeeper run` does";
     let hint = format!("Add: {line}");
     Finding::bad("policy", Failure::new(Exit::Refused, "store_denied", what, hint))
+}
+
+/// What the layout in use costs, and what the other one would.
+fn costs(layout: Layout, portals: usize) -> [Finding; 2] {
+    let other = match layout {
+        Layout::Single => Layout::Packed(layout::SHARDS),
+        Layout::Packed(_) => Layout::Single,
+    };
+    let finding = |what: &str, layout| Finding {
+        result: "note",
+        ..Finding::good("cost", format!("{what}{}", Cost::of(portals, layout)))
+    };
+    [finding("", layout), finding("the other layout would be ", other)]
 }
 
 /// Whether the configured rate keeps as many portals warm as there are.

@@ -19,9 +19,12 @@ mod completions;
 mod demo;
 mod enroll;
 pub mod exit;
+mod import;
 mod init;
 pub mod output;
 mod portal;
+mod progress;
+mod reshard;
 mod rotate;
 mod run;
 mod setting;
@@ -106,12 +109,16 @@ enum Command {
     Portal(portal::Portal),
     /// Add a portal: store its refresh token
     Enroll(enroll::Enroll),
+    /// Store many portals' grants: from JSON lines, CSV or another store
+    Import(import::Import),
     /// Store the app's client id and secret, the first time
     #[command(subcommand)]
     App(app::App),
     /// Replace a credential without an unserved request
     #[command(subcommand)]
     Rotate(rotate::Rotate),
+    /// Move records to where the configured layout keeps them
+    Reshard(reshard::Reshard),
     /// Print a completion script for a shell
     Completions(completions::Completions),
     /// Print the version
@@ -165,6 +172,8 @@ fn carry_out(cli: Cli, output: Output) -> Result<ExitCode, Failure> {
             Command::Token(token) => token.run(&global, output).await.map(done),
             Command::Portal(portal) => portal.run(&global, output).await.map(done),
             Command::Enroll(enroll) => enroll.run(&global, output).await.map(done),
+            Command::Import(import) => import.run(&global, output).await,
+            Command::Reshard(reshard) => reshard.run(&global, output).await,
             Command::App(app) => app.run(&global, output).await.map(done),
             Command::Rotate(rotate) => rotate.run(&global, output).await.map(done),
             Command::Completions(completions) => completions.run(output).map(done),

@@ -1,13 +1,16 @@
 //! `[store.aws]` as written → [`aws::Settings`].
 
 use super::{findings::Findings, place, reader::Section};
-use crate::store::aws::Settings;
+use crate::store::{
+    Layout,
+    aws::{AssumeRole, Settings},
+};
 
 pub(super) fn read(
     mut section: Section<'_, '_>,
     default_prefix: &str,
     findings: &mut Findings<'_>,
-) -> Option<Settings> {
+) -> Option<(Settings, Layout)> {
     let region = section.text("region", findings).map(|found| found.value);
     let prefix = section.text("prefix", findings).map_or_else(
         || Some(default_prefix.to_owned()),
@@ -15,15 +18,26 @@ pub(super) fn read(
     );
     let endpoint_url =
         section.text("endpoint_url", findings).map(|found| place::base(&found, findings));
-    let layouts = [("single", true), ("packed", false)];
-    if let Some(layout) = section.one_of("layout", &layouts, findings).filter(|l| !l.value) {
-        layout.wrong(findings, "is not to be had in this version", "write layout = \"single\"");
+    let layout = super::layout::read(&mut section, findings);
+    let role = section.text("assume_role", findings);
+    let external_id = section.text("external_id", findings).map(|found| found.value);
+    let assume_role = role.map(|role| {
+        if !role.value.starts_with("arn:") || !role.value.contains(":role/") {
+            role.wrong(
+                findings,
+                "is not the ARN of a role",
+                "write assume_role = \"arn:aws:iam::<account>:role/<name>\"",
+            );
+        }
+        AssumeRole { arn: role.value, external_id: external_id.clone() }
+    });
+    if assume_role.is_none() && external_id.is_some() {
+        section.missing(findings, "assume_role", "an external id goes with a role to assume");
     }
-    section.whole("shards", 1, 4096, findings);
     section.finish(findings);
     let endpoint_url = match endpoint_url {
         None => None,
         Some(good) => Some(good?),
     };
-    Some(Settings { region, prefix: prefix?, endpoint_url })
+    Some((Settings { region, prefix: prefix?, endpoint_url, assume_role }, layout))
 }

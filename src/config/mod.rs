@@ -16,6 +16,7 @@ mod aws;
 mod error;
 mod file;
 mod findings;
+mod layout;
 mod place;
 mod reader;
 mod service;
@@ -37,7 +38,7 @@ use crate::{
     lifecycle::{RefreshPolicy, ValidatePolicy},
     portal::{AppName, Scopes},
     socket,
-    store::{aws as store_aws, file as store_file, vault as store_vault},
+    store::{Layout, aws as store_aws, file as store_file, vault as store_vault},
 };
 
 /// Where the configuration is unless named.
@@ -97,9 +98,9 @@ pub struct App {
 #[derive(Debug, Clone)]
 pub enum StoreSettings {
     /// HashiCorp Vault or OpenBao.
-    Vault(store_vault::Settings),
+    Vault(store_vault::Settings, Layout),
     /// AWS Secrets Manager.
-    Aws(store_aws::Settings),
+    Aws(store_aws::Settings, Layout),
     /// The embedded store.
     File(store_file::Settings),
 }
@@ -249,8 +250,10 @@ fn store(
         return None;
     };
     Some(match kind {
-        StoreKind::Vault => StoreSettings::Vault(vault::read(vault, prefix, env, findings)?),
-        StoreKind::Aws => StoreSettings::Aws(aws::read(aws, prefix, findings)?),
+        StoreKind::Vault => vault::read(vault, prefix, env, findings)
+            .map(|(settings, layout)| StoreSettings::Vault(settings, layout))?,
+        StoreKind::Aws => aws::read(aws, prefix, findings)
+            .map(|(settings, layout)| StoreSettings::Aws(settings, layout))?,
         StoreKind::File => StoreSettings::File(file::read(file, findings)?),
     })
 }

@@ -114,7 +114,7 @@ min_severity = "critical"
 listen = "127.0.0.1:9464"
 "#;
     let config = parse(text).unwrap();
-    let StoreSettings::Vault(vault) = &config.store else { panic!("{:?}", config.store) };
+    let StoreSettings::Vault(vault, _) = &config.store else { panic!("{:?}", config.store) };
     assert_eq!(vault.address, "https://vault.internal:8200");
     assert_eq!((vault.mount.as_str(), vault.prefix.as_str()), ("kv", "grantkeeper/acme"));
     assert!(
@@ -138,7 +138,7 @@ fn each_way_to_log_in_to_vault_arrives_as_meant() {
         let vault =
             format!("{text}[store.vault]\naddress = \"https://vault:8200\"\nauth = {{ {auth} }}\n");
         match parse(&vault).unwrap_or_else(|error| panic!("{error}\n{vault}")).store {
-            StoreSettings::Vault(vault) => vault,
+            StoreSettings::Vault(vault, _) => vault,
             other => panic!("{other:?}"),
         }
     };
@@ -170,7 +170,7 @@ fn the_environment_fills_in_for_vault_and_nothing_else() {
         _ => None,
     };
     let config = Config::parse(text, Path::new("gk.toml"), &env).unwrap();
-    let StoreSettings::Vault(vault) = &config.store else { panic!() };
+    let StoreSettings::Vault(vault, _) = &config.store else { panic!() };
     assert_eq!(vault.address, "https://vault:8200");
     assert_eq!(vault.prefix, "grantkeeper/acme-sync");
     assert!(matches!(vault.auth, Auth::Token(_)));

@@ -5,7 +5,10 @@ use std::path::PathBuf;
 use super::{Environment, findings::Findings, place, reader::Section};
 use crate::{
     secret::StoreCredential,
-    store::vault::{Auth, Identity, Method, POD_TOKEN, Settings},
+    store::{
+        Layout,
+        vault::{Auth, Identity, Method, POD_TOKEN, Settings},
+    },
 };
 
 pub(super) fn read(
@@ -13,7 +16,7 @@ pub(super) fn read(
     default_prefix: &str,
     env: Environment<'_>,
     findings: &mut Findings<'_>,
-) -> Option<Settings> {
+) -> Option<(Settings, Layout)> {
     let address = match section.text("address", findings) {
         Some(found) => place::base(&found, findings),
         None if section.has("address") => None,
@@ -58,9 +61,10 @@ pub(super) fn read(
     {
         findings.warn("VAULT_SKIP_VERIFY is ignored: certificates are always checked; name your CA in store.vault.ca_file");
     }
+    let layout = super::layout::read(&mut section, findings);
     section.finish(findings);
     let (auth, of_login) = auth?;
-    Some(Settings {
+    let settings = Settings {
         address: address?,
         mount: mount?,
         prefix: prefix?,
@@ -68,7 +72,8 @@ pub(super) fn read(
         ca_file,
         identity: of_login.or(identity),
         auth,
-    })
+    };
+    Some((settings, layout))
 }
 
 fn address_from(

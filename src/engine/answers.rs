@@ -161,7 +161,7 @@ impl Engine {
         &mut self,
         portal: PortalId,
         generation: Generation,
-    ) -> Option<&mut super::portals::Entry> {
+    ) -> Option<&mut super::entry::Entry> {
         self.portals.get_mut(portal).filter(|entry| entry.portal.generation == generation)
     }
 }

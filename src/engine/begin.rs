@@ -1,7 +1,7 @@
 //! How an engine begins: with what the store holds, what the journal knows, or what is left of both.
 
 use std::{
-    collections::{BTreeMap, VecDeque},
+    collections::{BTreeMap, BTreeSet, VecDeque},
     sync::Arc,
 };
 
@@ -76,6 +76,7 @@ impl Engine {
             journal: world.journal.is_there(),
             without_store,
             strays,
+            store_remarks: Vec::new(),
             records_read: (!without_store).then(|| world.clock.wall_at(now)),
             reload_refused: None,
         };
@@ -128,7 +129,7 @@ impl Engine {
                 engine.begin_with(portal, None);
             }
         } else {
-            engine.take_records(records, None);
+            engine.take_records(records, &BTreeSet::new(), None);
         }
         engine.publish_portals();
         engine.publish();

@@ -1,6 +1,8 @@
 //! Reading the store into typed credentials, once: at start, by `init`, by `check`. A record that
 //! can't be used is a finding, not an end. Knows no state and no schedule.
 
+use std::collections::BTreeSet;
+
 use super::{
     World,
     recovery::{self, HubSpotTime},
@@ -11,7 +13,8 @@ use crate::{
     portal::PortalId,
     secret::RefreshToken,
     store::{
-        CredentialStore, Key, Record, StoreError, StoreErrorKind, Stored, Version, record::corrupt,
+        CredentialStore, Key, Known, Record, StoreError, StoreErrorKind, Stored, Version,
+        record::corrupt,
     },
     time::Clock,
 };
@@ -126,21 +129,33 @@ pub async fn load_app(store: &dyn CredentialStore) -> Result<ClientPair, StoreEr
 /// The app's record or the list of portals can't be had; one portal's trouble is in its own place.
 pub async fn load(store: &dyn CredentialStore) -> Result<Loaded, StoreError> {
     let pair = load_app(store).await?;
-    let (portals, strays) = load_portals(store).await?;
+    let Records { portals, strays, .. } = load_portals(store, &Known::new()).await?;
     Ok(Loaded { pair, portals, strays })
 }
 
 pub(super) type Portals = Vec<(PortalId, Result<StoredGrant, StoreError>)>;
 
+/// What a reading of every portal's record brought.
+#[derive(Debug)]
+pub(super) struct Records {
+    /// Those that were read.
+    pub(super) portals: Portals,
+    /// Those that are in the state in which they are known.
+    pub(super) unchanged: BTreeSet<PortalId>,
+    pub(super) strays: Vec<String>,
+}
+
 pub(super) async fn load_portals(
     store: &dyn CredentialStore,
-) -> Result<(Portals, Vec<String>), StoreError> {
-    let listing = store.list().await?;
-    let read = store.read_all(&listing.portals).await;
-    let mut portals: Vec<_> = read
+    known: &Known,
+) -> Result<Records, StoreError> {
+    let contents = store.load(known).await?;
+    let mut portals: Vec<_> = contents
+        .records
         .into_iter()
         .map(|(id, stored)| (id, stored.and_then(|stored| StoredGrant::parse(id, stored))))
         .collect();
     portals.sort_unstable_by_key(|(id, _)| *id);
-    Ok((portals, listing.strays))
+    let unchanged = contents.unchanged.into_iter().collect();
+    Ok(Records { portals, unchanged, strays: contents.strays })
 }

@@ -19,6 +19,7 @@ mod begin;
 mod chance;
 pub mod command;
 mod effects;
+mod entry;
 pub mod handle;
 pub mod load;
 pub mod metrics;

@@ -153,6 +153,7 @@ impl Handle {
         if !overall.store.ok {
             remarks.push("the store can't be reached; records in memory are used".to_owned());
         }
+        remarks.extend(overall.store_remarks.iter().cloned());
         remarks.extend(self.refused_reload.load().as_ref().clone());
         Readiness { reasons, remarks }
     }

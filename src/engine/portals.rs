@@ -7,18 +7,16 @@ use std::{
     time::Duration,
 };
 
-use jiff::Timestamp;
-
 use super::{
     Settings,
+    entry::Entry,
     load::StoredGrant,
-    view::{Issued, PortalView, Slot},
+    view::{PortalView, Slot},
 };
 use crate::{
-    journal::Answer,
     lifecycle::{Belief, Context, Crowd, Effect, Event, Phase, Portal, RefreshMode, Step},
-    portal::{PortalId, Scopes},
-    secret::{Fingerprint, RefreshToken},
+    portal::PortalId,
+    store::Known,
     time::BootTime,
 };
 
@@ -26,123 +24,9 @@ use crate::{
 /// answer older than that is not believed.
 pub(super) type Stamps = BTreeMap<PortalId, u64>;
 
-/// One portal: what the rules know, and the secrets beside it.
-#[derive(Debug)]
-pub(super) struct Entry {
-    pub(super) portal: Portal,
-    /// What the store has.
-    pub(super) stored: Option<StoredGrant>,
-    /// A newer refresh token that the store does not have yet.
-    pub(super) unsaved: Option<RefreshToken>,
-    /// The names of the grant's refresh tokens, oldest first, the one in use among them or not.
-    pub(super) lineage: Vec<Fingerprint>,
-    /// A refresh token that an earlier process was about to spend, and that is not the one in use: the store
-    /// may show yet that it is (I4).
-    pub(super) intended: Option<Fingerprint>,
-    /// What HubSpot answered, on its way into the journal.
-    pub(super) answer: Option<Answer>,
-    /// What callers get.
-    pub(super) issued: Option<Issued>,
-    /// What callers will get once its refresh token is stored (I3).
-    pub(super) held: Option<Issued>,
-    pub(super) last_refresh: Option<Timestamp>,
-    pub(super) scopes: Option<Scopes>,
-    /// Grows with every change of `stored`.
-    pub(super) stamp: u64,
-    /// A reading came while something was in flight; read again when it is done.
-    pub(super) look_again: bool,
-    /// Somebody waits for a token: what is asked of HubSpot goes to the front.
-    pub(super) wanted: bool,
-    /// The record can't be used as it stands; the grant in memory goes on.
-    pub(super) unusable: bool,
-    slot: Arc<Slot>,
-    timer: Option<BootTime>,
-}
-
-impl Entry {
-    fn is_recent(&self, now: BootTime, window: Duration) -> bool {
-        self.slot.last_used().is_some_and(|used| now.since(used) < window)
-    }
-
-    /// When the token in hand is used up: what is needed for the next one goes in that order.
-    pub(super) fn urgency(&self) -> BootTime {
-        self.portal.token.map_or(BootTime::default(), |token| token.expires)
-    }
-
-    /// The refresh token in use.
-    pub(super) fn refresh_token(&self) -> Option<&RefreshToken> {
-        self.unsaved.as_ref().or(self.stored.as_ref().map(|stored| &stored.refresh_token))
-    }
-
-    /// What a refresh token that stands in the store is to the grant in use.
-    pub(super) fn relation(&self, token: &RefreshToken) -> Relation {
-        let name = token.fingerprint();
-        let newest = || self.lineage.last() == Some(&name);
-        match self.refresh_token() {
-            Some(used) if used.same_as(token) => Relation::InUse,
-            // Nothing is known of the store yet, and of the grant no more than its name.
-            None if newest() => Relation::InUse,
-            _ if self.lineage.contains(&name) => Relation::Behind,
-            _ => Relation::Other,
-        }
-    }
-
-    /// Takes over what stands in the store, and says whether it is another grant.
-    pub(super) fn take_over(&mut self, stored: StoredGrant) -> Relation {
-        let relation = self.relation(&stored.refresh_token);
-        match relation {
-            Relation::InUse => self.unsaved = None,
-            Relation::Behind => {
-                // The store has come back without what it had, or has not taken it yet.
-                let newer = self.refresh_token().cloned();
-                self.unsaved = newer;
-            }
-            Relation::Other => {
-                if self.portal.in_doubt {
-                    self.intended = self.refresh_token().map(RefreshToken::fingerprint);
-                }
-                self.unsaved = None;
-                self.lineage.clear();
-            }
-        }
-        self.store_has(Some(stored));
-        relation
-    }
-
-    /// A spend replaced `spent` by `newer`.
-    pub(super) fn replaced(&mut self, spent: Fingerprint, newer: RefreshToken) {
-        if self.lineage.last() != Some(&spent) {
-            self.lineage.push(spent);
-        }
-        self.lineage.push(newer.fingerprint());
-        let surplus = self.lineage.len().saturating_sub(ANCESTORS);
-        self.lineage.drain(..surplus);
-        self.unsaved = Some(newer);
-    }
-
-    pub(super) fn store_has(&mut self, stored: Option<StoredGrant>) {
-        self.stored = stored;
-        self.stamp += 1;
-    }
-}
-
 /// As many others are looked at for a second opinion: in a storm each portal looks, and there is a next
 /// time.
 const ASKED_ROUND: usize = 32;
-/// As many of a grant's earlier refresh tokens are remembered by name.
-const ANCESTORS: usize = 96;
-
-/// What a refresh token that stands in the store is to the grant in use.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Relation {
-    /// The very one.
-    InUse,
-    /// One that the one in use came from.
-    Behind,
-    /// Another grant: somebody stored it, and it wins (I13).
-    Other,
-}
-
 /// What the rules are told beside the portal itself.
 #[derive(Debug)]
 pub(super) struct Surroundings<'a> {
@@ -293,6 +177,16 @@ impl Portals {
 
     pub(super) fn stamps(&self) -> Stamps {
         self.entries.iter().map(|(id, entry)| (*id, entry.stamp)).collect()
+    }
+
+    /// The states in which the portals' records are known; of one that can't be used, or is to be looked at
+    /// again, none is.
+    pub(super) fn known(&self) -> Known {
+        let certain = |entry: &&Entry| !entry.unusable && !entry.look_again;
+        let entries = self.entries.iter().filter(|(_, entry)| certain(entry));
+        entries
+            .filter_map(|(id, entry)| Some((*id, entry.stored.as_ref()?.version.clone())))
+            .collect()
     }
 
     pub(super) fn ids(&self) -> Vec<PortalId> {

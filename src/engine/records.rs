@@ -5,8 +5,9 @@ use std::{collections::BTreeSet, sync::Arc};
 
 use super::{
     Engine,
+    entry::Relation,
     load::{Portals as Records, StoredGrant},
-    portals::{Relation, Stamps},
+    portals::Stamps,
     recovery::life,
     work::limited,
 };
@@ -138,11 +139,17 @@ impl Engine {
     }
 
     /// A whole reading of the store. Without `stamps` it is the first.
-    pub(super) fn take_records(&mut self, records: Records, stamps: Option<&Stamps>) {
+    pub(super) fn take_records(
+        &mut self,
+        records: Records,
+        unchanged: &BTreeSet<PortalId>,
+        stamps: Option<&Stamps>,
+    ) {
         let before = self.portals.ids();
         let clock = Arc::clone(&self.world.clock);
         self.trails.retain(|_, trail| trail.gone.as_ref().is_none_or(|at| is_recent(at, &*clock)));
-        let met: BTreeSet<PortalId> = records.iter().map(|(id, _)| *id).collect();
+        let read = records.iter().map(|(id, _)| *id);
+        let met: BTreeSet<PortalId> = read.chain(unchanged.iter().copied()).collect();
         for (portal, result) in records {
             let stamp = stamps.and_then(|stamps| stamps.get(&portal)).copied().unwrap_or_default();
             self.consider(portal, stamp, result);

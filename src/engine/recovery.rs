@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use jiff::Timestamp;
 
-use super::{World, portals::Entry, view::Issued};
+use super::{World, entry::Entry, view::Issued};
 use crate::{
     journal::{Access, Intent, Recovered, Trail},
     lifecycle::{Found, TokenLife, step::STRAY},

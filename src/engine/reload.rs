@@ -69,14 +69,14 @@ impl Engine {
         }
         self.reload.running = true;
         self.reload.due = self.world.clock.boot() + self.settings.validate.every;
-        let stamps = self.portals.stamps();
-        self.tasks.spawn(self.world.clone().reload(stamps));
+        let (stamps, known) = (self.portals.stamps(), self.portals.known());
+        self.tasks.spawn(self.world.clone().reload(stamps, known));
     }
 
     pub(super) fn reloaded(
         &mut self,
         pair: &Result<ClientPair, StoreError>,
-        portals: Result<(load::Portals, Vec<String>), StoreError>,
+        portals: Result<load::Records, StoreError>,
         stamps: &Stamps,
     ) {
         self.reload.running = false;
@@ -97,12 +97,13 @@ impl Engine {
         self.note_store("list", trouble);
         // A store that has lost the app's record has lost the others with it: nobody has taken them out.
         let all_gone = pair.as_ref().is_err_and(|error| error.kind == StoreErrorKind::Missing);
-        if let (Ok((records, strays)), false) = (portals, all_gone) {
+        if let (Ok(records), false) = (portals, all_gone) {
+            let load::Records { portals, unchanged, strays } = records;
             self.overall.without_store = false;
             self.overall.strays = strays;
             self.overall.records_read = Some(self.world.clock.wall_at(self.world.clock.boot()));
             self.overall_changed = true;
-            self.take_records(records, Some(stamps));
+            self.take_records(portals, &unchanged, Some(stamps));
             self.follow_budget();
         }
         if let (None, Ok(pair)) = (&self.pair, pair) {

@@ -202,6 +202,9 @@ impl Engine {
             at: policy.at,
         };
         let mode = budget.mode(&policy, self.mode);
+        let remarks = self.world.store.remarks();
+        self.overall_changed |= self.overall.store_remarks != remarks;
+        self.overall.store_remarks = remarks;
         self.overall_changed |= self.overall.budget != budget;
         let former = std::mem::replace(&mut self.overall.budget, budget);
         let carried = |budget: &Budget| budget.portals <= budget.carries();

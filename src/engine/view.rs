@@ -140,6 +140,8 @@ pub struct Overall {
     pub without_store: bool,
     /// Names in the store that are not portal ids.
     pub strays: Vec<String>,
+    /// What the store says of how it is used.
+    pub store_remarks: Vec<String>,
     /// When the records were last read.
     pub records_read: Option<Timestamp>,
     /// Why the last reload was refused, if it was.

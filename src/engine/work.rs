@@ -7,7 +7,7 @@ use tokio::time::timeout;
 
 use super::{
     World,
-    load::{self, Portals, StoredGrant},
+    load::{self, Records, StoredGrant},
     portals::Stamps,
 };
 use crate::{
@@ -16,7 +16,7 @@ use crate::{
     lifecycle::{ClientPair, Generation, Granted, Introspection, Refusal, RefusalClass},
     portal::PortalId,
     secret::{Fingerprint, RefreshToken},
-    store::{Expected, Key, Record, StoreError, Version},
+    store::{Expected, Key, Known, Record, StoreError, Version},
     time::{BootTime, Stamp},
 };
 
@@ -73,7 +73,7 @@ pub(super) enum Report {
     },
     Reloaded {
         pair: Result<ClientPair, StoreError>,
-        portals: Result<(Portals, Vec<String>), StoreError>,
+        portals: Result<Records, StoreError>,
         stamps: Stamps,
     },
 }
@@ -207,9 +207,9 @@ impl World {
         Some(stored.map_or(token, |stored| stored.refresh_token))
     }
 
-    pub(super) async fn reload(self, stamps: Stamps) -> Report {
+    pub(super) async fn reload(self, stamps: Stamps, known: Known) -> Report {
         let pair = load::load_app(&*self.store).await;
-        let portals = load::load_portals(&*self.store).await;
+        let portals = load::load_portals(&*self.store, &known).await;
         Report::Reloaded { pair, portals, stamps }
     }
 }

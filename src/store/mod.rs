@@ -1,7 +1,12 @@
 //! Where the credentials live: the [`CredentialStore`] seam and what every store has in common.
 //! One system a file. Knows records, versions and keys; nothing of refreshing or of HubSpot.
 
-use std::{collections::HashSet, error::Error, fmt, future::Future};
+use std::{
+    collections::{BTreeMap, HashSet},
+    error::Error,
+    fmt,
+    future::Future,
+};
 
 use async_trait::async_trait;
 use tokio::task::JoinSet;
@@ -11,9 +16,11 @@ use crate::portal::PortalId;
 
 pub mod aws;
 pub mod file;
+pub mod layout;
 pub mod record;
 pub mod vault;
 
+pub use layout::{LaidOut, Layout, Shard};
 pub use record::{AppRecord, PortalRecord, Record, RecordFault};
 
 /// Which record: the app's own, or one portal's.
@@ -23,6 +30,8 @@ pub enum Key {
     App,
     /// `<prefix>/portals/<portal id>`
     Portal(PortalId),
+    /// `<prefix>/portals/shard-NNN`, where many portals share a record
+    Shard(Shard),
 }
 
 impl fmt::Display for Key {
@@ -31,6 +40,7 @@ impl fmt::Display for Key {
         match self {
             Self::App => f.write_str("client"),
             Self::Portal(id) => write!(f, "portals/{id}"),
+            Self::Shard(shard) => write!(f, "portals/{shard}"),
         }
     }
 }
@@ -76,9 +86,30 @@ pub enum Expected {
 pub struct Listing {
     /// The portals that have a record, ascending.
     pub portals: Vec<PortalId>,
+    /// Records that many portals share, ascending.
+    pub shards: Vec<Shard>,
+    /// The state each record is in, where the store told that along.
+    pub versions: BTreeMap<Key, Version>,
     /// Names beside them that are not portal ids; nobody's secret, shown so that a typing error is found.
     pub strays: Vec<String>,
 }
+
+/// The states in which portals' records are known.
+pub type Known = BTreeMap<PortalId, Version>;
+
+/// Every portal's record, as far as it is not known.
+#[derive(Debug, Default)]
+pub struct Contents {
+    /// What was read, each with its own outcome, in any order.
+    pub records: Outcomes<PortalId>,
+    /// The portals whose records are as they are known.
+    pub unchanged: Vec<PortalId>,
+    /// See [`Listing::strays`].
+    pub strays: Vec<String>,
+}
+
+/// What became of reading each of some records.
+pub type Outcomes<K = Key> = Vec<(K, Result<Stored, StoreError>)>;
 
 /// One system that keeps the app's and the portals' credentials.
 ///
@@ -105,8 +136,42 @@ pub trait CredentialStore: fmt::Debug + Send + Sync + 'static {
     /// One record, in its current state.
     async fn read(&self, key: Key) -> Result<Stored, StoreError>;
 
-    /// All of `portals`, each with its own outcome, in any order; as fast as the store allows.
-    async fn read_all(&self, portals: &[PortalId]) -> Vec<(PortalId, Result<Stored, StoreError>)>;
+    /// The same with each record's state, if the store tells that for less than reading every record.
+    async fn look(&self) -> Result<Listing, StoreError> {
+        self.list().await
+    }
+
+    /// All of `keys`, each with its own outcome, in any order; as fast as the store allows.
+    async fn read_all(&self, keys: &[Key]) -> Outcomes;
+
+    /// Every portal's record. Where `known` names states, and the store can tell that some records are in
+    /// them still, those are not read.
+    async fn load(&self, known: &Known) -> Result<Contents, StoreError> {
+        let listing = if known.is_empty() { self.list().await? } else { self.look().await? };
+        let is_known = |portal: &PortalId| {
+            let version = listing.versions.get(&Key::Portal(*portal));
+            version.is_some() && version == known.get(portal)
+        };
+        let (unchanged, other): (Vec<_>, Vec<_>) =
+            listing.portals.iter().copied().partition(is_known);
+        let keys: Vec<Key> = other.into_iter().map(Key::Portal).collect();
+        let read = self.read_all(&keys).await.into_iter();
+        let records = read.filter_map(|(key, stored)| match key {
+            Key::Portal(portal) => Some((portal, stored)),
+            Key::App | Key::Shard(_) => None,
+        });
+        let shards = listing.shards.iter().map(ToString::to_string);
+        Ok(Contents {
+            records: records.collect(),
+            unchanged,
+            strays: listing.strays.iter().cloned().chain(shards).collect(),
+        })
+    }
+
+    /// What people should know of how the store is used, besides failures.
+    fn remarks(&self) -> Vec<String> {
+        Vec::new()
+    }
 
     /// Puts `record` in place if `expected` holds, in one step: no other record is touched, and of
     /// two writers with the same expectation exactly one succeeds. Returns the new state's version.
@@ -204,15 +269,17 @@ impl StoreError {
     }
 }
 
-/// A write that came too late.
 /// What helps where a record is not there.
 const fn enrol(key: Key) -> &'static str {
     match key {
         Key::App => "Store the app's client id and secret there: `grantkeeper app set`.",
-        Key::Portal(_) => "Store the portal's refresh token there: `grantkeeper enroll`.",
+        Key::Portal(_) | Key::Shard(_) => {
+            "Store the portal's refresh token there: `grantkeeper enroll`."
+        }
     }
 }
 
+/// A write that came too late.
 fn conflict(key: Key) -> StoreError {
     StoreError::new(
         StoreErrorKind::Conflict,
@@ -221,55 +288,65 @@ fn conflict(key: Key) -> StoreError {
     )
 }
 
+impl Listing {
+    /// With what the store told of the records of these names.
+    fn with_versions(mut self, versions: BTreeMap<String, Version>) -> Self {
+        let key = |name: &str| match (name.parse(), name.parse()) {
+            (Ok(portal), _) => Some(Key::Portal(portal)),
+            (_, Ok(shard)) => Some(Key::Shard(shard)),
+            (Err(_), Err(_)) => None,
+        };
+        self.versions = versions
+            .into_iter()
+            .filter_map(|(name, version)| Some((key(&name)?, version)))
+            .collect();
+        self
+    }
+}
+
 /// Sorts the names found beside one another below `portals/`.
 fn sort_names(names: impl IntoIterator<Item = String>) -> Listing {
     let mut listing = Listing::default();
     for name in names {
-        match name.parse() {
-            Ok(portal) => listing.portals.push(portal),
-            Err(_) => listing.strays.push(name),
+        match (name.parse(), name.parse()) {
+            (Ok(portal), _) => listing.portals.push(portal),
+            (_, Ok(shard)) => listing.shards.push(shard),
+            (Err(_), Err(_)) => listing.strays.push(name),
         }
     }
     listing.portals.sort_unstable();
+    listing.shards.sort_unstable();
     listing.strays.sort_unstable();
     listing
 }
 
-/// What became of reading each of some portals' records.
-type Outcomes = Vec<(PortalId, Result<Stored, StoreError>)>;
-
-/// Reads all of `portals` with `read`, `at_once` of them with one call and `in_flight` calls at a time.
-async fn read_each<F, R>(
-    portals: &[PortalId],
-    at_once: usize,
-    in_flight: usize,
-    read: F,
-) -> Outcomes
+/// Reads all of `keys` with `read`, `at_once` of them with one call and `in_flight` calls at a time.
+async fn read_each<F, R>(keys: &[Key], at_once: usize, in_flight: usize, read: F) -> Outcomes
 where
-    F: Fn(Vec<PortalId>) -> R,
+    F: Fn(Vec<Key>) -> R,
     R: Future<Output = Outcomes> + Send + 'static,
 {
-    let mut waiting = portals.chunks(at_once);
+    let mut waiting = keys.chunks(at_once);
     let mut running = JoinSet::new();
-    let mut outcomes = Vec::with_capacity(portals.len());
+    let mut outcomes = Vec::with_capacity(keys.len());
     loop {
         while running.len() < in_flight {
-            let Some(portals) = waiting.next() else { break };
-            running.spawn(read(portals.to_vec()));
+            let Some(keys) = waiting.next() else { break };
+            running.spawn(read(keys.to_vec()));
         }
         match running.join_next().await {
             Some(Ok(read)) => outcomes.extend(read),
-            // A read that panicked takes only its own portals with it; those are told below.
+            // A read that panicked takes only its own records with it; those are told below.
             Some(Err(_)) => {}
             None => break,
         }
     }
-    if outcomes.len() < portals.len() {
-        let told: HashSet<PortalId> = outcomes.iter().map(|(portal, _)| *portal).collect();
-        outcomes.extend(portals.iter().filter(|portal| !told.contains(portal)).map(|portal| {
-            let what = format!("reading `{}` was broken off", Key::Portal(*portal));
+    if outcomes.len() < keys.len() {
+        let told: HashSet<Key> = outcomes.iter().map(|(key, _)| *key).collect();
+        outcomes.extend(keys.iter().filter(|key| !told.contains(key)).map(|key| {
+            let what = format!("reading `{key}` was broken off");
             let hint = "Try again; if it stays so, report it as a defect.";
-            (*portal, Err(StoreError::new(StoreErrorKind::Unreachable, what, hint)))
+            (*key, Err(StoreError::new(StoreErrorKind::Unreachable, what, hint)))
         }));
     }
     outcomes

@@ -150,9 +150,25 @@ impl Record {
     /// The same record with a plain, not secret, member set.
     #[must_use]
     pub fn with_member(&self, name: &str, value: Value) -> Self {
+        self.with_or_without(name, Some(value))
+    }
+
+    /// The same record with a member set, or without it.
+    pub(super) fn with_or_without(&self, name: &str, value: Option<Value>) -> Self {
         let mut copy = self.clone();
-        copy.0.insert(name.to_owned(), value);
+        let old = match value {
+            Some(value) => copy.0.insert(name.to_owned(), value),
+            None => copy.0.remove(name),
+        };
+        if let Some(mut old) = old {
+            wipe(&mut old);
+        }
         copy
+    }
+
+    /// The members themselves, for the layout that keeps records within records.
+    pub(super) const fn map(&self) -> &Map<String, Value> {
+        &self.0
     }
 
     fn with_optional(&self, name: &'static str, secret: Option<&ClientSecret>) -> Self {
@@ -160,11 +176,7 @@ impl Record {
             // exposed: into the record that is written to the store
             return self.with(&[name], secret.expose());
         }
-        let mut copy = self.clone();
-        if let Some(mut old) = copy.0.remove(name) {
-            wipe(&mut old);
-        }
-        copy
+        self.with_or_without(name, None)
     }
 
     fn with(&self, names: &[&'static str], text: &str) -> Self {
@@ -240,7 +252,7 @@ pub struct PortalRecord {
 pub fn corrupt(key: Key, fault: &RecordFault) -> super::StoreError {
     let members = match key {
         Key::App => "`client_id` and `client_secret`",
-        Key::Portal(_) => "`refresh_token`",
+        Key::Portal(_) | Key::Shard(_) => "`refresh_token`",
     };
     super::StoreError::new(
         super::StoreErrorKind::Corrupt,

@@ -14,11 +14,11 @@ const FLOORS: [&[&str]; 5] = [
     &["access", "incident", "lifecycle", "validate"],
     &["hubspot", "journal", "sealing", "sink", "store"],
     &["engine", "socket", "telemetry"],
-    &["config", "daemon", "init", "rotation", "sim", "cli", "main"],
+    &["config", "daemon", "import", "init", "rotation", "sim", "cli", "main"],
 ];
 
 /// Which room may name which other on its own floor, and why it needs to.
-const BESIDE: [(&str, &str, &str); 12] = [
+const BESIDE: [(&str, &str, &str); 13] = [
     ("validate", "lifecycle", "judges what introspection told, in its words"),
     ("store", "sealing", "seals what it keeps on this machine's disk"),
     ("journal", "sealing", "seals what it keeps on this machine's disk"),
@@ -28,6 +28,7 @@ const BESIDE: [(&str, &str, &str); 12] = [
     ("init", "daemon", "opens the same world"),
     ("cli", "config", "loads it"),
     ("cli", "daemon", "runs it"),
+    ("cli", "import", "runs it"),
     ("cli", "init", "runs it"),
     ("cli", "rotation", "runs it"),
     ("cli", "sim", "runs it"),
@@ -38,7 +39,7 @@ const BESIDE: [(&str, &str, &str); 12] = [
 const SIM_KNOWS: [&[&str]; 4] = [&["secret"], &["portal"], &["time"], &["hubspot", "wire"]];
 
 /// Libraries that only one place may name, by the start of their name.
-const BEHIND_SEAMS: [(&str, &[&str]); 12] = [
+const BEHIND_SEAMS: [(&str, &[&str]); 13] = [
     ("vaultrs", &["store/vault/"]),
     ("rustify", &["store/vault/"]),
     ("aws_config", &["store/aws/"]),
@@ -48,6 +49,7 @@ const BEHIND_SEAMS: [(&str, &[&str]); 12] = [
     ("clap", &["cli/"]),
     ("rpassword", &["cli/"]),
     ("comfy_table", &["cli/"]),
+    ("indicatif", &["cli/"]),
     ("tracing_subscriber", &["telemetry.rs"]),
     ("prometheus_client", &["engine/metrics.rs"]),
     ("from_kernel", &["socket/peer.rs", "access/caller.rs"]),

@@ -10,9 +10,12 @@ use axum::{
     Router,
     http::{HeaderMap, StatusCode, header::CONTENT_TYPE},
 };
-use grantkeeper::store::{
-    CredentialStore, Expected, Key, StoreError, StoreErrorKind,
-    aws::{AwsStore, Settings},
+use grantkeeper::{
+    store::{
+        CredentialStore, Expected, Key, StoreError, StoreErrorKind,
+        aws::{AwsStore, Settings},
+    },
+    time::SystemClock,
 };
 use serde_json::json;
 use tokio::task::JoinSet;
@@ -57,6 +60,7 @@ async fn refusing(status: u16, code: &str) -> Refusing {
         region: Some("eu-west-1".to_owned()),
         prefix: "gk/app".to_owned(),
         endpoint_url: Some(format!("http://{}", listener.local_addr().unwrap())),
+        assume_role: None,
     };
     let mut server = JoinSet::new();
     server.spawn(async move { axum::serve(listener, app).await.unwrap() });
@@ -64,7 +68,7 @@ async fn refusing(status: u16, code: &str) -> Refusing {
 }
 
 fn connect(settings: Settings) -> AwsStore {
-    AwsStore::with_sdk_config(settings, &sdk_config()).unwrap()
+    AwsStore::with_sdk_config(settings, &sdk_config(), Arc::new(SystemClock)).unwrap()
 }
 
 #[tokio::test]
@@ -111,24 +115,32 @@ async fn a_denied_write_names_the_action_that_is_missing() {
 async fn without_credentials_the_ways_to_give_them_are_told() {
     let bed = store_beds::aws().await;
     let endpoint_url = Some(crate::support::moto().await.endpoint.clone());
-    let settings = Settings { region: None, prefix: bed.prefix.clone(), endpoint_url };
+    let settings =
+        Settings { region: None, prefix: bed.prefix.clone(), endpoint_url, assume_role: None };
     let bare = SdkConfig::builder()
         .behavior_version(BehaviorVersion::latest())
         .region(Region::new("eu-west-1"))
         .build();
-    let store = AwsStore::with_sdk_config(settings, &bare).unwrap();
+    let store = AwsStore::with_sdk_config(settings, &bare, Arc::new(SystemClock)).unwrap();
     let error = store.check().await.unwrap_err();
     assert_told(&error, StoreErrorKind::Denied, "no AWS credentials", "AWS_ACCESS_KEY_ID");
 }
 
 #[tokio::test]
 async fn without_a_region_or_with_an_impossible_prefix_nothing_is_tried() {
-    let settings =
-        |prefix: &str| Settings { region: None, prefix: prefix.to_owned(), endpoint_url: None };
+    let settings = |prefix: &str| Settings {
+        region: None,
+        prefix: prefix.to_owned(),
+        endpoint_url: None,
+        assume_role: None,
+    };
     let bare = SdkConfig::builder().behavior_version(BehaviorVersion::latest()).build();
-    let error = AwsStore::with_sdk_config(settings("gk"), &bare).unwrap_err();
+    let error =
+        AwsStore::with_sdk_config(settings("gk"), &bare, Arc::new(SystemClock)).unwrap_err();
     assert_told(&error, StoreErrorKind::Misconfigured, "region", "store.aws.region");
-    let error = AwsStore::with_sdk_config(settings("gk//x y"), &sdk_config()).unwrap_err();
+    let error =
+        AwsStore::with_sdk_config(settings("gk//x y"), &sdk_config(), Arc::new(SystemClock))
+            .unwrap_err();
     assert_told(&error, StoreErrorKind::Misconfigured, "store.aws.prefix", "letters");
 }
 
@@ -139,6 +151,7 @@ async fn nobody_at_the_endpoint_is_unreachable() {
         region: None,
         prefix: "gk".to_owned(),
         endpoint_url: Some(format!("http://127.0.0.1:{port}")),
+        assume_role: None,
     };
     let error = connect(settings).check().await.unwrap_err();
     assert_told(&error, StoreErrorKind::Unreachable, "no connection", "endpoint_url");

@@ -7,7 +7,7 @@ use aws_sdk_secretsmanager::Client;
 use grantkeeper::{
     portal::PortalId,
     store::{
-        CredentialStore,
+        CredentialStore, Expected, LaidOut, Layout,
         aws::AwsStore,
         file::{FileStore, Settings},
         vault::VaultStore,
@@ -62,7 +62,7 @@ pub(crate) async fn aws() -> AwsBed {
     let moto = moto().await;
     let settings = moto.settings();
     let prefix = settings.prefix.clone();
-    let store = AwsStore::with_sdk_config(settings, &sdk_config()).unwrap();
+    let store = AwsStore::with_sdk_config(settings, &sdk_config(), Arc::new(SystemClock)).unwrap();
     AwsBed { store: Arc::new(store), client: moto.client(), prefix }
 }
 
@@ -82,6 +82,44 @@ impl Beneath for AwsBed {
         let name = format!("{}/portals/{portal}", self.prefix);
         let put = self.client.put_secret_value().secret_id(name);
         put.secret_string("CANARY, not JSON").send().await.unwrap();
+    }
+}
+
+/// Many portals in few records, over one of the beds.
+pub(crate) struct PackedBed<B> {
+    store: Arc<LaidOut>,
+    beneath: B,
+}
+
+pub(crate) async fn vault_packed() -> PackedBed<VaultBed> {
+    packed(vault().await)
+}
+
+pub(crate) async fn aws_packed() -> PackedBed<AwsBed> {
+    packed(aws().await)
+}
+
+fn packed<B: Beneath>(beneath: B) -> PackedBed<B> {
+    let store = LaidOut::new(beneath.store(), Layout::Packed(8));
+    PackedBed { store: Arc::new(store), beneath }
+}
+
+#[async_trait]
+impl<B: Beneath> Beneath for PackedBed<B> {
+    fn store(&self) -> Arc<dyn CredentialStore> {
+        Arc::<LaidOut>::clone(&self.store)
+    }
+
+    async fn stray(&self, name: &str) {
+        self.beneath.stray(name).await;
+    }
+
+    /// The member becomes a number.
+    async fn damage(&self, portal: PortalId) {
+        let (below, key) = (self.beneath.store(), Layout::Packed(8).home(portal));
+        let found = below.read(key).await.unwrap();
+        let record = found.record.with_member(&portal.to_string(), json!(7));
+        below.write(key, &record, &Expected::At(found.version)).await.unwrap();
     }
 }
 

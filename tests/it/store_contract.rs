@@ -1,12 +1,15 @@
 //! What every store promises, claim by claim, against each real store. A claim knows only the seam;
 //! what lies beneath it is reached through [`Beneath`].
 
-use std::{collections::HashSet, sync::Arc};
+use std::{
+    collections::{BTreeSet, HashSet},
+    sync::Arc,
+};
 
 use async_trait::async_trait;
 use grantkeeper::{
     portal::PortalId,
-    store::{CredentialStore, Expected, Key, Record, StoreErrorKind, Version},
+    store::{CredentialStore, Expected, Key, Known, Record, StoreErrorKind, Version},
 };
 use serde_json::{Value, json};
 use tokio::task::JoinSet;
@@ -41,9 +44,17 @@ macro_rules! claims {
 
 macro_rules! every_store {
     ($($claim:ident),+ $(,)?) => {
-        claims!(vault: $($claim),+);
-        claims!(aws: $($claim),+, a_damaged_record_is_corrupt_names_its_key_and_spoils_no_other);
-        claims!(file: $($claim),+, a_damaged_record_is_corrupt_names_its_key_and_spoils_no_other);
+        claims!(vault: $($claim),+, a_version_is_never_used_again_after_removal,
+            names_that_are_no_portals_are_listed_as_strays);
+        claims!(aws: $($claim),+, a_version_is_never_used_again_after_removal,
+            names_that_are_no_portals_are_listed_as_strays,
+            a_damaged_record_is_corrupt_names_its_key_and_spoils_no_other);
+        claims!(file: $($claim),+, a_version_is_never_used_again_after_removal,
+            names_that_are_no_portals_are_listed_as_strays,
+            a_damaged_record_is_corrupt_names_its_key_and_spoils_no_other);
+        // A member's version is its content's, and comes again with it.
+        claims!(vault_packed: $($claim),+, a_damaged_record_is_corrupt_names_its_key_and_spoils_no_other);
+        claims!(aws_packed: $($claim),+, a_damaged_record_is_corrupt_names_its_key_and_spoils_no_other);
     };
 }
 
@@ -58,13 +69,12 @@ every_store!(
     members_unknown_to_us_are_kept,
     a_removed_record_is_missing_and_no_longer_listed,
     a_removal_that_names_an_older_state_conflicts,
-    a_version_is_never_used_again_after_removal,
     the_version_of_another_record_conflicts,
-    names_that_are_no_portals_are_listed_as_strays,
     writers_to_different_portals_never_touch_each_other,
     of_many_writers_with_one_expectation_exactly_one_succeeds,
     of_many_creators_exactly_one_succeeds,
     read_all_gives_each_portal_its_own_outcome,
+    a_loading_passes_over_what_is_known_and_misses_nothing,
     a_record_of_some_size_survives,
 );
 
@@ -286,10 +296,14 @@ async fn race(store: &Arc<dyn CredentialStore>, expected: &Expected) -> (String,
 
 async fn read_all_gives_each_portal_its_own_outcome(bed: &dyn Beneath) {
     let store = bed.store();
-    let portals: Vec<PortalId> = (1..=45).map(portal).collect();
-    for id in &portals {
-        if id.number() != 20 {
-            create(&*store, Key::Portal(*id), &grant(&format!("t{id}"))).await;
+    let portals: Vec<Key> = (1..=45).map(|number| Key::Portal(portal(number))).collect();
+    let number = |key: Key| match key {
+        Key::Portal(portal) => portal.number(),
+        Key::App | Key::Shard(_) => 0,
+    };
+    for key in &portals {
+        if number(*key) != 20 {
+            create(&*store, *key, &grant(&format!("t{}", number(*key)))).await;
         }
     }
     // One was written twice: what counts is how it stands now.
@@ -298,20 +312,63 @@ async fn read_all_gives_each_portal_its_own_outcome(bed: &dyn Beneath) {
     let version = store.write(seven, &grant("newer"), &before).await.unwrap();
     let outcomes = store.read_all(&portals).await;
     assert_eq!(outcomes.len(), portals.len());
-    let told: HashSet<PortalId> = outcomes.iter().map(|(id, _)| *id).collect();
+    let told: HashSet<Key> = outcomes.iter().map(|(key, _)| *key).collect();
     assert_eq!(told.len(), portals.len());
-    for (id, outcome) in outcomes {
-        if id.number() == 20 {
+    for (key, outcome) in outcomes {
+        let number = number(key);
+        if number == 20 {
             assert_eq!(outcome.unwrap_err().kind, StoreErrorKind::Missing);
         } else {
             let found = outcome.unwrap();
             let token = found.record.portal().unwrap().refresh_token;
-            let (expected, is_seven) = (format!("t{id}"), id.number() == 7);
+            let (expected, is_seven) = (format!("t{number}"), number == 7);
             assert_eq!(token.expose(), if is_seven { "newer" } else { &expected });
-            assert_eq!(found.version == version, is_seven, "{id}");
+            assert_eq!(found.version == version, is_seven, "{number}");
         }
     }
     assert!(store.read_all(&[]).await.is_empty());
+}
+
+async fn a_loading_passes_over_what_is_known_and_misses_nothing(bed: &dyn Beneath) {
+    let store = bed.store();
+    let key = |number| Key::Portal(portal(number));
+    for number in 1..=30 {
+        create(&*store, key(number), &grant(&format!("t{number}"))).await;
+    }
+    let first = store.load(&Known::new()).await.unwrap();
+    assert_eq!((first.records.len(), first.unchanged.len()), (30, 0));
+    let known: Known =
+        first.records.into_iter().map(|(id, stored)| (id, stored.unwrap().version)).collect();
+
+    let change = async |number| {
+        let at = Expected::At(known[&portal(number)].clone());
+        store.write(key(number), &grant("changed"), &at).await.unwrap();
+    };
+    change(3).await;
+    change(17).await;
+    store.remove(key(5), &known[&portal(5)]).await.unwrap();
+    create(&*store, key(31), &grant("new")).await;
+
+    let second = store.load(&known).await.unwrap();
+    let read: BTreeSet<u64> = second.records.iter().map(|(id, _)| id.number()).collect();
+    let passed: BTreeSet<u64> = second.unchanged.iter().map(|id| id.number()).collect();
+    assert!(read.is_disjoint(&passed), "{read:?} {passed:?}");
+    let all: BTreeSet<u64> = read.union(&passed).copied().collect();
+    assert_eq!(all, (1..=31).filter(|number| *number != 5).collect());
+    assert!([3, 17, 31].iter().all(|number| read.contains(number)), "{read:?}");
+    if store.kind() != "file" {
+        assert!(passed.len() >= 5, "hardly anything was passed over: {read:?}");
+    }
+    for (id, stored) in second.records {
+        let token = stored.unwrap().record.portal().unwrap().refresh_token;
+        let expected = match id.number() {
+            3 | 17 => "changed".to_owned(),
+            31 => "new".to_owned(),
+            number => format!("t{number}"),
+        };
+        assert_eq!(token.expose(), expected);
+    }
+    assert_eq!(store.load(&known).await.unwrap().unchanged.len(), passed.len(), "and again");
 }
 
 async fn a_record_of_some_size_survives(bed: &dyn Beneath) {
@@ -333,9 +390,10 @@ async fn a_damaged_record_is_corrupt_names_its_key_and_spoils_no_other(bed: &dyn
     assert_eq!(error.kind, StoreErrorKind::Corrupt, "{error}");
     assert!(error.what.contains("`portals/2`"), "{error}");
     assert!(!format!("{error:?}").contains("CANARY"));
-    for (id, outcome) in store.read_all(&[portal(1), portal(2), portal(3)]).await {
-        match id.number() {
-            2 => assert_eq!(outcome.unwrap_err().kind, StoreErrorKind::Corrupt),
+    let keys = [1, 2, 3].map(|number| Key::Portal(portal(number)));
+    for (key, outcome) in store.read_all(&keys).await {
+        match key {
+            key if key == keys[1] => assert_eq!(outcome.unwrap_err().kind, StoreErrorKind::Corrupt),
             _ => drop(outcome.unwrap()),
         }
     }

@@ -219,7 +219,7 @@ async fn after_a_revocation_many_callers_cause_one_login() {
     bao.post(&format!("sys/leases/revoke-prefix/auth/{login}/login"), json!({})).await;
 
     // The secret id is good for one more login: a second one would fail.
-    let portals: Vec<_> = std::iter::repeat_n(portal(7), 24).collect();
+    let portals: Vec<_> = std::iter::repeat_n(SEVEN(), 24).collect();
     for (_, outcome) in store.read_all(&portals).await {
         outcome.unwrap();
     }

@@ -16,7 +16,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 use crate::{
     store_vault::{SEVEN, assert_told, connect, furnished},
-    support::{openbao, openbao::OpenBao, portal, temp_dir},
+    support::{openbao, openbao::OpenBao, temp_dir},
 };
 
 #[tokio::test]
@@ -39,7 +39,7 @@ async fn a_used_up_quota_is_told_as_such_and_passes() {
     store.read(SEVEN()).await.unwrap();
     let quota = json!({"rate": 1, "interval": "60s", "path": format!("{mount}/")});
     bao.post(&format!("sys/quotas/rate-limit/{mount}"), quota).await;
-    let outcomes = store.read_all(&[portal(7), portal(7), portal(7)]).await;
+    let outcomes = store.read_all(&[SEVEN(), SEVEN(), SEVEN()]).await;
     let refused = outcomes.into_iter().find_map(|(_, outcome)| outcome.err()).unwrap();
     assert_told(&refused, StoreErrorKind::Unreachable, "quota", "passes by itself");
 }

@@ -10,8 +10,8 @@ use async_trait::async_trait;
 use grantkeeper::{
     portal::PortalId,
     store::{
-        CredentialStore, Expected, Key, Listing, Record, StoreError, StoreErrorKind, Stored,
-        Version, record::corrupt,
+        CredentialStore, Expected, Key, Listing, Outcomes, Record, StoreError, StoreErrorKind,
+        Stored, Version, record::corrupt,
     },
 };
 use tokio::sync::oneshot;
@@ -48,7 +48,7 @@ impl MemoryStore {
         let content = self.content();
         let portal = |(key, (record, _)): (&Key, &(Record, u64))| match key {
             Key::Portal(id) => Some((*id, record.clone())),
-            Key::App => None,
+            Key::App | Key::Shard(_) => None,
         };
         content.records.iter().filter_map(portal).collect()
     }
@@ -113,7 +113,7 @@ impl Content {
             return Err(StoreError::new(StoreErrorKind::Conflict, "it changed", "Read it again."));
         }
         record.portal().map(drop).or_else(|fault| match key {
-            Key::App => Ok(()),
+            Key::App | Key::Shard(_) => Ok(()),
             Key::Portal(_) => Err(corrupt(key, &fault)),
         })?;
         self.versions += 1;
@@ -128,10 +128,10 @@ const AT_ONCE: usize = 16;
 
 fn one(
     content: &Result<MutexGuard<'_, Content>, StoreError>,
-    portal: PortalId,
+    key: Key,
 ) -> Result<Stored, StoreError> {
     match content {
-        Ok(content) => content.read(Key::Portal(portal)),
+        Ok(content) => content.read(key),
         Err(error) => Err(StoreError::new(error.kind, error.to_string(), error.hint.clone())),
     }
 }
@@ -154,20 +154,29 @@ impl CredentialStore for MemoryStore {
         let content = self.call().await?;
         let portals = content.records.keys().filter_map(|key| match key {
             Key::Portal(id) => Some(*id),
-            Key::App => None,
+            Key::App | Key::Shard(_) => None,
         });
-        Ok(Listing { portals: portals.collect(), strays: Vec::new() })
+        Ok(Listing { portals: portals.collect(), ..Listing::default() })
+    }
+
+    async fn look(&self) -> Result<Listing, StoreError> {
+        let listing = self.list().await?;
+        let content = self.call().await?;
+        let records = content.records.iter();
+        let versions =
+            records.map(|(key, (_, version))| (*key, version.to_string().into())).collect();
+        Ok(Listing { versions, ..listing })
     }
 
     async fn read(&self, key: Key) -> Result<Stored, StoreError> {
         self.call().await?.read(key)
     }
 
-    async fn read_all(&self, portals: &[PortalId]) -> Vec<(PortalId, Result<Stored, StoreError>)> {
+    async fn read_all(&self, keys: &[Key]) -> Outcomes {
         let mut read = Vec::new();
-        for together in portals.chunks(AT_ONCE) {
+        for together in keys.chunks(AT_ONCE) {
             let content = self.call().await;
-            read.extend(together.iter().map(|portal| (*portal, one(&content, *portal))));
+            read.extend(together.iter().map(|key| (*key, one(&content, *key))));
         }
         read
     }

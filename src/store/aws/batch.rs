@@ -6,24 +6,17 @@ use std::collections::BTreeMap;
 use aws_sdk_secretsmanager::types::SecretValueEntry;
 
 use super::{CURRENT, Inner, stored, text_of};
-use crate::{
-    portal::PortalId,
-    store::{Key, StoreError, Stored},
-};
+use crate::store::{Key, Outcomes};
 
 /// As many secrets as AWS gives with one call.
 pub(super) const AT_ONCE: usize = 20;
 
 impl Inner {
-    /// All of `portals`, which are [`AT_ONCE`] at most.
-    pub(super) async fn read_batch(
-        &self,
-        portals: Vec<PortalId>,
-    ) -> Vec<(PortalId, Result<Stored, StoreError>)> {
-        let mut given = self.ask_for(&portals).await;
-        let mut outcomes = Vec::with_capacity(portals.len());
-        for portal in portals {
-            let key = Key::Portal(portal);
+    /// All of `keys`, which are [`AT_ONCE`] at most.
+    pub(super) async fn read_batch(&self, keys: Vec<Key>) -> Outcomes {
+        let mut given = self.ask_for(&keys).await;
+        let mut outcomes = Vec::with_capacity(keys.len());
+        for key in keys {
             let outcome = match given.remove(&self.name(key)) {
                 Some(entry) => {
                     let SecretValueEntry { secret_string, secret_binary, version_id, .. } = entry;
@@ -32,15 +25,15 @@ impl Inner {
                 // Refused, not there, or not the current one: by itself it is told why.
                 None => self.read(key).await,
             };
-            outcomes.push((portal, outcome));
+            outcomes.push((key, outcome));
         }
         outcomes
     }
 
     /// What one call gives, by name: those alone that bear the current stage's label. An emulator gives the
     /// value before the last move of it (study `backends.md` 2).
-    async fn ask_for(&self, portals: &[PortalId]) -> BTreeMap<String, SecretValueEntry> {
-        let names = portals.iter().map(|portal| self.name(Key::Portal(*portal))).collect();
+    async fn ask_for(&self, keys: &[Key]) -> BTreeMap<String, SecretValueEntry> {
+        let names = keys.iter().map(|key| self.name(*key)).collect();
         let request = self.client.batch_get_secret_value().set_secret_id_list(Some(names));
         let mut given = BTreeMap::new();
         let mut pages = request.into_paginator().send();

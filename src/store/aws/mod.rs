@@ -5,26 +5,33 @@
 use std::{fmt, sync::Arc, time::Duration};
 
 use async_trait::async_trait;
-use aws_config::{BehaviorVersion, Region, SdkConfig, timeout::TimeoutConfig};
+use aws_config::{
+    BehaviorVersion, Region, SdkConfig, sts::AssumeRoleProvider, timeout::TimeoutConfig,
+};
 use aws_lc_rs::rand;
 use aws_sdk_secretsmanager::{
     Client,
-    config::Builder,
+    config::{Builder, SharedCredentialsProvider},
     operation::get_secret_value::GetSecretValueOutput,
     primitives::Blob,
-    types::{Filter, FilterNameStringType},
 };
 use zeroize::Zeroizing;
 
-use self::fault::{Cause, Fault};
-use super::{
-    CredentialStore, Expected, Key, Listing, Record, RecordFault, StoreError, StoreErrorKind,
-    Stored, Version, conflict, read_each, record::corrupt, sort_names,
+use self::{
+    fault::{Cause, Fault},
+    pace::Pace,
 };
-use crate::portal::PortalId;
+use super::{
+    CredentialStore, Expected, Key, Listing, Outcomes, Record, RecordFault, StoreError,
+    StoreErrorKind, Stored, Version, conflict, read_each, record::corrupt,
+};
+use crate::time::Clock;
 
 mod batch;
+pub mod cost;
 mod fault;
+mod listing;
+mod pace;
 
 const CURRENT: &str = "AWSCURRENT";
 /// Where rotation schemes put a value that is not in force yet.
@@ -33,6 +40,9 @@ const PENDING: &str = "AWSPENDING";
 const RECOVERY_DAYS: i64 = 7;
 /// `BatchGetSecretValue` is allowed 100 times a second.
 const BATCHES_IN_FLIGHT: usize = 8;
+
+/// What AWS's own logs call our sessions under an assumed role.
+const SESSION: &str = "grantkeeper";
 
 /// Which secrets, where: plain, already valid values. Credentials come from the SDK's own chain.
 #[derive(Debug, Clone)]
@@ -43,6 +53,17 @@ pub struct Settings {
     pub prefix: String,
     /// Another endpoint than AWS's own: an emulator or a VPC endpoint.
     pub endpoint_url: Option<String>,
+    /// A role to act as, with the credentials that the chain gives.
+    pub assume_role: Option<AssumeRole>,
+}
+
+/// A role of this or another account.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct AssumeRole {
+    /// `arn:aws:iam::…:role/…`
+    pub arn: String,
+    /// What its trust policy asks for, where it belongs to somebody else.
+    pub external_id: Option<String>,
 }
 
 /// Records as secrets. Cheap to clone.
@@ -52,6 +73,7 @@ pub struct AwsStore(Arc<Inner>);
 struct Inner {
     client: Client,
     prefix: String,
+    pace: Pace,
 }
 
 impl fmt::Debug for AwsStore {
@@ -66,20 +88,37 @@ impl AwsStore {
     ///
     /// # Errors
     /// `Misconfigured`: no region, no CA certificates on this machine, or a prefix that can't be a name.
-    pub async fn connect(settings: Settings) -> Result<Self, StoreError> {
+    pub async fn connect(settings: Settings, clock: Arc<dyn Clock>) -> Result<Self, StoreError> {
         check_roots()?;
         let mut loader = aws_config::defaults(BehaviorVersion::latest());
         if let Some(region) = &settings.region {
             loader = loader.region(Region::new(region.clone()));
         }
-        Self::with_sdk_config(settings, &loader.load().await)
+        if let Some(role) = &settings.assume_role {
+            let base = loader.load().await;
+            let mut sts = AssumeRoleProvider::builder(&role.arn).session_name(SESSION);
+            if let Some(id) = &role.external_id {
+                sts = sts.external_id(id);
+            }
+            let provider = sts.configure(&base).build().await;
+            let sdk = base
+                .into_builder()
+                .credentials_provider(SharedCredentialsProvider::new(provider))
+                .build();
+            return Self::with_sdk_config(settings, &sdk, clock);
+        }
+        Self::with_sdk_config(settings, &loader.load().await, clock)
     }
 
     /// The same from an SDK configuration that the caller has made.
     ///
     /// # Errors
     /// As [`connect`](Self::connect).
-    pub fn with_sdk_config(settings: Settings, sdk: &SdkConfig) -> Result<Self, StoreError> {
+    pub fn with_sdk_config(
+        settings: Settings,
+        sdk: &SdkConfig,
+        clock: Arc<dyn Clock>,
+    ) -> Result<Self, StoreError> {
         check_roots()?;
         check_prefix(&settings.prefix)?;
         if settings.region.is_none() && sdk.region().is_none() {
@@ -101,7 +140,7 @@ impl AwsStore {
             builder = builder.endpoint_url(endpoint);
         }
         let client = Client::from_conf(builder.build());
-        Ok(Self(Arc::new(Inner { client, prefix: settings.prefix })))
+        Ok(Self(Arc::new(Inner { client, prefix: settings.prefix, pace: Pace::new(clock) })))
     }
 }
 
@@ -163,6 +202,7 @@ impl Inner {
     async fn create(&self, key: Key, record: &Record) -> Result<Version, StoreError> {
         let (doing, name) = (format!("writing `{key}`"), self.name(key));
         let version = new_version(&doing)?;
+        self.pace.turn(1).await;
         let request = self.client.create_secret().name(&name).client_request_token(&version);
         // The SDK takes a `String` of its own, and does not wipe it.
         match request.secret_string(record.to_json().as_str()).send().await {
@@ -204,6 +244,8 @@ impl Inner {
     ) -> Result<Version, StoreError> {
         let (doing, name) = (format!("writing `{key}`"), self.name(key));
         let version = new_version(&doing)?;
+        self.pace.turn(2).await;
+        self.pace.note(&name);
         let put = self.client.put_secret_value().secret_id(&name).version_stages(PENDING);
         let put = put.client_request_token(&version).secret_string(record.to_json().as_str());
         if let Err(error) = put.send().await {
@@ -270,23 +312,6 @@ impl Inner {
             Fault::of(&error).explain(&format!("removing `{key}`"), "DeleteSecret", &name)
         })
     }
-
-    async fn list(&self) -> Result<Listing, StoreError> {
-        let start = format!("{}/portals/", self.prefix);
-        let filter = Filter::builder().key(FilterNameStringType::Name).values(&start).build();
-        let request = self.client.list_secrets().filters(filter).max_results(100);
-        let mut pages = request.into_paginator().send();
-        let mut names = Vec::new();
-        while let Some(page) = pages.next().await {
-            let page = page.map_err(|error| {
-                Fault::of(&error).explain("listing the portals", "ListSecrets", "*")
-            })?;
-            // The filter is looser than a prefix.
-            let found = page.secret_list().iter().filter_map(|secret| secret.name());
-            names.extend(found.filter_map(|name| name.strip_prefix(&start)).map(str::to_owned));
-        }
-        Ok(sort_names(names))
-    }
 }
 
 /// Value and version id out of an answer, without a copy.
@@ -330,10 +355,18 @@ impl CredentialStore for AwsStore {
         self.0.read(key).await
     }
 
-    async fn read_all(&self, portals: &[PortalId]) -> Vec<(PortalId, Result<Stored, StoreError>)> {
-        read_each(portals, batch::AT_ONCE, BATCHES_IN_FLIGHT, |portals| {
+    async fn look(&self) -> Result<Listing, StoreError> {
+        self.0.list().await
+    }
+
+    fn remarks(&self) -> Vec<String> {
+        self.0.pace.remarks()
+    }
+
+    async fn read_all(&self, keys: &[Key]) -> Outcomes {
+        read_each(keys, batch::AT_ONCE, BATCHES_IN_FLIGHT, |keys| {
             let inner = Arc::clone(&self.0);
-            async move { inner.read_batch(portals).await }
+            async move { inner.read_batch(keys).await }
         })
         .await
     }

@@ -8,13 +8,10 @@ use tokio::{sync::Mutex, task};
 
 use self::database::{Fault, Found, NotMade, Wanted};
 use super::{
-    CredentialStore, Expected, Key, Listing, Record, StoreError, StoreErrorKind, Stored, Version,
-    conflict, enrol, record::corrupt, sort_names,
+    CredentialStore, Expected, Key, Listing, Outcomes, Record, StoreError, StoreErrorKind, Stored,
+    Version, conflict, enrol, record::corrupt, sort_names,
 };
-use crate::{
-    portal::PortalId,
-    sealing::{KeyFault, SealingKey},
-};
+use crate::sealing::{KeyFault, SealingKey};
 
 mod database;
 
@@ -237,13 +234,12 @@ impl CredentialStore for FileStore {
         found.pop().unwrap_or_else(|| Err(missing(key)))
     }
 
-    async fn read_all(&self, portals: &[PortalId]) -> Vec<(PortalId, Result<Stored, StoreError>)> {
-        let keys = portals.iter().copied().map(Key::Portal).collect();
-        match self.read_some(keys).await {
-            Ok(found) => portals.iter().copied().zip(found).collect(),
+    async fn read_all(&self, keys: &[Key]) -> Outcomes {
+        match self.read_some(keys.to_vec()).await {
+            Ok(found) => keys.iter().copied().zip(found).collect(),
             Err(error) => {
-                let same = |_: &PortalId| StoreError::new(error.kind, &error.what, &error.hint);
-                portals.iter().map(|portal| (*portal, Err(same(portal)))).collect()
+                let same = |_: &Key| StoreError::new(error.kind, &error.what, &error.hint);
+                keys.iter().map(|key| (*key, Err(same(key)))).collect()
             }
         }
     }

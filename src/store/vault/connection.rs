@@ -73,7 +73,10 @@ impl Connection {
     ) -> Result<Value, Fault> {
         let VaultClient { http, middle, .. } = &speaker.0;
         let mut url = self.address.clone();
+        let (path, query) =
+            path.split_once('?').map_or((path, None), |(path, query)| (path, Some(query)));
         url.set_path(&format!("v1/{path}"));
+        url.set_query(query);
         let request = match body {
             None => http.http.get(url),
             Some(body) => http.http.post(url).json(&body),

@@ -72,6 +72,12 @@ impl Fault {
         matches!(self.status(), Some(403))
     }
 
+    /// Whether the server has no such call.
+    pub(super) const fn is_unsupported(self) -> bool {
+        matches!(self.status(), Some(405 | 501))
+            || matches!(self, Self::Answer { reason: Reason::NoRoute, .. })
+    }
+
     pub(super) const fn is_conflict(self) -> bool {
         matches!(self, Self::Answer { status: 400, reason: Reason::CheckAndSet, .. })
     }

@@ -24,15 +24,16 @@ use self::{
     login::Login,
 };
 use super::{
-    CredentialStore, Expected, Key, Listing, Record, StoreError, StoreErrorKind, Stored, Version,
-    conflict, read_each, sort_names,
+    CredentialStore, Expected, Key, Listing, Outcomes, Record, StoreError, StoreErrorKind, Stored,
+    Version, conflict, read_each, sort_names,
 };
-use crate::{portal::PortalId, time::Clock};
+use crate::time::Clock;
 
 mod auth;
 mod connection;
 mod fault;
 mod login;
+mod metadata;
 mod preflight;
 
 /// More in flight only makes each wait longer (study `backends.md` 1.9).
@@ -129,7 +130,7 @@ impl Inner {
     fn asked_for(&self, doing: &str, tree: &str, key: Key, capabilities: &str) -> Asked<'_> {
         let below = match key {
             Key::App => "client",
-            Key::Portal(_) => "portals/*",
+            Key::Portal(_) | Key::Shard(_) => "portals/*",
         };
         self.asked(&format!("{doing} `{key}`"), tree, below, capabilities)
     }
@@ -236,9 +237,13 @@ impl Inner {
         removed.await?.map_err(|fault| asked.explain(fault))
     }
 
+    fn listing(&self) -> Asked<'_> {
+        self.asked("listing the portals", "metadata", "portals/", r#""list""#)
+    }
+
     async fn list(&self) -> Result<Listing, StoreError> {
         self.mount_fits().await?;
-        let asked = self.asked("listing the portals", "metadata", "portals/", r#""list""#);
+        let asked = self.listing();
         let listed = self.call(&asked, |speaker| async move {
             let (mount, path) = (self.mount.clone(), format!("{}/portals", self.prefix));
             let found = api::exec_with_result(&speaker.0, ListSecretsRequest { mount, path });
@@ -293,13 +298,17 @@ impl CredentialStore for VaultStore {
         self.0.read(key).await
     }
 
-    async fn read_all(&self, portals: &[PortalId]) -> Vec<(PortalId, Result<Stored, StoreError>)> {
-        read_each(portals, 1, READS_IN_FLIGHT, |portals| {
+    async fn look(&self) -> Result<Listing, StoreError> {
+        self.0.look().await
+    }
+
+    async fn read_all(&self, keys: &[Key]) -> Outcomes {
+        read_each(keys, 1, READS_IN_FLIGHT, |keys| {
             let inner = Arc::clone(&self.0);
             async move {
-                let mut outcomes = Vec::with_capacity(portals.len());
-                for portal in portals {
-                    outcomes.push((portal, inner.read(Key::Portal(portal)).await));
+                let mut outcomes = Vec::with_capacity(keys.len());
+                for key in keys {
+                    outcomes.push((key, inner.read(key).await));
                 }
                 outcomes
             }

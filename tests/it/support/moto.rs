@@ -45,6 +45,7 @@ impl Moto {
             region: Some("eu-west-1".to_owned()),
             prefix: format!("gk/{}", random_hex(6)),
             endpoint_url: Some(self.endpoint.clone()),
+            assume_role: None,
         }
     }
 

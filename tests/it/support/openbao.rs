@@ -140,6 +140,13 @@ impl OpenBao {
         answer["data"]["data"].take()
     }
 
+    /// The names below `path` in the KV version 2 `mount`.
+    pub(crate) async fn list(&self, mount: &str, path: &str) -> Vec<String> {
+        let url = format!("{mount}/metadata/{path}?list=true");
+        let (_, mut answer) = self.api(Method::GET, &url, None).await;
+        serde_json::from_value(answer["data"]["keys"].take()).unwrap()
+    }
+
     /// Makes a policy of this text; its name.
     pub(crate) async fn policy(&self, text: &str) -> String {
         let name = format!("policy-{}", random_hex(4));

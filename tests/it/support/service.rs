@@ -16,6 +16,7 @@ use grantkeeper::{
     socket::{Client, client::AskError},
     store::{
         CredentialStore, Expected, Key, Record,
+        aws::AwsStore,
         file::{FileStore, Settings},
         vault::VaultStore,
     },
@@ -27,7 +28,12 @@ use tokio::{
     process::{Child, Command},
 };
 
-use super::{openbao::OpenBao, sim::Standin, temp_dir};
+use super::{
+    moto::{Moto, sdk_config},
+    openbao::OpenBao,
+    sim::Standin,
+    temp_dir,
+};
 
 /// The longest anything in these tests may take before it counts as not happening.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(30);
@@ -124,6 +130,26 @@ impl Place {
         let store = VaultStore::connect(settings, Arc::new(SystemClock)).unwrap();
         self.fill(&store).await;
         (mount, store)
+    }
+
+    /// Moves the place to a prefix of its own in `moto`, filled; gives the store.
+    pub(crate) async fn move_to_aws(&mut self, moto: &Moto) -> AwsStore {
+        let settings = moto.settings();
+        self.store = format!(
+            "[store]\nkind = \"aws\"\n[store.aws]\nregion = \"eu-west-1\"\nprefix = \"{}\"\nendpoint_url = \"{}\"\n",
+            settings.prefix, moto.endpoint
+        );
+        for (name, value) in [
+            ("AWS_ACCESS_KEY_ID", "test"),
+            ("AWS_SECRET_ACCESS_KEY", "test"),
+            ("AWS_EC2_METADATA_DISABLED", "true"),
+        ] {
+            self.env.push((name.to_owned(), value.to_owned()));
+        }
+        let clock = Arc::new(SystemClock);
+        let store = AwsStore::with_sdk_config(settings, &sdk_config(), clock).unwrap();
+        self.fill(&store).await;
+        store
     }
 
     pub(crate) fn path(&self, name: &str) -> PathBuf {

@@ -1,0 +1,246 @@
+//! Rows of a file → grants to store: JSON lines, or CSV with a head. A row that can't be used is told with its
+//! line and keeps no other from being used. Never echoes a value. Pure.
+
+use serde_json::{Map, Value};
+
+use super::{Fate, Row, Told};
+use crate::{portal::PortalId, store::Record};
+
+/// What people call the columns.
+const PORTAL: [&str; 6] = ["portal_id", "portalId", "portal", "hub_id", "hubId", "hub"];
+const TOKEN: [&str; 3] = ["refresh_token", "refreshToken", "token"];
+
+/// How the rows are written.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Format {
+    /// A JSON object a line.
+    JsonLines,
+    /// Comma-separated, the first line naming the columns.
+    Csv,
+}
+
+impl Format {
+    /// By how the text begins: JSON lines begin with a brace.
+    #[must_use]
+    pub fn of(text: &str) -> Self {
+        if text.trim_start().starts_with('{') { Self::JsonLines } else { Self::Csv }
+    }
+}
+
+/// Which columns hold what; none: one of the usual names.
+#[derive(Debug, Clone, Default)]
+pub struct Columns {
+    /// The portal's id.
+    pub portal: Option<String>,
+    /// The refresh token.
+    pub token: Option<String>,
+    /// Further columns to keep as members of the record (CSV; a JSON line's other members are kept all).
+    pub keep: Vec<String>,
+}
+
+/// Nothing of it can be read.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum Unreadable {
+    /// There is no such column.
+    #[error("there is no column for {what}: the columns are {}", .there.join(", "))]
+    NoColumn {
+        /// What it would hold.
+        what: &'static str,
+        /// What there is.
+        there: Vec<String>,
+    },
+    /// There is nothing.
+    #[error("there are no rows")]
+    Empty,
+}
+
+/// The rows that can be used, and what is wrong with the others.
+///
+/// # Errors
+/// See [`Unreadable`].
+pub fn parse(
+    text: &str,
+    format: Format,
+    columns: &Columns,
+) -> Result<(Vec<Row>, Vec<Told>), Unreadable> {
+    match format {
+        Format::JsonLines => json_lines(text, columns),
+        Format::Csv => csv(text, columns),
+    }
+}
+
+fn json_lines(text: &str, columns: &Columns) -> Result<(Vec<Row>, Vec<Told>), Unreadable> {
+    let (mut rows, mut bad) = (Vec::new(), Vec::new());
+    for (line, text) in (1..).zip(text.lines()) {
+        if text.trim().is_empty() {
+            continue;
+        }
+        match serde_json::from_str::<Value>(text) {
+            Ok(Value::Object(members)) => sort(row(line, members, columns), &mut rows, &mut bad),
+            Ok(_) => bad.push(unusable(line, "it is JSON, but not an object")),
+            Err(error) => {
+                bad.push(unusable(line, &format!("it is not JSON (column {})", error.column())));
+            }
+        }
+    }
+    if rows.is_empty() && bad.is_empty() { Err(Unreadable::Empty) } else { Ok((rows, bad)) }
+}
+
+fn csv(text: &str, columns: &Columns) -> Result<(Vec<Row>, Vec<Told>), Unreadable> {
+    let mut reader = csv::ReaderBuilder::new().trim(csv::Trim::All).from_reader(text.as_bytes());
+    let head = reader.headers().map_err(|_| Unreadable::Empty)?.clone();
+    let head: Vec<String> =
+        head.iter().map(|name| name.trim_start_matches('\u{feff}').to_owned()).collect();
+    if head.iter().all(String::is_empty) {
+        return Err(Unreadable::Empty);
+    }
+    let find = |named: &Option<String>, usual: &[&str], what| {
+        let named = named.as_deref();
+        let names = named.map_or_else(|| usual.to_vec(), |name| vec![name]);
+        let found = names.iter().find_map(|name| head.iter().position(|column| column == name));
+        found.ok_or_else(|| Unreadable::NoColumn { what, there: head.clone() })
+    };
+    let portal = find(&columns.portal, &PORTAL, "the portal's id")?;
+    let token = find(&columns.token, &TOKEN, "the refresh token")?;
+    let mut kept = Vec::new();
+    for name in &columns.keep {
+        kept.push((name, find(&Some(name.clone()), &[], "what is to be kept")?));
+    }
+    let (mut rows, mut bad) = (Vec::new(), Vec::new());
+    let own = Columns { portal: None, token: None, keep: Vec::new() };
+    for record in reader.into_records() {
+        let record = match record {
+            Ok(record) => record,
+            Err(error) => {
+                let line = error.position().map_or(0, csv::Position::line);
+                let line = usize::try_from(line).unwrap_or_default();
+                bad.push(unusable(line, "it has another number of columns than the head"));
+                continue;
+            }
+        };
+        let line = record.position().map_or(0, csv::Position::line);
+        let line = usize::try_from(line).unwrap_or_default();
+        let text = |column: usize| Value::String(record.get(column).unwrap_or_default().to_owned());
+        let mut members = Map::new();
+        members.insert(PORTAL[0].to_owned(), text(portal));
+        members.insert(TOKEN[0].to_owned(), text(token));
+        for (name, column) in &kept {
+            members.insert((*name).clone(), text(*column));
+        }
+        sort(row(line, members, &own), &mut rows, &mut bad);
+    }
+    Ok((rows, bad))
+}
+
+fn sort(row: Result<Row, Told>, rows: &mut Vec<Row>, bad: &mut Vec<Told>) {
+    match row {
+        Ok(row) => rows.push(row),
+        Err(told) => bad.push(told),
+    }
+}
+
+/// One object as a grant: its members but the portal's id become the record's.
+fn row(line: usize, mut members: Map<String, Value>, columns: &Columns) -> Result<Row, Told> {
+    let mut take = |named: &Option<String>, usual: &[&str]| {
+        let names = named.as_deref().map_or_else(|| usual.to_vec(), |name| vec![name]);
+        names.iter().find_map(|name| members.remove(*name))
+    };
+    let portal = match take(&columns.portal, &PORTAL) {
+        None => return Err(unusable(line, "it does not say which portal it is for")),
+        Some(Value::Number(number)) => number.to_string().parse::<PortalId>(),
+        Some(Value::String(text)) => text.trim().parse(),
+        Some(_) => return Err(unusable(line, "its portal's id is neither a number nor text")),
+    };
+    let portal = portal.map_err(|why| unusable(line, &why.to_string()))?;
+    let of = |fate| Told { line, portal: Some(portal), fate };
+    let token = match take(&columns.token, &TOKEN) {
+        Some(token @ Value::String(_)) => token,
+        Some(_) => return Err(of(Fate::Unusable("its refresh token is not text".to_owned()))),
+        None => return Err(of(Fate::Unusable("it has no refresh token".to_owned()))),
+    };
+    members.insert("refresh_token".to_owned(), token);
+    let record = Record::from_members(members);
+    match record.portal() {
+        Ok(_) => Ok(Row { line, portal, record }),
+        Err(fault) => Err(of(Fate::Unusable(fault.to_string()))),
+    }
+}
+
+fn unusable(line: usize, why: &str) -> Told {
+    Told { line, portal: None, fate: Fate::Unusable(why.to_owned()) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn shown(row: &Row) -> String {
+        format!("{} {} {}", row.line, row.portal, row.record.to_json().as_str())
+    }
+
+    #[test]
+    fn json_lines_keep_their_other_members() {
+        let text = "{\"hub_id\": 7, \"refreshToken\": \"a\", \"note\": \"x\"}\n\n{\"portal_id\": \"8\", \"refresh_token\": \"b\"}\n";
+        let (rows, bad) = parse(text, Format::of(text), &Columns::default()).unwrap();
+        assert!(bad.is_empty(), "{bad:?}");
+        let rows: Vec<_> = rows.iter().map(shown).collect();
+        assert_eq!(
+            rows,
+            [r#"1 7 {"note":"x","refresh_token":"a"}"#, r#"3 8 {"refresh_token":"b"}"#]
+        );
+    }
+
+    #[test]
+    fn csv_columns_are_found_by_their_usual_names_or_by_those_given() {
+        let text = "account,rt,owner,more\n7,a,me,1\n8,\"b\",you,2\n";
+        assert_eq!(Format::of(text), Format::Csv);
+        let usual = parse(text, Format::Csv, &Columns::default()).unwrap_err();
+        assert_eq!(
+            usual.to_string(),
+            "there is no column for the portal's id: the columns are account, rt, owner, more"
+        );
+        let columns = Columns {
+            portal: Some("account".to_owned()),
+            token: Some("rt".to_owned()),
+            keep: vec!["owner".to_owned()],
+        };
+        let (rows, bad) = parse(text, Format::Csv, &columns).unwrap();
+        assert!(bad.is_empty(), "{bad:?}");
+        let rows: Vec<_> = rows.iter().map(shown).collect();
+        assert_eq!(
+            rows,
+            [
+                r#"2 7 {"owner":"me","refresh_token":"a"}"#,
+                r#"3 8 {"owner":"you","refresh_token":"b"}"#
+            ]
+        );
+        let bom = "\u{feff}portal_id,refresh_token\r\n7,a\r\n";
+        assert_eq!(parse(bom, Format::of(bom), &Columns::default()).unwrap().0.len(), 1);
+    }
+
+    #[test]
+    fn what_can_t_be_used_is_told_with_its_line_and_without_its_value() {
+        let text = "{\"portal_id\": 0, \"refresh_token\": \"CANARY\"}\n[1]\nCANARY\n{\"refresh_token\": \"CANARY\"}\n{\"portal_id\": 5}\n{\"portal_id\": 6, \"refresh_token\": \"CANARY \\n\"}\n{\"portal_id\": 7, \"refresh_token\": 7}\n{\"portal_id\": [], \"refresh_token\": \"CANARY\"}\n";
+        let (rows, bad) = parse(text, Format::JsonLines, &Columns::default()).unwrap();
+        assert!(rows.is_empty());
+        assert_eq!(bad.iter().map(|told| told.line).collect::<Vec<_>>(), [1, 2, 3, 4, 5, 6, 7, 8]);
+        let said = format!("{bad:?}");
+        assert!(!said.contains("CANARY"), "{said}");
+        let short = "portal_id,refresh_token\n7\n8,b\n";
+        let (rows, bad) = parse(short, Format::Csv, &Columns::default()).unwrap();
+        assert_eq!((rows.len(), bad.len(), bad[0].line), (1, 1, 2));
+    }
+
+    #[test]
+    fn nothing_is_told_as_nothing() {
+        for (text, format) in
+            [("", Format::JsonLines), ("\n \n", Format::JsonLines), ("", Format::Csv)]
+        {
+            assert_eq!(
+                parse(text, format, &Columns::default()).err(),
+                Some(Unreadable::Empty),
+                "{text:?}"
+            );
+        }
+    }
+}
