@@ -80,7 +80,7 @@ async fn every_refusal_is_sorted_by_its_code_and_told_without_its_text() {
             "AccessDeniedException",
             Denied,
             "IAM",
-            "secretsmanager:GetSecretValue` on `gk/app/portals/7",
+            "\"Action\": \"secretsmanager:GetSecretValue\", \"Resource\": \"arn:aws:secretsmanager:*:*:secret:gk/app/portals/7-??????\"",
         ),
         (400, "UnrecognizedClientException", Denied, "credentials", "Renew"),
         (400, "ExpiredTokenException", Denied, "credentials", "Renew"),

@@ -3,7 +3,10 @@
 
 use std::error::Error;
 
-use aws_sdk_secretsmanager::error::{ProvideErrorMetadata, SdkError};
+use aws_sdk_secretsmanager::{
+    config::http::HttpResponse,
+    error::{ProvideErrorMetadata, SdkError},
+};
 
 use crate::store::{StoreError, StoreErrorKind};
 
@@ -31,13 +34,17 @@ pub(super) enum Cause {
 }
 
 impl Fault {
-    pub(super) fn of<E, R>(error: &SdkError<E, R>) -> Self
+    pub(super) fn of<E>(error: &SdkError<E, HttpResponse>) -> Self
     where
         E: ProvideErrorMetadata + Error + 'static,
-        R: std::fmt::Debug,
-        SdkError<E, R>: Error,
     {
         Self(match error {
+            // A refusal without a code is not AWS's own: an endpoint's policy, or a proxy.
+            SdkError::ServiceError(answer)
+                if answer.err().code().is_none() && answer.raw().status().as_u16() == 403 =>
+            {
+                Cause::NotAllowed
+            }
             SdkError::ServiceError(answer) => of_code(answer.err().code()),
             SdkError::TimeoutError(_) => Cause::TimedOut,
             SdkError::DispatchFailure(failure) if failure.is_timeout() => Cause::TimedOut,
@@ -76,8 +83,13 @@ impl Fault {
                 "See the prefix, the size of the record (64 KiB at most), and the region.",
             ),
             Cause::NotAllowed => {
+                // A secret's ARN ends in six characters of AWS's own.
+                let resource = match name {
+                    "*" => "*".to_owned(),
+                    name => format!("arn:aws:secretsmanager:*:*:secret:{name}-??????"),
+                };
                 let hint = format!(
-                    "Allow `secretsmanager:{action}` on `{name}` in the IAM policy of this role."
+                    "Add to the IAM policy of this role: {{\"Effect\": \"Allow\", \"Action\": \"secretsmanager:{action}\", \"Resource\": \"{resource}\"}}"
                 );
                 return StoreError::new(
                     Denied,

@@ -32,6 +32,7 @@ pub mod cost;
 mod fault;
 mod listing;
 mod pace;
+mod preflight;
 
 const CURRENT: &str = "AWSCURRENT";
 /// Where rotation schemes put a value that is not in force yet.
@@ -357,6 +358,10 @@ impl CredentialStore for AwsStore {
 
     async fn look(&self) -> Result<Listing, StoreError> {
         self.0.list().await
+    }
+
+    async fn lacks(&self) -> Result<Vec<String>, StoreError> {
+        self.0.lacks().await
     }
 
     fn remarks(&self) -> Vec<String> {

@@ -31,7 +31,8 @@ pub(crate) struct Moto {
 }
 
 impl Moto {
-    async fn start() -> Self {
+    /// A server of a test's own.
+    pub(crate) async fn start() -> Self {
         let (dir, port) = (temp_dir(), free_port_pair());
         let args = ["-H", "127.0.0.1", "-p", &port.to_string()];
         let program = Program::start(&installed("bin/moto_server"), &args, &[], dir.path());
