@@ -310,10 +310,14 @@ impl Engine {
                 *times += 1;
                 // One record may be shut to us by itself.
                 if *times >= 2 || error.kind == StoreErrorKind::Compromised {
-                    self.tell_open(Kind::StoreDenied, None, Some(error.kind.as_str()));
+                    let detail = match error.kind {
+                        kind @ StoreErrorKind::Compromised => kind.as_str(),
+                        _ => &error.what,
+                    };
+                    self.tell_open(Kind::StoreDenied, None, Some(detail));
                 }
             } else if self.overall.store.failures >= 2 {
-                self.tell_open(Kind::StoreUnreachable, None, None);
+                self.tell_open(Kind::StoreUnreachable, None, Some(&error.what));
             }
             self.overall_changed = true;
         } else {

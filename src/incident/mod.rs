@@ -128,7 +128,7 @@ impl Kind {
     /// Whether all portals it concerns are one incident: one cause hit them together.
     #[must_use]
     pub const fn is_shared(self) -> bool {
-        matches!(self, Self::GrantLost)
+        matches!(self, Self::GrantLost | Self::GrantUnsaved)
     }
 
     /// How loudly to tell of it.

@@ -32,6 +32,8 @@ mod store_contract;
 mod store_file;
 mod store_layout;
 mod store_vault;
+mod store_vault_cluster;
+mod store_vault_faults;
 mod store_vault_login;
 mod store_vault_network;
 mod store_vault_policies;

@@ -24,6 +24,8 @@ pub(super) enum Fault {
     Refused,
     /// The server's certificate is not trusted.
     Untrusted,
+    /// The server's certificate has expired.
+    Expired,
     /// No answer in time.
     TimedOut,
     /// The connection broke.
@@ -52,7 +54,7 @@ impl Reason {
             Self::NoRoute
         } else if said("namespace not found") {
             Self::NoNamespace
-        } else if said("Upgrading from non-versioned") {
+        } else if said("from non-versioned") {
             Self::Upgrading
         } else {
             Self::Other
@@ -94,15 +96,19 @@ impl Fault {
         }
         // The TLS library's error type is not ours to name; its words decide, and are not shown.
         let mut cause = error.source();
-        let mut untrusted = false;
+        let (mut untrusted, mut expired) = (false, false);
         while let Some(inner) = cause {
-            untrusted |= inner.to_string().contains("certificate");
+            let words = inner.to_string();
+            untrusted |= words.contains("certificate");
+            expired |= words.contains("certificate expired");
             cause = inner.source();
+        }
+        if expired {
+            return Self::Expired;
         }
         match (untrusted, error.is_connect()) {
             (true, _) => Self::Untrusted,
             (false, true) => Self::Refused,
-            (false, false) if error.is_decode() => Self::Unreadable,
             (false, false) => Self::Broken,
         }
     }
@@ -209,6 +215,11 @@ impl Asked<'_> {
                 "the Vault server's certificate is not trusted".to_owned(),
                 "Let `store.vault.ca_file` name the CA that signed it, and the address the host it is for."
                     .to_owned(),
+            ),
+            Fault::Expired => (
+                StoreErrorKind::Unreachable,
+                "the Vault server's certificate has expired".to_owned(),
+                "Renew it at the server; and see that this machine's clock is right.".to_owned(),
             ),
             Fault::TimedOut => (
                 StoreErrorKind::Unreachable,

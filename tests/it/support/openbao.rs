@@ -43,20 +43,31 @@ pub(crate) struct OpenBao {
 impl OpenBao {
     /// A server of the test's own: for faults that would hit its neighbours.
     pub(crate) async fn start() -> Self {
-        Self::launch(false).await
+        Self::launch(false, "").await
+    }
+
+    /// The same with these settings of the server's own.
+    pub(crate) async fn start_with(config: &str) -> Self {
+        Self::launch(false, config).await
     }
 
     /// The same with TLS, under a CA that nobody knows.
     pub(crate) async fn start_with_tls() -> Self {
-        Self::launch(true).await
+        Self::launch(true, "").await
     }
 
-    async fn launch(tls: bool) -> Self {
+    async fn launch(tls: bool, config: &str) -> Self {
         let (dir, root_token, port) = (temp_dir(), random_hex(16), free_port_pair());
         let listen = format!("-dev-listen-address=127.0.0.1:{port}");
         let token = format!("-dev-root-token-id={root_token}");
         let certificates = format!("-dev-tls-cert-dir={}", dir.path().display());
         let mut args = vec!["server", "-dev", "-dev-no-store-token", &token, &listen];
+        let file = dir.path().join("config.hcl");
+        let config_file = format!("-config={}", file.display());
+        if !config.is_empty() {
+            std::fs::write(&file, config).unwrap();
+            args.push(&config_file);
+        }
         if tls {
             args.extend(["-dev-tls", &certificates]);
         }
