@@ -13,6 +13,12 @@ path "secret/metadata/grantkeeper/acme-sync/portals/" {
   capabilities = ["list"]
 }
 
+# What has changed is found by its metadata, all at once on OpenBao, one by one on Vault. Without these two every
+# record is read again at each validation.
+path "secret/detailed-metadata/grantkeeper/acme-sync/portals/" {
+  capabilities = ["list"]
+}
+
 path "secret/metadata/grantkeeper/acme-sync/portals/*" {
-  capabilities = ["delete"]
+  capabilities = ["delete", "read"]
 }

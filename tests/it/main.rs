@@ -29,6 +29,7 @@ mod store_aws;
 mod store_aws_policies;
 mod store_beds;
 mod store_contract;
+mod store_edits;
 mod store_file;
 mod store_layout;
 mod store_vault;

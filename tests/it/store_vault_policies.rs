@@ -53,6 +53,12 @@ async fn the_shipped_policies_allow_each_role_its_work_and_nothing_beside_it() {
         bao.put(&mount, "gk/other/client", json!({"client_id": "other"})).await;
         let policy = shipped(bao, &mount, role).await;
         let store = connect(settings_of(bao, &mount, &policy).await);
+        let states = store.look().await.unwrap().versions.len();
+        assert_eq!(
+            states > 0,
+            role != "init",
+            "{role}: what has changed is seen without reading it"
+        );
         for ((op, key), allowed) in all.into_iter().zip(allowed) {
             let outcome = op.run(&store, bao, &mount, key).await;
             match outcome {

@@ -1,6 +1,6 @@
 //! A real OpenBao cluster of three nodes with raft storage, unsealed by a key of the test's own.
 
-use std::{fs, time::Duration};
+use std::{fmt::Write, fs, time::Duration};
 
 use reqwest::Method;
 use serde_json::{Value, json};
@@ -96,11 +96,11 @@ fn node(number: usize, port: u16, ports: &[u16], key: &[u8]) -> Node {
     let below = |name: &str| dir.path().join(name).display().to_string();
     fs::create_dir(below("raft")).unwrap();
     fs::write(below("key"), key).unwrap();
-    let others: String = ports
-        .iter()
-        .filter(|other| **other != port)
-        .map(|other| format!("retry_join {{ leader_api_addr = \"http://127.0.0.1:{other}\" }}\n"))
-        .collect();
+    let mut others = String::new();
+    for other in ports.iter().filter(|other| **other != port) {
+        writeln!(others, "retry_join {{ leader_api_addr = \"http://127.0.0.1:{other}\" }}")
+            .unwrap();
+    }
     let config = format!(
         "storage \"raft\" {{ path = \"{}\"\n node_id = \"n{number}\"\n performance_multiplier = 1\n{others} }}\n\
          seal \"static\" {{ current_key_id = \"k1\"\n current_key = \"file://{}\" }}\n\
