@@ -38,7 +38,8 @@ const FENCE: [&str; 14] = [
     "rustls=warn",
     "tower=warn",
     "axum=warn",
-    "aws_config=warn",
+    // It shows answers as they came, and an answer may be a credential.
+    "aws_config=off",
     "aws_runtime=warn",
     "aws_sdk_secretsmanager=warn",
     "aws_smithy_runtime=warn",

@@ -26,6 +26,7 @@ mod sim_manual;
 mod sim_time;
 mod socket;
 mod store_aws;
+mod store_aws_chain;
 mod store_aws_policies;
 mod store_beds;
 mod store_contract;

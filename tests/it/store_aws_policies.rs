@@ -17,6 +17,7 @@ use serde_json::{Value, json};
 use tokio::{io::AsyncWriteExt, process::Command};
 
 use crate::support::{
+    iam::{enforce, user},
     moto::{Moto, sdk_config},
     portal,
     program::installed,
@@ -106,45 +107,13 @@ async fn each_role_may_do_its_work_on_its_own_secrets_and_nothing_else() {
     }
 }
 
-/// One call of IAM's own API, as whoever set up the account would make it.
-async fn iam(moto: &Moto, form: &[(&str, &str)]) -> String {
-    let scope = "AWS4-HMAC-SHA256 Credential=root/20260101/us-east-1/iam/aws4_request, SignedHeaders=host, Signature=0";
-    let request = reqwest::Client::builder().build().unwrap().post(&moto.endpoint);
-    let answer = request.header("Authorization", scope).form(form).send().await.unwrap();
-    assert!(answer.status().is_success(), "{form:?}: {answer:?}");
-    answer.text().await.unwrap()
-}
-
-/// From now on so many calls are let through unasked.
-async fn enforce(moto: &Moto, after: u32) {
-    let url = format!("{}/moto-api/reset-auth", moto.endpoint);
-    let request = reqwest::Client::builder().build().unwrap().post(url).body(after.to_string());
-    assert!(request.send().await.unwrap().status().is_success());
-}
-
-fn between<'t>(text: &'t str, from: &str, to: &str) -> &'t str {
-    let (_, rest) = text.split_once(from).unwrap();
-    rest.split_once(to).unwrap().0
-}
-
 /// A user who has the role's policy and no other; on every secret, as this server looks at actions alone.
 async fn acting_as(moto: &Moto, role: &str) -> SdkConfig {
     let mut document = policy(role);
     for statement in document["Statement"].as_array_mut().unwrap() {
         statement["Resource"] = json!("*");
     }
-    let document = document.to_string();
-    iam(moto, &[("Action", "CreateUser"), ("UserName", role)]).await;
-    let put = [
-        ("Action", "PutUserPolicy"),
-        ("UserName", role),
-        ("PolicyName", role),
-        ("PolicyDocument", &document),
-    ];
-    iam(moto, &put).await;
-    let key = iam(moto, &[("Action", "CreateAccessKey"), ("UserName", role)]).await;
-    let id = between(&key, "<AccessKeyId>", "</AccessKeyId>");
-    let secret = between(&key, "<SecretAccessKey>", "</SecretAccessKey>");
+    let (id, secret) = user(moto, role, &document).await;
     let credentials = Credentials::new(id, secret, None, None, "tests");
     SdkConfig::builder()
         .behavior_version(BehaviorVersion::latest())

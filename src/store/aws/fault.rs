@@ -104,8 +104,8 @@ impl Fault {
             ),
             Cause::NoCredentials => (
                 Denied,
-                "no AWS credentials were found",
-                "Give the service a role (instance, container or web identity), a profile, or AWS_ACCESS_KEY_ID with AWS_SECRET_ACCESS_KEY.",
+                "no AWS credentials could be had",
+                "See with `aws sts get-caller-identity` what this user and environment get; give the service a role (instance, container or web identity), a profile, or AWS_ACCESS_KEY_ID with AWS_SECRET_ACCESS_KEY.",
             ),
             Cause::Kms => (
                 Denied,
