@@ -328,6 +328,10 @@ impl Engine {
         let (was, is) = (before.map_or("new", PortalState::as_str), state.as_str());
         let reason = entry.portal.reason().unwrap_or("none");
         match state {
+            // What was told of is told to be over.
+            PortalState::Live if before.is_some_and(PortalState::is_trouble) => {
+                tracing::info!(%portal, was, is, "state");
+            }
             PortalState::Live | PortalState::Pending => {
                 tracing::debug!(%portal, was, is, "state");
             }

@@ -11,6 +11,7 @@ pub mod policy;
 pub mod provider;
 pub mod rate;
 pub mod schedule;
+pub mod shown;
 pub mod state;
 pub mod step;
 
@@ -23,5 +24,6 @@ pub use event::{Event, Facts, Found, Outcome, Reread};
 pub use policy::{OnStart, RefreshMode, RefreshPolicy, ValidatePolicy};
 pub use provider::Rotation;
 pub use rate::Rate;
-pub use state::{Doubt, End, Generation, Phase, Portal, PortalState, TokenLife};
+pub use shown::PortalState;
+pub use state::{Doubt, End, Generation, Phase, Portal, TokenLife};
 pub use step::{Context, Step, step};

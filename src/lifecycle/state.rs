@@ -3,7 +3,7 @@
 
 use std::time::Duration;
 
-use super::{answer::RefusalClass, schedule};
+use super::{answer::RefusalClass, schedule, shown::PortalState};
 use crate::{lifecycle::policy::RefreshPolicy, time::BootTime};
 
 /// Numbers the grants a portal has had here: grows by one whenever a different refresh token
@@ -224,60 +224,6 @@ impl TokenLife {
     #[must_use]
     pub const fn left(&self, now: BootTime) -> Duration {
         self.expires.until(now)
-    }
-}
-
-/// A portal's state as users see it (contract section 4).
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub enum PortalState {
-    /// Loaded, no token yet.
-    Pending,
-    /// Served, and renewed in time.
-    Live,
-    /// The last refresh failed; the token may still be good.
-    Retrying,
-    /// HubSpot says wait, or the app's own credential is refused.
-    Suspended,
-    /// A new refresh token is not in the store yet.
-    Unsaved,
-    /// The customer ended the grant.
-    Revoked,
-    /// The portal is gone.
-    Unavailable,
-    /// The grant belongs to another app or portal, or never worked.
-    Mismatched,
-    /// An operator paused it.
-    Paused,
-}
-
-impl PortalState {
-    /// Every state, in the order of the contract.
-    pub const ALL: [Self; 9] = [
-        Self::Pending,
-        Self::Live,
-        Self::Retrying,
-        Self::Suspended,
-        Self::Unsaved,
-        Self::Revoked,
-        Self::Unavailable,
-        Self::Mismatched,
-        Self::Paused,
-    ];
-
-    /// The word in JSON, metrics and tables.
-    #[must_use]
-    pub const fn as_str(self) -> &'static str {
-        match self {
-            Self::Pending => "pending",
-            Self::Live => "live",
-            Self::Retrying => "retrying",
-            Self::Suspended => "suspended",
-            Self::Unsaved => "unsaved",
-            Self::Revoked => "revoked",
-            Self::Unavailable => "unavailable",
-            Self::Mismatched => "mismatched",
-            Self::Paused => "paused",
-        }
     }
 }
 

@@ -26,7 +26,7 @@ impl AlertSink for Log {
                     severity = incident.severity.as_str(),
                     portal_count = incident.portal_count,
                     portals = ?numbers,
-                    action = %incident.action,
+                    action = incident.action,
                     "incident opened: {}",
                     incident.summary
                 )

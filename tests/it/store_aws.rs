@@ -8,6 +8,7 @@ use std::sync::{
 use aws_config::{BehaviorVersion, Region, SdkConfig};
 use axum::{
     Router,
+    body::Bytes,
     http::{HeaderMap, StatusCode, header::CONTENT_TYPE},
 };
 use grantkeeper::{
@@ -17,7 +18,7 @@ use grantkeeper::{
     },
     time::SystemClock,
 };
-use serde_json::json;
+use serde_json::{Value, json};
 use tokio::task::JoinSet;
 
 use crate::{
@@ -43,16 +44,26 @@ struct Refusing {
 }
 
 async fn refusing(status: u16, code: &str) -> Refusing {
-    let body = json!({"__type": code, "message": "CANARY"}).to_string();
+    let body = json!({"__type": code, "message": "CANARY"});
+    answering(move |_, _| (status, body.clone())).await
+}
+
+/// An endpoint that answers each action as it is told to: what AWS is recorded to answer (study `backends.md` 2,
+/// column "real AWS") where no emulator does.
+async fn answering(
+    answer: impl Fn(&str, &Value) -> (u16, Value) + Clone + Send + Sync + 'static,
+) -> Refusing {
     let asked = Arc::new(AtomicUsize::new(0));
     let counted = Arc::clone(&asked);
-    let app = Router::new().fallback(move |headers: HeaderMap| {
-        let body = body.clone();
+    let app = Router::new().fallback(move |headers: HeaderMap, body: Bytes| {
         counted.fetch_add(1, Ordering::SeqCst);
-        assert!(headers.contains_key("x-amz-target"));
+        let target = headers["x-amz-target"].to_str().unwrap();
+        let action = target.strip_prefix("secretsmanager.").unwrap().to_owned();
+        let asked_for: Value = serde_json::from_slice(&body).unwrap();
+        let (status, told) = answer(&action, &asked_for);
         async move {
             let kind = [(CONTENT_TYPE, "application/x-amz-json-1.1")];
-            (StatusCode::from_u16(status).unwrap(), kind, body)
+            (StatusCode::from_u16(status).unwrap(), kind, told.to_string())
         }
     });
     let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
@@ -216,4 +227,87 @@ async fn more_portals_than_one_page_holds_are_all_listed() {
         bed.stray(&number.to_string()).await;
     }
     assert_eq!(bed.store().list().await.unwrap().portals.len(), 130);
+}
+
+fn secret(name: &str, stages: &[&str]) -> Value {
+    let arn = format!("arn:aws:secretsmanager:eu-west-1:111122223333:secret:{name}-AbCdEf");
+    let value = json!({"refresh_token": format!("of-{name}")}).to_string();
+    json!({
+        "ARN": arn, "Name": name, "VersionId": "0".repeat(32), "SecretString": value,
+        "VersionStages": stages, "CreatedDate": 1_795_000_000.0,
+    })
+}
+
+/// Neither emulator gives a batch in pages, with errors of single secrets among them, as AWS does.
+#[tokio::test]
+async fn a_batch_of_aws_in_pages_and_with_errors_gives_each_secret_its_own_outcome() {
+    let name = |number: u64| format!("gk/app/portals/{number}");
+    let server = answering(move |action, body| match action {
+        "BatchGetSecretValue" => {
+            let ids = body["SecretIdList"].as_array().unwrap();
+            assert!(ids.len() <= 20, "AWS refuses more: {}", ids.len());
+            let first = body["NextToken"].is_null();
+            let half = ids.len() / 2;
+            let page = if first { &ids[..half] } else { &ids[half..] };
+            let mut values: Vec<Value> = Vec::new();
+            let mut errors: Vec<Value> = Vec::new();
+            for id in page.iter().map(|id| id.as_str().unwrap()) {
+                match id {
+                    id if id == name(3) => errors.push(json!({"SecretId": id, "ErrorCode": "ResourceNotFoundException", "Message": "CANARY"})),
+                    id if id == name(14) => errors.push(json!({"SecretId": id, "ErrorCode": "AccessDeniedException", "Message": "CANARY"})),
+                    // One whose current version is another by now.
+                    id if id == name(7) => values.push(secret(id, &["AWSPREVIOUS"])),
+                    id => values.push(secret(id, &["AWSCURRENT"])),
+                }
+            }
+            let mut told = json!({"SecretValues": values, "Errors": errors});
+            if first {
+                told["NextToken"] = json!("more");
+            }
+            (200, told)
+        }
+        "GetSecretValue" => {
+            assert_eq!(body["VersionStage"], "AWSCURRENT", "the stage is named");
+            match body["SecretId"].as_str().unwrap() {
+                id if id == name(3) => (400, json!({"__type": "ResourceNotFoundException"})),
+                id if id == name(14) => (400, json!({"__type": "AccessDeniedException"})),
+                id => (200, secret(id, &["AWSCURRENT"])),
+            }
+        }
+        other => panic!("{other} was not expected"),
+    })
+    .await;
+    let keys: Vec<Key> = (1..=45).map(|number| Key::Portal(portal(number))).collect();
+    let outcomes = connect(server.settings).read_all(&keys).await;
+    assert_eq!(outcomes.len(), 45);
+    for (key, outcome) in outcomes {
+        let kind = outcome.map(|found| found.record.portal().unwrap()).map_err(|error| error.kind);
+        match key {
+            key if key == keys[2] => assert_eq!(kind.unwrap_err(), StoreErrorKind::Missing),
+            key if key == keys[13] => assert_eq!(kind.unwrap_err(), StoreErrorKind::Denied),
+            key => assert_eq!(kind.unwrap().refresh_token.expose(), format!("of-gk/app/{key}")),
+        }
+    }
+    // Six pages, and three secrets that were looked at by themselves.
+    assert_eq!(server.asked.load(Ordering::SeqCst), 6 + 3);
+}
+
+/// moto takes a value for a secret that is scheduled for deletion; AWS does not.
+#[tokio::test]
+async fn a_secret_that_aws_is_about_to_delete_takes_no_value_and_is_told_as_changed() {
+    let server = answering(|action, body| match action {
+        "GetSecretValue" => (200, secret(body["SecretId"].as_str().unwrap(), &["AWSCURRENT"])),
+        "PutSecretValue" => (
+            400,
+            json!({"__type": "InvalidRequestException", "Message": "CANARY: marked for deletion"}),
+        ),
+        other => panic!("{other} was not expected"),
+    })
+    .await;
+    let store = connect(server.settings);
+    let at = Expected::At(store.read(SEVEN()).await.unwrap().version);
+    let error =
+        store.write(SEVEN(), &record(&json!({"refresh_token": "t"})), &at).await.unwrap_err();
+    assert_eq!(error.kind, StoreErrorKind::Conflict, "{error:?}");
+    assert!(!format!("{error:?}").contains("CANARY"), "{error:?}");
 }
