@@ -5,7 +5,7 @@ use std::{fs, path::PathBuf, sync::Arc, time::Duration};
 use grantkeeper::{
     secret::StoreCredential,
     store::{
-        CredentialStore, Expected, Key, StoreError, StoreErrorKind,
+        CredentialStore, Expected, Key, Known, StoreError, StoreErrorKind,
         vault::{Auth, Method, Settings, VaultStore},
     },
     time::SystemClock,
@@ -295,4 +295,42 @@ async fn a_soft_deleted_or_destroyed_version_is_missing_and_can_be_written_again
         store.write(SEVEN(), &grant, &Expected::Absent).await.unwrap();
     }
     assert_eq!(bao.get(&mount, "gk/app/portals/7").await["refresh_token"], "new");
+}
+
+#[tokio::test]
+async fn what_has_changed_is_seen_in_one_call_else_one_by_one_else_by_reading() {
+    let bao = openbao().await;
+    let mount = bao.mount().await;
+    let root = connect(bao.settings(&mount));
+    for number in 1..=4 {
+        let grant = record(&json!({"refresh_token": "t"}));
+        root.write(Key::Portal(portal(number)), &grant, &Expected::Absent).await.unwrap();
+    }
+    let read = format!(
+        r#"path "{mount}/data/gk/app/*" {{ capabilities = ["read"] }}
+           path "{mount}/metadata/gk/app/portals/" {{ capabilities = ["list"] }}"#
+    );
+    let at_once = format!(r#"path "{mount}/detailed-metadata/*" {{ capabilities = ["list"] }}"#);
+    let singly =
+        format!(r#"path "{mount}/metadata/gk/app/portals/*" {{ capabilities = ["read"] }}"#);
+    // The second is what HashiCorp's Vault can do, the third an older policy.
+    for (name, policy, passed_over) in [
+        ("at once", format!("{read}\n{at_once}"), 3),
+        ("one by one", format!("{read}\n{singly}"), 3),
+        ("by reading", read.clone(), 0),
+    ] {
+        let token = bao.token(&bao.policy(&policy).await, json!({})).await;
+        let store = with_token(bao, &mount, &token);
+        let first = store.load(&Known::new()).await.unwrap().records.into_iter();
+        let known: Known = first.map(|(id, found)| (id, found.unwrap().version)).collect();
+        let two = Key::Portal(portal(2));
+        let at = Expected::At(root.read(two).await.unwrap().version);
+        root.write(two, &record(&json!({"refresh_token": name})), &at).await.unwrap();
+        let second = store.load(&known).await.unwrap();
+        assert_eq!(second.unchanged.len(), passed_over, "{name}");
+        assert_eq!(second.records.len(), 4 - passed_over, "{name}");
+        let changed = second.records.into_iter().find(|(id, _)| *id == portal(2)).unwrap().1;
+        let token = changed.unwrap().record.members()["refresh_token"].clone();
+        assert_eq!(token, name);
+    }
 }

@@ -29,7 +29,8 @@ impl Inner {
         Ok(lacking)
     }
 
-    /// Puts the version in force once more, under its own id: AWS takes that for a call that was made already.
+    /// Puts the version in force once more, under its own id: AWS takes that for a call that was made already, and
+    /// ignores it. The stage is one that would put nothing in force, should another value be by then.
     async fn may_not_put(&self, key: Key) -> bool {
         let name = self.name(key);
         let request = self.client.get_secret_value().secret_id(&name).version_stage(CURRENT);
@@ -37,7 +38,7 @@ impl Inner {
         let (text, Some(version)) = take(answer) else { return false };
         let Ok(text) = std::str::from_utf8(&text) else { return false };
         self.pace.turn(1).await;
-        let request = self.client.put_secret_value().secret_id(&name).version_stages(CURRENT);
+        let request = self.client.put_secret_value().secret_id(&name).version_stages(PENDING);
         let put = request.client_request_token(version).secret_string(text).send().await;
         put.is_err_and(|error| Fault::of(&error) == Fault(Cause::NotAllowed))
     }
