@@ -23,6 +23,9 @@ const AT_ONCE: usize = 1024;
 /// A store that can't be had for so many records in a row is not asked on for the rest.
 const GIVE_UP: usize = 200;
 
+const SPOILT: &str =
+    "the record that stands there can't be read: look at it, and take it away before the next run";
+
 /// One grant to store.
 #[derive(Debug, Clone)]
 pub struct Row {
@@ -145,6 +148,7 @@ pub async fn import(
             _ if failing >= GIVE_UP => {
                 Some(Fate::NotDone("the store could not be had for those before it".to_owned()))
             }
+            Some(known) if known.version.is_none() => Some(Fate::NotDone(SPOILT.to_owned())),
             Some(known) if known.is_same(&row.record) => Some(Fate::Known),
             Some(_) if !options.replace => Some(Fate::Other),
             _ => None,
@@ -166,7 +170,7 @@ pub async fn import(
             tell(done, total);
         }
         let (world, pair) = (world.clone(), pair.clone());
-        let at = known.map(|known| known.version.clone());
+        let at = known.and_then(|known| known.version.clone());
         running.spawn(async move {
             let fate = store(&world, pair, row, at, options.dry_run).await;
             Told { line, portal: Some(portal), fate }
@@ -196,7 +200,8 @@ fn take(
 #[derive(Debug)]
 struct Standing {
     token: Option<RefreshToken>,
-    version: Version,
+    /// None if it can't be read: nobody but a person may write over it.
+    version: Option<Version>,
 }
 
 impl Standing {
@@ -215,12 +220,10 @@ async fn what_is_stored(
         match stored {
             Ok(stored) => {
                 let token = stored.record.portal().ok().map(|portal| portal.refresh_token);
-                standing.insert(portal, Standing { token, version: stored.version });
+                standing.insert(portal, Standing { token, version: Some(stored.version) });
             }
-            // One that can't be used: it is written over by nobody but a person.
             Err(error) if error.kind == StoreErrorKind::Corrupt => {
-                let version = Version::from(String::new());
-                standing.insert(portal, Standing { token: None, version });
+                standing.insert(portal, Standing { token: None, version: None });
             }
             Err(error) => return Err(error),
         }
