@@ -172,7 +172,7 @@ impl Rules {
             let about_caller = match &rule.who {
                 Who::Uid(uid) => caller.uid() == *uid,
                 Who::Group { gid, members } => {
-                    caller.gid() == *gid || members.contains(&caller.uid())
+                    caller.is_in(*gid) || members.contains(&caller.uid())
                 }
             };
             about_caller && (rule.allow.contains(&right) || rule.allow.contains(&Right::Admin))
@@ -189,7 +189,7 @@ mod tests {
     }
 
     fn caller(uid: u32, gid: u32) -> Caller {
-        Caller::from_kernel(uid, gid, None)
+        Caller::from_kernel(uid, gid, &[], None)
     }
 
     fn rule(who: Who, portals: &[u64], allow: &[Right]) -> Rule {
@@ -230,6 +230,18 @@ mod tests {
                 expected,
                 "{who} {right} {number}"
             );
+        }
+    }
+
+    #[test]
+    fn i11_a_supplementary_group_counts_as_the_kernel_told_it() {
+        let rules = Rules::new(
+            900,
+            vec![rule(Who::Group { gid: 50, members: [].into() }, &[], &[Right::Token])],
+        );
+        for (groups, expected) in [(&[][..], false), (&[4, 24][..], false), (&[4, 50][..], true)] {
+            let caller = Caller::from_kernel(1001, 1001, groups, None);
+            assert_eq!(rules.allow(&caller, Right::Token, portal(7)), expected, "{groups:?}");
         }
     }
 
