@@ -4,14 +4,16 @@
 use std::{collections::BTreeMap, time::Duration};
 
 use serde_json::json;
-use tokio::{task::JoinSet, time::sleep};
+use tokio::{
+    task::{Id, JoinError, JoinSet},
+    time::sleep,
+};
 
 use crate::{
     engine::World,
     lifecycle::{ClientPair, Introspection, Refusal, schedule::Pace},
     portal::{PortalId, Scopes},
-    secret::RefreshToken,
-    store::{CredentialStore, Expected, Key, Known, Record, StoreError, StoreErrorKind, Version},
+    store::{CredentialStore, Expected, Key, Known, Record, StoreError, StoreErrorKind, Stored},
     validate::{Expected as Should, Verdict},
 };
 
@@ -20,9 +22,11 @@ pub mod rows;
 /// As many records are on their way at once: those of one shard are written together. How many calls that makes
 /// at a time is the store's to say.
 const AT_ONCE: usize = 1024;
-/// A store that can't be had for so many records in a row is not asked on for the rest.
+/// After so many in a row that could not be done, the rest is not tried.
 const GIVE_UP: usize = 200;
 
+/// When a grant came into the store.
+const ENROLLED_AT: &str = "enrolled_at";
 const SPOILT: &str =
     "the record that stands there can't be read: look at it, and take it away before the next run";
 
@@ -67,7 +71,9 @@ pub enum Fate {
     Unusable(String),
     /// HubSpot says that the grant is not good.
     NotGood(String),
-    /// HubSpot or the store could not be asked.
+    /// It can't be stored before a person has done something.
+    Barred(String),
+    /// HubSpot or the store could not be asked; it may go well the next time.
     NotDone(String),
 }
 
@@ -89,6 +95,7 @@ impl Fate {
             Self::Twice(_) => "twice",
             Self::Unusable(_) => "unusable",
             Self::NotGood(_) => "not_good",
+            Self::Barred(_) => "barred",
             Self::NotDone(_) => "not_done",
         }
     }
@@ -102,8 +109,10 @@ impl Fate {
                 "another grant is stored for this portal; --replace puts this one in its place"
                     .to_owned()
             }
-            Self::Twice(line) => format!("line {line} is for the same portal, and counts"),
-            Self::Unusable(why) | Self::NotGood(why) | Self::NotDone(why) => why.clone(),
+            Self::Twice(line) => format!("line {line} is for the same portal, and comes first"),
+            Self::Unusable(why) | Self::NotGood(why) | Self::Barred(why) | Self::NotDone(why) => {
+                why.clone()
+            }
         }
     }
 }
@@ -120,7 +129,7 @@ pub struct Told {
 }
 
 /// Stores every row's grant, as far as that is possible and wanted; `tell` hears after each how many are done.
-/// Told in the order of the rows.
+/// HubSpot is asked with `pair`, or with the one in the store. Told in the order of the rows.
 ///
 /// # Errors
 /// The target can't be read at all, or has no app record to ask HubSpot with.
@@ -128,86 +137,172 @@ pub async fn import(
     world: &World,
     rows: Vec<Row>,
     options: Options,
-    mut tell: impl FnMut(usize, usize),
+    pair: Option<ClientPair>,
+    tell: impl FnMut(usize, usize),
 ) -> Result<Vec<Told>, StoreError> {
-    let pair =
-        if options.check { Some(crate::engine::load_app(&*world.store).await?) } else { None };
-    let stored = what_is_stored(&*world.store).await?;
-    let (total, mut done) = (rows.len(), 0);
-    let mut told = Vec::with_capacity(total);
+    let pair = match pair {
+        _ if !options.check => None,
+        None => Some(crate::engine::load_app(&*world.store).await?),
+        pair => pair,
+    };
+    let mut stored = what_is_stored(&*world.store).await?;
     let mut first: BTreeMap<PortalId, usize> = BTreeMap::new();
     let mut pace = Pace::per_second(options.per_second);
-    let mut running = JoinSet::new();
-    let mut failing = 0;
+    let mut run = Run::new(rows.len(), tell);
     for row in rows {
+        run.take_what_is_done();
         let (line, portal) = (row.line, row.portal);
         let earlier = *first.entry(portal).or_insert(line);
-        let known = stored.get(&portal);
-        let settled = match known {
-            _ if earlier != line => Some(Fate::Twice(earlier)),
-            _ if failing >= GIVE_UP => {
-                Some(Fate::NotDone("the store could not be had for those before it".to_owned()))
-            }
-            Some(known) if known.version.is_none() => Some(Fate::NotDone(SPOILT.to_owned())),
-            Some(known) if known.is_same(&row.record) => Some(Fate::Known),
+        if earlier != line {
+            run.settle(Told { line, portal: Some(portal), fate: Fate::Twice(earlier) });
+            continue;
+        }
+        if let Some(why) = run.given_up() {
+            run.settle(Told { line, portal: Some(portal), fate: Fate::NotDone(why) });
+            continue;
+        }
+        let standing = stored.remove(&portal);
+        let settled = match &standing {
+            Some(Standing::Spoilt) => Some(Fate::Barred(SPOILT.to_owned())),
+            Some(standing) if standing.is_same(&row.record) => Some(Fate::Known),
             Some(_) if !options.replace => Some(Fate::Other),
             _ => None,
         };
-        if let Some(fate) = settled {
-            told.push(Told { line, portal: Some(portal), fate });
-            done += 1;
-            tell(done, total);
+        // A dry run looks at every grant, stored already or not.
+        if let (Some(fate), false) = (&settled, options.dry_run) {
+            run.settle(Told { line, portal: Some(portal), fate: fate.clone() });
             continue;
         }
         if pair.is_some() {
             while let Err(free) = pace.take(world.clock.boot()) {
-                sleep(free.until(world.clock.boot()).max(Duration::from_millis(1))).await;
+                let wait = free.until(world.clock.boot()).max(Duration::from_millis(1));
+                run.take_during(sleep(wait)).await;
             }
         }
-        while running.len() >= AT_ONCE {
-            take(running.join_next().await, &mut told, &mut failing);
-            done += 1;
-            tell(done, total);
-        }
+        run.make_room().await;
         let (world, pair) = (world.clone(), pair.clone());
-        let at = known.and_then(|known| known.version.clone());
-        running.spawn(async move {
-            let fate = store(&world, pair, row, at, options.dry_run).await;
-            Told { line, portal: Some(portal), fate }
+        run.begin(line, portal, async move {
+            if let Some(pair) = pair
+                && let Err(fate) = examine(&world, &pair, &row).await
+            {
+                return fate;
+            }
+            match settled {
+                Some(fate) => fate,
+                None => store(&world, row, standing, options.dry_run).await,
+            }
         });
     }
-    while !running.is_empty() {
-        take(running.join_next().await, &mut told, &mut failing);
-        done += 1;
-        tell(done, total);
-    }
-    told.sort_by_key(|told| told.line);
-    Ok(told)
+    Ok(run.end().await)
 }
 
-fn take(
-    ended: Option<Result<Told, tokio::task::JoinError>>,
-    told: &mut Vec<Told>,
-    failing: &mut usize,
-) {
-    if let Some(Ok(one)) = ended {
-        *failing = if matches!(one.fate, Fate::NotDone(_)) { *failing + 1 } else { 0 };
-        told.push(one);
+/// What is on its way, and what has ended.
+struct Run<T> {
+    running: JoinSet<Fate>,
+    rows: BTreeMap<Id, (usize, PortalId)>,
+    told: Vec<Told>,
+    total: usize,
+    tell: T,
+    /// How many in a row could not be done.
+    failing: usize,
+    last_failure: String,
+}
+
+impl<T: FnMut(usize, usize)> Run<T> {
+    fn new(total: usize, tell: T) -> Self {
+        Self {
+            running: JoinSet::new(),
+            rows: BTreeMap::new(),
+            told: Vec::with_capacity(total),
+            total,
+            tell,
+            failing: 0,
+            last_failure: String::new(),
+        }
+    }
+
+    fn settle(&mut self, told: Told) {
+        self.told.push(told);
+        (self.tell)(self.told.len(), self.total);
+    }
+
+    fn begin(
+        &mut self,
+        line: usize,
+        portal: PortalId,
+        work: impl Future<Output = Fate> + Send + 'static,
+    ) {
+        let id = self.running.spawn(work).id();
+        self.rows.insert(id, (line, portal));
+    }
+
+    fn take(&mut self, ended: Result<(Id, Fate), JoinError>) {
+        let (id, fate) = ended.unwrap_or_else(|error| {
+            let why = "it was broken off; run it again, and if it stays so, report it as a defect";
+            (error.id(), Fate::NotDone(why.to_owned()))
+        });
+        let Some((line, portal)) = self.rows.remove(&id) else { return };
+        if let Fate::NotDone(why) = &fate {
+            self.failing += 1;
+            self.last_failure.clone_from(why);
+        } else {
+            self.failing = 0;
+        }
+        self.settle(Told { line, portal: Some(portal), fate });
+    }
+
+    fn take_what_is_done(&mut self) {
+        while let Some(ended) = self.running.try_join_next_with_id() {
+            self.take(ended);
+        }
+    }
+
+    /// Takes what ends before `pause` does.
+    async fn take_during(&mut self, pause: impl Future<Output = ()>) {
+        tokio::pin!(pause);
+        loop {
+            tokio::select! {
+                () = &mut pause => return,
+                Some(ended) = self.running.join_next_with_id() => self.take(ended),
+            }
+        }
+    }
+
+    async fn make_room(&mut self) {
+        while self.running.len() >= AT_ONCE
+            && let Some(ended) = self.running.join_next_with_id().await
+        {
+            self.take(ended);
+        }
+    }
+
+    fn given_up(&self) -> Option<String> {
+        let why = || format!("not tried, since {GIVE_UP} before it failed: {}", self.last_failure);
+        (self.failing >= GIVE_UP).then(why)
+    }
+
+    async fn end(mut self) -> Vec<Told> {
+        while let Some(ended) = self.running.join_next_with_id().await {
+            self.take(ended);
+        }
+        self.told.sort_by_key(|told| told.line);
+        self.told
     }
 }
 
 /// A record that stands in the target.
 #[derive(Debug)]
-struct Standing {
-    token: Option<RefreshToken>,
-    /// None if it can't be read: nobody but a person may write over it.
-    version: Option<Version>,
+enum Standing {
+    Record(Box<Stored>),
+    /// It can't be read: nobody but a person may write over it.
+    Spoilt,
 }
 
 impl Standing {
     fn is_same(&self, record: &Record) -> bool {
-        let new = record.portal().map(|portal| portal.refresh_token);
-        new.is_ok_and(|new| self.token.as_ref().is_some_and(|token| token.same_as(&new)))
+        let Self::Record(stored) = self else { return false };
+        let tokens = (stored.record.portal(), record.portal());
+        matches!(tokens, (Ok(old), Ok(new)) if old.refresh_token.same_as(&new.refresh_token))
     }
 }
 
@@ -217,44 +312,43 @@ async fn what_is_stored(
     let contents = store.load(&Known::new()).await?;
     let mut standing = BTreeMap::new();
     for (portal, stored) in contents.records {
-        match stored {
-            Ok(stored) => {
-                let token = stored.record.portal().ok().map(|portal| portal.refresh_token);
-                standing.insert(portal, Standing { token, version: Some(stored.version) });
-            }
-            Err(error) if error.kind == StoreErrorKind::Corrupt => {
-                standing.insert(portal, Standing { token: None, version: None });
-            }
+        let found = match stored {
+            Ok(stored) => Standing::Record(Box::new(stored)),
+            Err(error) if error.kind == StoreErrorKind::Corrupt => Standing::Spoilt,
             Err(error) => return Err(error),
-        }
+        };
+        standing.insert(portal, found);
     }
     Ok(standing)
 }
 
-async fn store(
-    world: &World,
-    pair: Option<ClientPair>,
-    row: Row,
-    at: Option<Version>,
-    dry_run: bool,
-) -> Fate {
-    if let Some(pair) = pair
-        && let Err(fate) = examine(world, &pair, &row).await
-    {
-        return fate;
-    }
-    let fate = if at.is_some() { Fate::Replaced } else { Fate::Stored };
+async fn store(world: &World, row: Row, standing: Option<Standing>, dry_run: bool) -> Fate {
+    let (fate, before, expected) = match standing {
+        Some(Standing::Record(stored)) => {
+            (Fate::Replaced, stored.record, Expected::At(stored.version))
+        }
+        Some(Standing::Spoilt) => return Fate::Barred(SPOILT.to_owned()),
+        None => (Fate::Stored, Record::default(), Expected::Absent),
+    };
     if dry_run {
         return fate;
     }
-    let expected = at.map_or(Expected::Absent, Expected::At);
-    let record = row.record.with_member("enrolled_at", json!(world.clock.wall().to_string()));
+    let mut record = match before.with_grant_of(&row.record) {
+        Ok(record) => record,
+        Err(fault) => return Fate::Unusable(fault.to_string()),
+    };
+    if !row.record.has(ENROLLED_AT) {
+        record = record.with_member(ENROLLED_AT, json!(world.clock.wall().to_string()));
+    }
     match world.store.write(Key::Portal(row.portal), &record, &expected).await {
         Ok(_) => fate,
         Err(error) if error.kind == StoreErrorKind::Conflict => Fate::NotDone(
             "somebody else stored a grant for this portal meanwhile; run it again".to_owned(),
         ),
-        Err(error) => Fate::NotDone(format!("{error}. {}", error.hint)),
+        Err(error) if error.kind == StoreErrorKind::Unreachable => {
+            Fate::NotDone(format!("{error}. {}", error.hint))
+        }
+        Err(error) => Fate::Barred(format!("{error}. {}", error.hint)),
     }
 }
 

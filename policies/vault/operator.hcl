@@ -1,4 +1,4 @@
-# What a person needs: `app set`, `rotate client-secret`, `enroll`, and taking a portal's record away.
+# What a person needs: `app set`, `rotate client-secret`, `enroll`, `import`, `reshard`, and taking a portal's record away.
 # Put your mount in the place of `secret` and your prefix in the place of `grantkeeper/acme-sync`.
 
 path "secret/data/grantkeeper/acme-sync/client" {

@@ -24,7 +24,7 @@ use crate::{
 };
 
 /// Check configuration, store, the app's client pair and every grant. Spends nothing, needs no
-/// service, changes nothing.
+/// service, changes nothing (to see what AWS allows, it makes write calls that AWS ignores).
 #[derive(Debug, Args)]
 #[command(after_help = "\
 The exit code is the worst finding's: 0 all good, 4 a grant needs a person, 75 try again,
@@ -119,6 +119,7 @@ async fn examine(config: &Config, findings: &mut Vec<Finding>) {
         let what = format!("a record named {stray:?} is ignored: a portal id is digits only");
         findings.push(Finding::note("records", &what));
     }
+    findings.extend(world.store.remarks().iter().map(|remark| Finding::note("records", remark)));
     let sample = loaded.portals.iter().find_map(|(_, grant)| grant.as_ref().ok());
     let sample = sample.map(|grant| grant.refresh_token.clone());
     if let Err(refusal) = prove(&*world.endpoint, &loaded.pair, sample).await {

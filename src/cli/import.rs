@@ -16,10 +16,12 @@ use super::{
 use crate::{
     config::{self, Config},
     daemon,
+    engine::load_app,
     import::{
         Fate, Options, Row, Told, import,
         rows::{self, Columns, Format},
     },
+    lifecycle::ClientPair,
     portal::PortalId,
     store::{Key, Known, StoreErrorKind},
 };
@@ -99,9 +101,11 @@ impl Import {
     pub(super) async fn run(self, global: &Global, output: Output) -> Result<ExitCode, Failure> {
         let config = setting::config(global)?;
         let world = daemon::open_world(&config).await?;
-        let (rows, bad) = match &self.from_config {
-            Some(other) => from_store(other, &world.store, self.dry_run, output).await?,
-            None => self.rows_of_file()?,
+        let (rows, bad, pair) = if let Some(other) = &self.from_config {
+            from_store(other, &world.store, self.dry_run, output).await?
+        } else {
+            let (rows, bad) = self.rows_of_file()?;
+            (rows, bad, None)
         };
         let options = Options {
             dry_run: self.dry_run,
@@ -110,7 +114,7 @@ impl Import {
             per_second: config.hubspot.max_refreshes_per_second,
         };
         let progress = Progress::new(output, "grants");
-        let told = import(&world, rows, options, |done, of| progress.show(done, of)).await;
+        let told = import(&world, rows, options, pair, |done, of| progress.show(done, of)).await;
         progress.done();
         let mut told = told?;
         told.extend(bad);
@@ -142,17 +146,20 @@ impl Import {
     }
 }
 
-/// Every portal's record of another store; the app's own too, where the target has none.
+/// Every portal's record of another store; the app's own too, where the target has none. In a dry run it is given
+/// back, to ask HubSpot with.
 async fn from_store(
     other: &std::path::Path,
     target: &std::sync::Arc<dyn crate::store::CredentialStore>,
     dry_run: bool,
     output: Output,
-) -> Result<(Vec<Row>, Vec<Told>), Failure> {
+) -> Result<(Vec<Row>, Vec<Told>, Option<ClientPair>), Failure> {
     let other = Config::load(other, &config::environment)?;
     let source = daemon::open_store(&other.store).await?;
     let missing = target.read(Key::App).await.is_err_and(|e| e.kind == StoreErrorKind::Missing);
+    let mut pair = None;
     if missing && dry_run {
+        pair = Some(load_app(&*source).await?);
         output.remark("the target has no client pair yet; that of the other store would be taken");
     } else if missing {
         let app = source.read(Key::App).await?;
@@ -171,7 +178,7 @@ async fn from_store(
             Err(why) => bad.push(Told { line, portal: Some(portal), fate: Fate::Unusable(why) }),
         }
     }
-    Ok((rows, bad))
+    Ok((rows, bad, pair))
 }
 
 fn exit(told: &[Told]) -> ExitCode {

@@ -8,7 +8,7 @@ use tokio::sync::oneshot;
 use super::{Engine, load, portals::Stamps};
 use crate::{
     lifecycle::ClientPair,
-    store::{StoreError, StoreErrorKind},
+    store::{Known, StoreError, StoreErrorKind},
     time::{Backoff, BootTime},
 };
 
@@ -68,8 +68,15 @@ impl Engine {
             return;
         }
         self.reload.running = true;
-        self.reload.due = self.world.clock.boot() + self.settings.validate.every;
-        let (stamps, known) = (self.portals.stamps(), self.portals.known());
+        let (lag, ordered) = (self.world.store.lag(), !self.reload.reading.is_empty());
+        let every = self.settings.validate.every;
+        // Where lists are behind, an order to look means to look at everything, and once more when the list
+        // must have caught up.
+        let behind = ordered && !lag.is_zero();
+        let next = if behind { every.min(lag) } else { every };
+        self.reload.due = self.world.clock.boot() + next;
+        let known = if behind { Known::new() } else { self.portals.known() };
+        let stamps = self.portals.stamps();
         self.tasks.spawn(self.world.clone().reload(stamps, known));
     }
 
@@ -81,8 +88,9 @@ impl Engine {
     ) {
         self.reload.running = false;
         // A store that takes as long as the period to be read is left in peace for half of it.
-        let rest = self.world.clock.boot() + self.settings.validate.every / 2;
-        self.reload.due = self.reload.due.max(rest);
+        let (half, lag) = (self.settings.validate.every / 2, self.world.store.lag());
+        let rest = if lag.is_zero() { half } else { half.min(lag) };
+        self.reload.due = self.reload.due.max(self.world.clock.boot() + rest);
         let waiting = std::mem::take(&mut self.reload.reading);
         let trouble = pair.as_ref().err().or_else(|| portals.as_ref().err());
         let outcome = trouble.map_or(Ok(()), |error| Err(error.kind));

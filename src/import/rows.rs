@@ -23,7 +23,8 @@ impl Format {
     /// By how the text begins: JSON lines begin with a brace.
     #[must_use]
     pub fn of(text: &str) -> Self {
-        if text.trim_start().starts_with('{') { Self::JsonLines } else { Self::Csv }
+        let text = text.trim_start_matches('\u{feff}').trim_start();
+        if text.starts_with('{') { Self::JsonLines } else { Self::Csv }
     }
 }
 
@@ -41,14 +42,19 @@ pub struct Columns {
 /// Nothing of it can be read.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum Unreadable {
-    /// There is no such column.
-    #[error("there is no column for {what}: the columns are {}", .there.join(", "))]
+    /// There is no such column. What the first line holds is not said: without a head, it holds a grant.
+    #[error("none of the {count} columns that the first line names is called {names}, for {what}", names = .names.join(" or "))]
     NoColumn {
         /// What it would hold.
         what: &'static str,
-        /// What there is.
-        there: Vec<String>,
+        /// What was looked for.
+        names: Vec<String>,
+        /// How many there are.
+        count: usize,
     },
+    /// It is one JSON document.
+    #[error("it is one JSON array; JSON lines are one object a line (`jq -c '.[]'` makes them)")]
+    Array,
     /// There is nothing.
     #[error("there are no rows")]
     Empty,
@@ -63,6 +69,10 @@ pub fn parse(
     format: Format,
     columns: &Columns,
 ) -> Result<(Vec<Row>, Vec<Told>), Unreadable> {
+    let text = text.strip_prefix('\u{feff}').unwrap_or(text);
+    if text.trim_start().starts_with('[') {
+        return Err(Unreadable::Array);
+    }
     match format {
         Format::JsonLines => json_lines(text, columns),
         Format::Csv => csv(text, columns),
@@ -89,16 +99,18 @@ fn json_lines(text: &str, columns: &Columns) -> Result<(Vec<Row>, Vec<Told>), Un
 fn csv(text: &str, columns: &Columns) -> Result<(Vec<Row>, Vec<Told>), Unreadable> {
     let mut reader = csv::ReaderBuilder::new().trim(csv::Trim::All).from_reader(text.as_bytes());
     let head = reader.headers().map_err(|_| Unreadable::Empty)?.clone();
-    let head: Vec<String> =
-        head.iter().map(|name| name.trim_start_matches('\u{feff}').to_owned()).collect();
-    if head.iter().all(String::is_empty) {
+    if head.iter().all(str::is_empty) {
         return Err(Unreadable::Empty);
     }
     let find = |named: &Option<String>, usual: &[&str], what| {
         let named = named.as_deref();
         let names = named.map_or_else(|| usual.to_vec(), |name| vec![name]);
-        let found = names.iter().find_map(|name| head.iter().position(|column| column == name));
-        found.ok_or_else(|| Unreadable::NoColumn { what, there: head.clone() })
+        let found = names.iter().find_map(|name| head.iter().position(|column| column == *name));
+        found.ok_or_else(|| Unreadable::NoColumn {
+            what,
+            names: names.iter().map(|name| (*name).to_owned()).collect(),
+            count: head.len(),
+        })
     };
     let portal = find(&columns.portal, &PORTAL, "the portal's id")?;
     let token = find(&columns.token, &TOKEN, "the refresh token")?;
@@ -197,7 +209,7 @@ mod tests {
         let usual = parse(text, Format::Csv, &Columns::default()).unwrap_err();
         assert_eq!(
             usual.to_string(),
-            "there is no column for the portal's id: the columns are account, rt, owner, more"
+            "none of the 4 columns that the first line names is called portal_id or portalId or portal or hub_id or hubId or hub, for the portal's id"
         );
         let columns = Columns {
             portal: Some("account".to_owned()),
@@ -229,6 +241,22 @@ mod tests {
         let short = "portal_id,refresh_token\n7\n8,b\n";
         let (rows, bad) = parse(short, Format::Csv, &Columns::default()).unwrap();
         assert_eq!((rows.len(), bad.len(), bad[0].line), (1, 1, 2));
+    }
+
+    #[test]
+    fn i10_what_has_no_head_or_is_an_array_is_refused_without_being_echoed() {
+        for text in [
+            "4711,CANARY\n4712,CANARY\n",
+            "[{\"portal_id\":1,\"refresh_token\":\"CANARY\"}]",
+            "\u{feff}[\n{\"portal_id\":1,\"refresh_token\":\"CANARY\"}\n]",
+            "CANARY",
+        ] {
+            let error = parse(text, Format::of(text), &Columns::default()).unwrap_err();
+            assert!(!format!("{error} {error:?}").contains("CANARY"), "{error:?}");
+        }
+        let lines = "\u{feff}{\"portal_id\":1,\"refresh_token\":\"a\"}\n";
+        assert_eq!(Format::of(lines), Format::JsonLines);
+        assert_eq!(parse(lines, Format::of(lines), &Columns::default()).unwrap().0.len(), 1);
     }
 
     #[test]

@@ -6,6 +6,7 @@ use std::{
     error::Error,
     fmt,
     future::Future,
+    time::Duration,
 };
 
 use async_trait::async_trait;
@@ -145,7 +146,8 @@ pub trait CredentialStore: fmt::Debug + Send + Sync + 'static {
     async fn read_all(&self, keys: &[Key]) -> Outcomes;
 
     /// Every portal's record. Where `known` names states, and the store can tell that some records are in
-    /// them still, those are not read.
+    /// them still, those are not read. A portal that `known` names is left out only if its record is gone for
+    /// certain.
     async fn load(&self, known: &Known) -> Result<Contents, StoreError> {
         let listing = if known.is_empty() { self.list().await? } else { self.look().await? };
         let is_known = |portal: &PortalId| {
@@ -166,6 +168,11 @@ pub trait CredentialStore: fmt::Debug + Send + Sync + 'static {
             unchanged,
             strays: listing.strays.iter().cloned().chain(shards).collect(),
         })
+    }
+
+    /// For how long [`list`](Self::list) and [`look`](Self::look) may not show what has changed.
+    fn lag(&self) -> Duration {
+        Duration::ZERO
     }
 
     /// What people should know of how the store is used, besides failures.

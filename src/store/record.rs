@@ -166,6 +166,24 @@ impl Record {
         copy
     }
 
+    /// This record with `newer`'s grant and all that is said with it; what else stands here stays.
+    ///
+    /// # Errors
+    /// There is no usable grant in `newer`.
+    pub fn with_grant_of(&self, newer: &Self) -> Result<Self, RecordFault> {
+        let token = newer.portal()?.refresh_token;
+        let beside = newer.0.iter().filter(|(name, _)| !REFRESH_TOKEN.contains(&name.as_str()));
+        let base = beside
+            .fold(self.clone(), |record, (name, value)| record.with_member(name, value.clone()));
+        Ok(base.with_refresh_token(&token))
+    }
+
+    /// Whether there is such a member.
+    #[must_use]
+    pub fn has(&self, name: &str) -> bool {
+        self.0.contains_key(name)
+    }
+
     /// The members themselves, for the layout that keeps records within records.
     pub(super) const fn map(&self) -> &Map<String, Value> {
         &self.0

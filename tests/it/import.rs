@@ -4,7 +4,7 @@ use std::{fmt::Write, fs};
 
 use grantkeeper::{
     sim::Endpoint,
-    store::{CredentialStore, Key},
+    store::{CredentialStore, Expected, Key},
 };
 use serde_json::{Value, json};
 
@@ -94,8 +94,23 @@ async fn a_dry_run_asks_hubspot_about_each_grant_and_stores_none() {
 }
 
 #[tokio::test]
+async fn a_dry_run_asks_about_grants_that_are_stored_already_too() {
+    let place = Place::new(2, "").await;
+    let row = |number| json!({"portal_id": number, "refresh_token": token(&place, number)});
+    let lines = format!("{}\n{}\n", row(1), row(2));
+    place.standin.sim.revoke(portal(2));
+    let ended = place.run_with(&["-o", "json", "import", "--dry-run", "-"], &lines).await;
+    assert_eq!(ended.code, 4, "{ended:?}");
+    assert_eq!(told(&ended)["counts"], json!({"known": 1, "not_good": 1}), "{ended:?}");
+}
+
+#[tokio::test]
 async fn a_stored_grant_gives_way_to_another_one_only_when_told_to() {
     let place = Place::new(2, "").await;
+    let key = Key::Portal(portal(1));
+    let found = place.file_store().read(key).await.unwrap();
+    let theirs = found.record.with_member("owner", json!("theirs"));
+    place.file_store().write(key, &theirs, &Expected::At(found.version)).await.unwrap();
     let before = stored(&place.file_store(), 1).await;
     let row = json!({"portal_id": 1, "refresh_token": "another", "note": "new"}).to_string();
     let twice = format!("{row}\n{row}\n");
@@ -105,7 +120,15 @@ async fn a_stored_grant_gives_way_to_another_one_only_when_told_to() {
     assert_eq!(stored(&place.file_store(), 1).await, before);
     let replaced = place.run_with(&["-o", "json", "import", "--replace", "-"], &row).await;
     assert_eq!(told(&replaced)["counts"], json!({"replaced": 1}), "{replaced:?}");
-    assert_eq!(stored(&place.file_store(), 1).await["note"], "new");
+    let after = stored(&place.file_store(), 1).await;
+    assert_eq!((&after["note"], &after["owner"]), (&json!("new"), &json!("theirs")), "{after}");
+    assert_eq!(after["refresh_token"], "another");
+    // Where a row says when it was enrolled, that stands.
+    let row =
+        json!({"portal_id": 1, "refresh_token": "older", "enrolled_at": "2025-01-01T00:00:00Z"});
+    let dated = place.run_with(&["import", "--replace", "-"], &row.to_string()).await;
+    assert_eq!(dated.code, 0, "{dated:?}");
+    assert_eq!(stored(&place.file_store(), 1).await["enrolled_at"], row["enrolled_at"]);
     // Told to look first, it takes none that HubSpot does not know.
     let row = json!({"portal_id": 2, "refresh_token": "a-third"}).to_string();
     let checked =
@@ -116,9 +139,17 @@ async fn a_stored_grant_gives_way_to_another_one_only_when_told_to() {
 #[tokio::test]
 async fn what_can_t_be_read_is_told_without_its_content() {
     let place = empty(1).await;
-    let no_column = place.run_with(&["import", "-"], "account,CANARY\n1,2\n").await;
-    assert_eq!(no_column.code, 2, "{no_column:?}");
-    assert!(no_column.err.contains("there is no column for the portal's id"), "{no_column:?}");
+    for (text, said) in [
+        ("account,CANARY\n1,2\n", "none of the 2 columns"),
+        ("4711,CANARY\n", "none of the 2 columns"),
+        ("[{\"portal_id\":1,\"refresh_token\":\"CANARY\"}]\n", "one JSON array"),
+        ("\u{feff}[{\"portal_id\":1,\"refresh_token\":\"CANARY\"}]\n", "one JSON array"),
+    ] {
+        let refused = place.run_with(&["import", "-"], text).await;
+        assert_eq!(refused.code, 2, "{refused:?}");
+        assert!(refused.err.contains(said), "{refused:?}");
+        assert!(!refused.err.contains("CANARY") && refused.out.is_empty(), "{refused:?}");
+    }
     let nothing = place.run_with(&["import", "-"], "").await;
     assert_eq!(nothing.code, 2, "{nothing:?}");
     let missing = place.run(&["import", "/nowhere.csv"]).await;
@@ -135,6 +166,9 @@ async fn a_whole_store_moves_to_another_kind_and_layout_and_the_service_goes_on_
     let mount = bao.mount().await;
     place.use_openbao(bao, &mount, &bao.root_token);
     place.store.push_str("layout = \"packed\"\nshards = 4\n");
+    let dry = place.run(&["import", "--dry-run", "--from-config", old.to_str().unwrap()]).await;
+    assert_eq!(dry.code, 0, "{dry:?}");
+    assert!(dry.out.contains("nothing was stored; it would be: 30 stored"), "{dry:?}");
     let moved = place.run(&["import", "--from-config", old.to_str().unwrap()]).await;
     assert_eq!(moved.code, 0, "{moved:?}");
     assert!(moved.out.contains("30 stored"), "{moved:?}");

@@ -33,6 +33,7 @@ mod store_contract;
 mod store_edits;
 mod store_file;
 mod store_layout;
+mod store_loading;
 mod store_vault;
 mod store_vault_cluster;
 mod store_vault_faults;

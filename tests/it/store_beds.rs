@@ -36,6 +36,14 @@ pub(crate) async fn vault() -> VaultBed {
     VaultBed { store: Arc::new(store), bao, mount }
 }
 
+impl VaultBed {
+    /// As `vault kv delete` does it: the name stays listed.
+    pub(crate) async fn soft_delete(&self, name: &str) {
+        let path = format!("{}/data/gk/app/portals/{name}", self.mount);
+        assert_eq!(self.bao.api(reqwest::Method::DELETE, &path, None).await.0, 204);
+    }
+}
+
 #[async_trait]
 impl Beneath for VaultBed {
     fn store(&self) -> Arc<dyn CredentialStore> {
@@ -64,6 +72,21 @@ pub(crate) async fn aws() -> AwsBed {
     let prefix = settings.prefix.clone();
     let store = AwsStore::with_sdk_config(settings, &sdk_config(), Arc::new(SystemClock)).unwrap();
     AwsBed { store: Arc::new(store), client: moto.client(), prefix }
+}
+
+impl AwsBed {
+    /// Puts `text` in force in the secret of this name. In two steps: moto takes a label off nothing but what
+    /// it is told to.
+    pub(crate) async fn put_in_force(&self, name: &str, text: &str) {
+        let name = format!("{}/portals/{name}", self.prefix);
+        let current = self.client.get_secret_value().secret_id(&name).version_stage("AWSCURRENT");
+        let current = current.send().await.unwrap().version_id.unwrap();
+        let put = self.client.put_secret_value().secret_id(&name).version_stages("AWSPENDING");
+        let new = put.secret_string(text).send().await.unwrap().version_id.unwrap();
+        let moved = self.client.update_secret_version_stage().secret_id(&name);
+        let moved = moved.version_stage("AWSCURRENT").move_to_version_id(new);
+        moved.remove_from_version_id(current).send().await.unwrap();
+    }
 }
 
 #[async_trait]

@@ -67,7 +67,19 @@ async fn i9_a_sealed_server_is_told_and_its_unsealing_heals_by_itself() {
     let opened = place.alerts.wait_for("store_unreachable", "opened").await;
     let summary = opened["data"]["summary"].as_str().unwrap();
     assert!(summary.contains("sealed or not ready (503)"), "{summary}");
-    service.token(2).await.unwrap();
+    // For longer than any token lives that was given before.
+    let before = place.standin.sim.report().refreshes;
+    eventually("tokens are renewed all the same", async || {
+        service.token(2).await.unwrap();
+        place.standin.sim.report().refreshes > before + 4
+    })
+    .await;
+    bao.unseal().await;
+    place.alerts.wait_for("store_unreachable", "resolved").await;
+    eventually("the store is well again", async || {
+        service.get("/v1/status").await.unwrap()["store"]["ok"] == true
+    })
+    .await;
 }
 
 #[tokio::test]

@@ -16,7 +16,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 use crate::{
     store_vault::{SEVEN, assert_told, connect, furnished},
-    support::{openbao, openbao::OpenBao, temp_dir},
+    support::{openbao, openbao::OpenBao, service::eventually, temp_dir},
 };
 
 #[tokio::test]
@@ -29,6 +29,8 @@ async fn a_sealed_server_is_unreachable_until_it_is_unsealed() {
     let error = store.read(SEVEN()).await.unwrap_err();
     assert_told(&error, StoreErrorKind::Unreachable, "sealed", "Unseal");
     assert!(error.is_transient());
+    bao.unseal().await;
+    eventually("it is read again", async || store.read(SEVEN()).await.is_ok()).await;
 }
 
 #[tokio::test]
@@ -37,11 +39,12 @@ async fn a_used_up_quota_is_told_as_such_and_passes() {
     let (mount, _) = furnished(bao).await;
     let store = connect(bao.settings(&mount));
     store.read(SEVEN()).await.unwrap();
-    let quota = json!({"rate": 1, "interval": "60s", "path": format!("{mount}/")});
+    let quota = json!({"rate": 1, "interval": "2s", "path": format!("{mount}/")});
     bao.post(&format!("sys/quotas/rate-limit/{mount}"), quota).await;
     let outcomes = store.read_all(&[SEVEN(), SEVEN(), SEVEN()]).await;
     let refused = outcomes.into_iter().find_map(|(_, outcome)| outcome.err()).unwrap();
     assert_told(&refused, StoreErrorKind::Unreachable, "quota", "passes by itself");
+    eventually("it has passed", async || store.read(SEVEN()).await.is_ok()).await;
 }
 
 #[tokio::test]

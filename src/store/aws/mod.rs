@@ -1,4 +1,4 @@
-//! AWS Secrets Manager, `single` layout: one secret a record. Nobody else imports the AWS SDK.
+//! AWS Secrets Manager: one secret a record. Nobody else imports the AWS SDK.
 //! Check-and-set is made of version stages: the new value is put aside, then `AWSCURRENT` is moved to
 //! it from the version that the writer had read, and from no other.
 
@@ -41,6 +41,9 @@ const PENDING: &str = "AWSPENDING";
 const RECOVERY_DAYS: i64 = 7;
 /// `BatchGetSecretValue` is allowed 100 times a second.
 const BATCHES_IN_FLIGHT: usize = 8;
+
+/// `ListSecrets` may be behind for as long, by its own documentation.
+const LISTING_LAG: Duration = Duration::from_secs(5 * 60);
 
 /// What AWS's own logs call our sessions under an assumed role.
 const SESSION: &str = "grantkeeper";
@@ -366,6 +369,10 @@ impl CredentialStore for AwsStore {
 
     fn remarks(&self) -> Vec<String> {
         self.0.pace.remarks()
+    }
+
+    fn lag(&self) -> Duration {
+        LISTING_LAG
     }
 
     async fn read_all(&self, keys: &[Key]) -> Outcomes {

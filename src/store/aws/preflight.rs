@@ -21,6 +21,8 @@ impl Inner {
         for (action, denied) in [
             ("PutSecretValue", self.may_not_put(key).await),
             ("UpdateSecretVersionStage", self.may_not_move(key).await),
+            // Without it every record is read by a call of its own.
+            ("BatchGetSecretValue", self.may_not_batch(key).await),
         ] {
             if denied {
                 lacking.push(self.statement(action));
@@ -52,10 +54,19 @@ impl Inner {
         moved.is_err_and(|error| Fault::of(&error) == Fault(Cause::NotAllowed))
     }
 
+    async fn may_not_batch(&self, key: Key) -> bool {
+        let request = self.client.batch_get_secret_value().secret_id_list(self.name(key));
+        request.send().await.is_err_and(|error| Fault::of(&error) == Fault(Cause::NotAllowed))
+    }
+
     fn statement(&self, action: &str) -> String {
-        let prefix = &self.prefix;
+        // Which secrets a batch may give is what GetSecretValue allows.
+        let resource = match action {
+            "BatchGetSecretValue" => "*".to_owned(),
+            _ => format!("arn:aws:secretsmanager:*:*:secret:{}/portals/*", self.prefix),
+        };
         format!(
-            "{{\"Effect\": \"Allow\", \"Action\": \"secretsmanager:{action}\", \"Resource\": \"arn:aws:secretsmanager:*:*:secret:{prefix}/portals/*\"}}"
+            "{{\"Effect\": \"Allow\", \"Action\": \"secretsmanager:{action}\", \"Resource\": \"{resource}\"}}"
         )
     }
 }

@@ -3,8 +3,9 @@
 //! belongs is for new ones and for `reshard`. Knows the seam below it, not who stands behind that.
 
 use std::{
-    collections::{BTreeMap, BTreeSet},
+    collections::BTreeMap,
     sync::{Arc, Mutex},
+    time::Duration,
 };
 
 use async_trait::async_trait;
@@ -13,8 +14,8 @@ use tokio_util::sync::CancellationToken;
 
 use self::{
     lane::{Change, Lane},
-    places::{Seen, member_of, missing, place_named},
-    shard::{is_forwarding, moved_from, names},
+    places::{Seen, member_of, missing},
+    shard::moved_from,
 };
 use super::{
     Contents, CredentialStore, Expected, Key, Known, Listing, Outcomes, Record, StoreError,
@@ -23,6 +24,7 @@ use super::{
 use crate::portal::PortalId;
 
 mod lane;
+mod loading;
 mod places;
 pub mod reshard;
 mod shard;
@@ -70,13 +72,6 @@ pub struct LaidOut {
     seen: Mutex<Seen>,
 }
 
-/// One portal's record with the place it was read from.
-#[derive(Debug)]
-struct Found {
-    place: Key,
-    stored: Result<Stored, StoreError>,
-}
-
 impl LaidOut {
     /// `store` with its portals' records laid out as `layout` says.
     #[must_use]
@@ -91,20 +86,6 @@ impl LaidOut {
             seen: Mutex::default(),
         }
     }
-}
-
-/// Of a portal's records, the one that counts: the original while a move is under way, else the one where it
-/// belongs.
-fn counts(portal: PortalId, mut found: Vec<Found>, home: Key) -> Option<Found> {
-    let from = found.iter().find_map(|found| {
-        let record = &found.stored.as_ref().ok()?.record;
-        place_named(moved_from(record)?, portal)
-    });
-    let best = found
-        .iter()
-        .position(|found| Some(found.place) == from)
-        .or_else(|| found.iter().position(|found| found.place == home));
-    if found.is_empty() { None } else { Some(found.swap_remove(best.unwrap_or(0))) }
 }
 
 #[async_trait]
@@ -122,7 +103,13 @@ impl CredentialStore for LaidOut {
     }
 
     fn remarks(&self) -> Vec<String> {
-        self.store.remarks()
+        let mut remarks = self.store.remarks();
+        remarks.extend(self.seen().remarks());
+        remarks
+    }
+
+    fn lag(&self) -> Duration {
+        self.store.lag()
     }
 
     async fn list(&self) -> Result<Listing, StoreError> {
@@ -139,77 +126,7 @@ impl CredentialStore for LaidOut {
     }
 
     async fn load(&self, known: &Known) -> Result<Contents, StoreError> {
-        let listing = if known.is_empty() { self.store.list() } else { self.store.look() }.await?;
-        self.note_listing(&listing);
-        self.seen().everything = true;
-        let mut contents = Contents { strays: listing.strays.clone(), ..Contents::default() };
-        // A shard that is as it was read, and of which all is known, is not read again.
-        let mut shards: BTreeSet<Shard> = self.changed(&listing).into_iter().collect();
-        {
-            let seen = self.seen();
-            let differ =
-                |(portal, version): (&PortalId, &Version)| known.get(portal) != Some(version);
-            let needed = seen.shards.iter().filter(|(_, seen)| seen.members.iter().any(differ));
-            shards.extend(needed.map(|(shard, _)| *shard));
-            for (_, seen) in seen.shards.iter().filter(|(shard, _)| !shards.contains(shard)) {
-                contents.unchanged.extend(seen.members.keys());
-            }
-        }
-        let own = |portal: &&PortalId| {
-            let version = listing.versions.get(&Key::Portal(**portal));
-            version.is_none() || version != known.get(portal)
-        };
-        let (read, same): (Vec<_>, Vec<_>) = listing.portals.iter().partition(own);
-        contents.unchanged.extend(same);
-        let keys: Vec<Key> = shards
-            .into_iter()
-            .map(Key::Shard)
-            .chain(read.into_iter().copied().map(Key::Portal))
-            .collect();
-        let mut found: BTreeMap<PortalId, Vec<Found>> = BTreeMap::new();
-        for (place, stored) in self.store.read_all(&keys).await {
-            let mut add =
-                |portal, stored| found.entry(portal).or_default().push(Found { place, stored });
-            match (place, stored) {
-                (Key::Portal(_), Ok(stored)) if is_forwarding(&stored.record) => {}
-                (Key::Portal(portal), stored) => add(portal, stored),
-                (Key::Shard(shard), Ok(stored)) => {
-                    self.note(shard, &stored);
-                    let (portals, strays) = names(&stored.record);
-                    contents
-                        .strays
-                        .extend(strays.into_iter().map(|name| format!("{shard}/{name}")));
-                    for portal in portals {
-                        if let Some(member) = member_of(&stored, portal) {
-                            add(portal, member);
-                        }
-                    }
-                }
-                (Key::Shard(shard), Err(error)) => {
-                    let members = self
-                        .seen()
-                        .shards
-                        .get(&shard)
-                        .map(|seen| seen.members.keys().copied().collect::<Vec<_>>());
-                    // Whose records these are nobody knows: they must not count as gone.
-                    let Some(members) = members else { return Err(error) };
-                    for portal in members {
-                        add(portal, Err(StoreError::new(error.kind, &error.what, &error.hint)));
-                    }
-                }
-                (Key::App, _) => {}
-            }
-        }
-        // One that is being moved stands in two places, and one of them may not have changed.
-        contents.unchanged.retain(|portal| !found.contains_key(portal));
-        for (portal, found) in found {
-            let home = self.layout.home(portal);
-            let both = self.seen().places(portal).len() > found.len();
-            let found = counts(portal, found, home).map(|found| found.stored);
-            let stored = if both { Some(self.read(Key::Portal(portal)).await) } else { found };
-            contents.records.extend(stored.map(|stored| (portal, stored)));
-        }
-        Ok(contents)
+        self.load_all(known).await
     }
 
     async fn read(&self, key: Key) -> Result<Stored, StoreError> {

@@ -19,6 +19,9 @@ use crate::{
     },
 };
 
+/// As many portals with several records are named.
+const TOLD: usize = 5;
+
 /// What was last seen of the places.
 #[derive(Debug, Default)]
 pub(super) struct Seen {
@@ -26,6 +29,10 @@ pub(super) struct Seen {
     pub(super) own: BTreeSet<PortalId>,
     /// Everything there is has been looked at once.
     pub(super) everything: bool,
+    /// Shards that can't be used as they stand.
+    pub(super) spoilt: BTreeSet<Shard>,
+    /// Portals with several records, and none of them a copy on its way.
+    pub(super) twice: BTreeMap<PortalId, Vec<Key>>,
 }
 
 #[derive(Debug)]
@@ -43,6 +50,31 @@ impl Seen {
         let shards = self.shards.iter().filter(|(_, seen)| seen.members.contains_key(&portal));
         let own = self.own.contains(&portal).then_some(Key::Portal(portal));
         shards.map(|(shard, _)| Key::Shard(*shard)).chain(own).collect()
+    }
+
+    pub(super) fn forget_shard(&mut self, shard: Shard) {
+        self.shards.remove(&shard);
+        self.spoilt.remove(&shard);
+    }
+
+    /// What people should mend.
+    pub(super) fn remarks(&self) -> Vec<String> {
+        let spoilt = self.spoilt.iter().map(|shard| {
+            format!(
+                "the record `{}` can't be read as JSON: portals that stand in it are served from memory or not at all, until it is mended",
+                Key::Shard(*shard)
+            )
+        });
+        let twice = self.twice.iter().take(TOLD).map(|(portal, places)| {
+            let places: Vec<_> = places.iter().map(|place| format!("`{place}`")).collect();
+            format!(
+                "portal {portal} has records in {}: the one where the layout keeps it counts, take the other away",
+                places.join(" and ")
+            )
+        });
+        let rest = self.twice.len().saturating_sub(TOLD);
+        let rest = (rest > 0).then(|| format!("{rest} more portals have several records"));
+        spoilt.chain(twice).chain(rest).collect()
     }
 }
 
@@ -76,7 +108,9 @@ impl LaidOut {
             }
             found.members.insert(portal, version_of);
         }
-        self.seen().shards.insert(shard, found);
+        let mut seen = self.seen();
+        seen.spoilt.remove(&shard);
+        seen.shards.insert(shard, found);
     }
 
     /// Which shards have changed since they were read, by a look at what the store lists.
@@ -89,11 +123,13 @@ impl LaidOut {
         listing.shards.iter().filter(|shard| !same(shard)).copied().collect()
     }
 
-    /// Takes note of which records there are, and forgets what is gone.
-    pub(super) fn note_listing(&self, listing: &Listing) {
+    /// Takes note of which records there are, and forgets what is gone. Says whether nothing was known before.
+    pub(super) fn note_listing(&self, listing: &Listing) -> bool {
         let mut seen = self.seen();
         seen.shards.retain(|shard, _| listing.shards.contains(shard));
+        seen.spoilt.retain(|shard| listing.shards.contains(shard));
         seen.own = listing.portals.iter().copied().collect();
+        !seen.everything
     }
 
     /// Looks again where everything stands.
@@ -101,21 +137,36 @@ impl LaidOut {
         let listing = self.store.look().await?;
         self.note_listing(&listing);
         let keys: Vec<Key> = self.changed(&listing).into_iter().map(Key::Shard).collect();
+        let mut whole = true;
         for (key, stored) in self.store.read_all(&keys).await {
-            if let Key::Shard(shard) = key {
-                self.note(shard, &stored?);
+            let Key::Shard(shard) = key else { continue };
+            match stored {
+                Ok(stored) => self.note(shard, &stored),
+                // A deleted one goes on being listed by KV version 2.
+                Err(error) if error.kind == StoreErrorKind::Missing => {
+                    self.seen().forget_shard(shard);
+                }
+                Err(error) if error.kind == StoreErrorKind::Corrupt => {
+                    whole = false;
+                    self.seen().spoilt.insert(shard);
+                }
+                Err(error) => return Err(error),
             }
         }
-        self.seen().everything = true;
+        self.seen().everything |= whole;
         Ok(listing)
     }
 
-    /// Every record a portal was found in. One in the middle of a move is in two.
+    /// The portal's record in this place, if it is there.
     pub(super) async fn read_at(&self, place: Key, portal: PortalId) -> Result<Stored, StoreError> {
         let found = self.store.read(place).await;
         let Key::Shard(shard) = place else {
             return match found {
                 Ok(stored) if is_forwarding(&stored.record) => Err(missing(portal)),
+                Ok(stored) => {
+                    self.seen().own.insert(portal);
+                    Ok(stored)
+                }
                 found => found,
             };
         };
@@ -145,8 +196,11 @@ impl LaidOut {
             },
             Err(error) if error.kind == StoreErrorKind::Missing => {
                 self.survey().await?;
-                let place = self.seen().places(portal).into_iter().find(|place| *place != likely);
-                match place {
+                let places = self.seen().places(portal);
+                let other = places.iter().find(|place| **place != likely);
+                // A move to where it belongs may have ended in between.
+                let place = other.or(places.iter().find(|place| matches!(place, Key::Shard(_))));
+                match place.copied() {
                     Some(place) => Ok((place, self.read_at(place, portal).await?)),
                     None => Err(error),
                 }

@@ -48,7 +48,7 @@ impl Inner {
     /// What the service does, held against what the server says that this login may do.
     pub(super) async fn lacks(&self) -> Result<Vec<String>, StoreError> {
         let Self { mount, prefix, .. } = self;
-        let needs: [(String, String, &[&str]); 3] = [
+        let needs: [(String, String, &[&str]); 4] = [
             // (what is asked about, what stands in a policy, what has to be allowed)
             (format!("{mount}/data/{prefix}/client"), "client".to_owned(), &["read"]),
             (
@@ -57,6 +57,8 @@ impl Inner {
                 &["create", "read", "update"],
             ),
             (format!("{mount}/metadata/{prefix}/portals/"), "portals/".to_owned(), &["list"]),
+            // Without it every reload reads every record.
+            (format!("{mount}/metadata/{prefix}/portals/1"), "portals/*".to_owned(), &["read"]),
         ];
         let paths: Vec<&str> = needs.iter().map(|(path, ..)| path.as_str()).collect();
         let body = json!({ "paths": paths });

@@ -93,6 +93,15 @@ impl OpenBao {
         panic!("OpenBao listens and does not take its own root token");
     }
 
+    /// Opens a sealed server again, with the key that development mode tells when it starts.
+    pub(crate) async fn unseal(&self) {
+        let said = self.program.said();
+        let key = said.lines().find_map(|line| line.trim().strip_prefix("Unseal Key: "));
+        let body = json!({"key": key.expect("development mode tells its key")});
+        let (status, told) = self.api(Method::PUT, "sys/unseal", Some(body)).await;
+        assert!(status == 200 && told["sealed"] == false, "{status} {told}");
+    }
+
     /// One API call as root: status and body, `Null` if there is none.
     pub(crate) async fn api(
         &self,

@@ -106,6 +106,11 @@ impl Program {
             .any(|target| sockets.iter().any(|socket| target.as_os_str() == socket.as_str()))
     }
 
+    /// What it has said so far.
+    pub(crate) fn said(&self) -> String {
+        fs::read_to_string(&self.log).unwrap_or_default()
+    }
+
     fn last_words(&self) -> String {
         let log = fs::read_to_string(&self.log).unwrap_or_default();
         let lines: Vec<&str> = log.lines().rev().take(20).collect();
