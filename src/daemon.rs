@@ -4,7 +4,12 @@
 use std::{io, net::SocketAddr, sync::Arc, time::Duration};
 
 use sd_notify::NotifyState;
-use tokio::{net::TcpListener, task::JoinSet, time::timeout};
+use tokio::{
+    net::TcpListener,
+    sync::{mpsc, watch},
+    task::JoinSet,
+    time::timeout,
+};
 use tokio_util::sync::CancellationToken;
 
 mod reload;
@@ -18,8 +23,11 @@ use signals::{Received, Signals};
 
 use crate::{
     access::Rules,
+    audit::{self, Audit},
     config::Config,
-    engine::{self, Alerting, Engine, Handle, Loaded, Metrics, Panicked, Route, Start, World},
+    engine::{
+        self, Alerting, Command, Engine, Handle, Loaded, Metrics, Panicked, Route, Start, World,
+    },
     hubspot::{NoTls, prove},
     incident::Severity,
     journal::{Keeper, Recovered, StateError, open_state},
@@ -56,6 +64,9 @@ pub enum StartError {
     /// The socket.
     #[error(transparent)]
     Listen(#[from] ListenError),
+    /// The audit log.
+    #[error(transparent)]
+    Audit(#[from] audit::OpenError),
     /// The health listener.
     #[error("the [http] listener could not be bound to {address}")]
     Health {
@@ -132,6 +143,7 @@ pub async fn run(
         // Nothing is in flight yet that could be lost.
         () = signals.stop() => return Ok(()),
     };
+    let audit = open_audit(&config, &world.clock)?;
     let socket = Socket::bind(&config.socket)?;
     let health = bind_health(&config).await?;
     let metrics = Arc::new(Metrics::default());
@@ -142,13 +154,18 @@ pub async fn run(
     let store = Arc::clone(&world.store);
     let (engine, running) =
         Engine::new(world, settings.clone(), start, alerting, Arc::clone(&metrics));
-    let handle = Handle::new(&running, rules(&config), &settings, Arc::clone(&metrics), clock);
+    let rules = rules(&config);
+    let handle =
+        Handle::new(&running, rules, &settings, Arc::clone(&metrics), clock, audit.clone());
 
     let (stop_serving, stop_engine) = (CancellationToken::new(), CancellationToken::new());
     let mut serving = JoinSet::new();
     serving.spawn(serve_socket(socket, handle.clone(), stop_serving.clone()));
     if let Some(listener) = health {
         serving.spawn(serve_health(listener, handle.clone(), stop_serving.clone()));
+    }
+    if let Some(health) = audit.health() {
+        serving.spawn(follow_audit(health, running.commands.clone(), stop_serving.clone()));
     }
     let upkeep = stop_serving.clone();
     serving.spawn(async move { store.maintain(upkeep).await });
@@ -170,6 +187,7 @@ pub async fn run(
                 Received::Reload => {
                     let renew = Renew { handle: &handle, commands: &running.commands, metrics: &metrics, stop_alerts: &stop_alerts };
                     current = renew.configuration(current, &reread).await;
+                    reload::audit(&audit).await;
                     while reloads.try_join_next().is_some() {}
                     reloads.spawn(reload::records(running.commands.clone()));
                 }
@@ -188,6 +206,7 @@ pub async fn run(
         let ended = engine_task.join_next().await;
         // With the engine gone nobody holds the journal any more: it writes what it has and ends.
         while keeping.join_next().await.is_some() {}
+        audit.close().await;
         ended
     };
     let ended = tokio::select! {
@@ -324,6 +343,28 @@ async fn require_all(
         (expected.judge(told) != Verdict::Good).then_some(*portal)
     }));
     if bad.is_empty() { Ok(()) } else { Err(StartError::GrantsRefused(bad)) }
+}
+
+fn open_audit(config: &Config, clock: &Arc<dyn Clock>) -> Result<Audit, audit::OpenError> {
+    if let Some(settings) = &config.audit {
+        return Audit::open(settings, Arc::clone(clock));
+    }
+    tracing::warn!("no [audit] is configured: who was given which token is not written down");
+    Ok(Audit::none())
+}
+
+/// Tells the engine whether decisions can be written down.
+async fn follow_audit(
+    mut health: watch::Receiver<bool>,
+    commands: mpsc::Sender<Command>,
+    stop: CancellationToken,
+) {
+    while let Some(Ok(())) = stop.run_until_cancelled(health.changed()).await {
+        let well = *health.borrow_and_update();
+        if commands.send(Command::Audit(well)).await.is_err() {
+            return;
+        }
+    }
 }
 
 async fn bind_health(config: &Config) -> Result<Option<TcpListener>, StartError> {

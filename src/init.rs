@@ -14,6 +14,7 @@ mod files;
 
 use crate::{
     access::{Caller, Rules},
+    audit::Audit,
     config::Config,
     daemon::{self, StartError, signals::Signals},
     engine::{self, Alerting, Answer, Denial, Engine, Handle, Loaded, Metrics, Start, World},
@@ -229,7 +230,7 @@ impl Fetcher {
         let clock = Arc::clone(&world.clock);
         let (engine, running) =
             Engine::new(world, settings.clone(), start, Alerting::default(), Arc::clone(&metrics));
-        let handle = Handle::new(&running, rules, &settings, metrics, clock);
+        let handle = Handle::new(&running, rules, &settings, metrics, clock, Audit::none());
         let stop = CancellationToken::new();
         let mut tasks = JoinSet::new();
         tasks.spawn(engine.run(stop.clone()));

@@ -5,7 +5,7 @@
 //! - Ground, words: [`secret`], [`portal`], [`time`].
 //! - First, rules, pure: [`lifecycle`], [`access`], [`incident`], [`validate`].
 //! - Second, the outside world, one system a file: [`store`], [`hubspot`], [`sink`],
-//!   [`journal`], [`sealing`].
+//!   [`journal`], [`sealing`], [`audit`].
 //! - Third, the running machine: [`engine`], [`socket`], [`telemetry`].
 //! - Roof, putting it together: [`config`], [`daemon`], [`init`], [`rotation`], [`sim`], [`cli`].
 
@@ -19,6 +19,7 @@ pub mod incident;
 pub mod lifecycle;
 pub mod validate;
 
+pub mod audit;
 pub mod hubspot;
 pub mod journal;
 pub mod sealing;

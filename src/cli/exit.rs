@@ -6,6 +6,7 @@ use std::{error::Error, process::ExitCode};
 use serde::Serialize;
 
 use crate::{
+    audit,
     config::ConfigError,
     daemon::StartError,
     hubspot::NoTls,
@@ -227,6 +228,12 @@ impl From<StartError> for Failure {
                     format!("{count} grants are not good: {}", names.join(", ")),
                     "See `grantkeeper check` for each, or set validate.on_start = \"require_app\".",
                 )
+            }
+            StartError::Audit(error) => {
+                let refused = matches!(error, audit::OpenError::Open(_));
+                let exit = if refused { Exit::Refused } else { Exit::Invalid };
+                let cause = causes(&error);
+                Self { cause, ..Self::new(exit, "audit_log", error.to_string(), error.hint()) }
             }
             StartError::Health { address, source } => Self::new(
                 Exit::Failed,

@@ -14,6 +14,7 @@ use zeroize::Zeroizing;
 use crate::{secret::MalformedSecret, telemetry};
 
 mod app;
+mod audit;
 mod check;
 mod completions;
 mod demo;
@@ -119,6 +120,9 @@ enum Command {
     Rotate(rotate::Rotate),
     /// Move records to where the configured layout keeps them
     Reshard(reshard::Reshard),
+    /// Look at the audit log
+    #[command(subcommand)]
+    Audit(audit::Audit),
     /// Print a completion script for a shell
     Completions(completions::Completions),
     /// Print the version
@@ -176,6 +180,7 @@ fn carry_out(cli: Cli, output: Output) -> Result<ExitCode, Failure> {
             Command::Reshard(reshard) => reshard.run(&global, output).await,
             Command::App(app) => app.run(&global, output).await.map(done),
             Command::Rotate(rotate) => rotate.run(&global, output).await.map(done),
+            Command::Audit(audit) => audit.run(output).map(done),
             Command::Completions(completions) => completions.run(output).map(done),
             Command::Version => version::run(output).map(done),
         }

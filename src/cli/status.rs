@@ -98,6 +98,11 @@ fn show(status: &StatusBody) -> String {
         "none" => "none (state_dir)".to_owned(),
         word => told(word),
     };
+    let audit = match status.audit.state.as_str() {
+        "none" => "none ([audit])".to_owned(),
+        word => told(word),
+    };
+    let last = status.audit.last_seq.map(|seq| format!("line {seq}")).unwrap_or_default();
     let mut text = format!(
         "{ready}\n\n{}",
         table(
@@ -117,6 +122,7 @@ fn show(status: &StatusBody) -> String {
                 vec!["portals".into(), status.portals_total.to_string(), counts.join(", ")],
                 vec!["mode".into(), status.mode.clone(), status.budget.summary.clone()],
                 vec!["journal".into(), journal, String::new()],
+                vec!["audit log".into(), audit, last],
             ],
         )
         .trim_start_matches('\n'),

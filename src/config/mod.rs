@@ -34,7 +34,7 @@ use reader::Section;
 
 use crate::{
     access::Rule,
-    hubspot, journal,
+    audit, hubspot, journal,
     lifecycle::{RefreshPolicy, ValidatePolicy},
     portal::{AppName, Scopes},
     socket,
@@ -81,6 +81,8 @@ pub struct Config {
     pub alerts: Vec<Alert>,
     /// Where health and metrics are told over TCP, if anywhere.
     pub http: Option<SocketAddr>,
+    /// Where decisions are written down, if anywhere.
+    pub audit: Option<audit::Settings>,
     /// What is allowed and worth a word.
     pub warnings: Vec<String>,
 }
@@ -162,6 +164,7 @@ impl Config {
             ("[hubspot] base_url, api_version", same_hubspot(self) != same_hubspot(next)),
             ("[socket]", self.socket != next.socket),
             ("[http]", self.http != next.http),
+            ("[audit]", self.audit != next.audit),
         ];
         sections.into_iter().filter(|(_, changed)| *changed).map(|(name, _)| name).collect()
     }
@@ -190,11 +193,7 @@ fn read(
     let access = access::read(root.sections("access", findings), findings);
     let alerts = alert::read(root.sections("alert", findings), findings);
     let http = service::http(root.section("http", findings), findings);
-    let audit = root.section("audit", findings);
-    if audit.is_there() {
-        let hint = "take [audit] out: starting without the log you asked for would be worse than not starting";
-        audit.wrong(findings, "", "is not to be had in this version", hint);
-    }
+    let audit = service::audit(root.section("audit", findings), findings);
     root.finish(findings);
     Some(Config {
         state,
@@ -207,6 +206,7 @@ fn read(
         access,
         alerts,
         http,
+        audit,
         warnings: Vec::new(),
     })
 }

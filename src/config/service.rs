@@ -4,6 +4,7 @@ use std::{net::SocketAddr, path::PathBuf, time::Duration};
 
 use super::{App, DEFAULT_SOCKET, access, findings::Findings, place, reader::Section};
 use crate::{
+    audit::{self, Repeats},
     hubspot::{self, ApiVersion},
     journal,
     lifecycle::{OnStart, RefreshMode, RefreshPolicy, ValidatePolicy},
@@ -176,4 +177,26 @@ pub(super) fn http(
     }
     section.finish(findings);
     listen
+}
+
+pub(super) fn audit(
+    mut section: Section<'_, '_>,
+    findings: &mut Findings<'_>,
+) -> Option<audit::Settings> {
+    if !section.is_there() {
+        return None;
+    }
+    let file = section.text("file", findings);
+    if file.is_none() {
+        let hint = "write file = \"/var/log/grantkeeper/audit.jsonl\", or \"-\" for standard error";
+        section.missing(findings, "file", hint);
+    }
+    let kinds = [("count", Repeats::Count), ("each", Repeats::Each)];
+    let repeats = section.one_of("repeats", &kinds, findings);
+    section.finish(findings);
+    let file = file?.value;
+    Some(audit::Settings {
+        file: (file != "-").then(|| PathBuf::from(file)),
+        repeats: repeats.map_or(Repeats::default(), |found| found.value),
+    })
 }

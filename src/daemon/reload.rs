@@ -9,6 +9,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::{alerting, engine_settings, notify, rules};
 use crate::{
+    audit::Audit,
     config::Config,
     engine::{Command, Handle, Metrics},
     time::{Clock, SystemClock},
@@ -70,6 +71,13 @@ impl Renew<'_> {
         self.handle.configure(rules(&next), engine_settings(&next)).await;
         tracing::info!("configuration read again");
         Some(next)
+    }
+}
+
+/// Goes on in a new audit log where the one in use was moved away.
+pub(super) async fn audit(audit: &Audit) {
+    if let Err(error) = audit.reopen().await {
+        tracing::error!(%error, hint = %error.hint(), "the audit log is not reopened; the one in use goes on");
     }
 }
 

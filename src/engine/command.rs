@@ -6,12 +6,11 @@ use std::{sync::Arc, time::Duration};
 use tokio::{sync::oneshot, time::timeout};
 
 use super::{
-    Alerting, Denial, Engine, Handle, Settings,
-    handle::{Terms, permit},
-    work::Report,
+    Alerting, Denial, Engine, Handle, Settings, asked::Asked, handle::Terms, work::Report,
 };
 use crate::{
     access::{Caller, Right, Rules},
+    incident::Kind,
     journal::Entry,
     lifecycle::{Event, TokenLife},
     portal::PortalId,
@@ -32,6 +31,8 @@ pub enum Command {
     Configure(Box<Settings>),
     /// Tell other sinks from now on.
     Reroute(Alerting),
+    /// Whether decisions can be written down.
+    Audit(bool),
 }
 
 /// Commands that may wait; more than any socket has connections.
@@ -54,6 +55,8 @@ impl Engine {
                 }
             }
             Command::Pause(portal, paused, done) => self.pause(portal, paused, done),
+            Command::Audit(true) => drop(self.tell_close(Kind::AuditFailing, None)),
+            Command::Audit(false) => self.tell_open(Kind::AuditFailing, None, None),
             Command::Reload(done) => {
                 self.try_journal();
                 self.reload_for(done);
@@ -102,9 +105,16 @@ impl Handle {
     pub async fn reload(&self, caller: &Caller) -> Result<(), Denial> {
         let allowed = {
             let rules = self.rules.load();
-            rules.allow_all(caller, Right::Rotate) || rules.allow_all(caller, Right::Admin)
+            [Right::Rotate, Right::Admin, Right::Enroll]
+                .into_iter()
+                .any(|right| rules.allow_all(caller, right))
         };
-        permit(allowed)?;
+        let asked = Asked { caller, action: "reload", portal: None };
+        self.begin(&asked, allowed).await?;
+        self.done(&asked, self.read_again().await).await
+    }
+
+    async fn read_again(&self) -> Result<(), Denial> {
         let (done, heard) = oneshot::channel();
         let again = Duration::from_secs(5);
         let sent = self.commands.send(Command::Reload(done)).await;
@@ -142,7 +152,14 @@ impl Handle {
         portal: PortalId,
         paused: bool,
     ) -> Result<bool, Denial> {
-        permit(self.rules.load().allow(caller, Right::Admin, portal))?;
+        let allowed = self.rules.load().allow(caller, Right::Admin, portal);
+        let action = if paused { "pause" } else { "resume" };
+        let asked = Asked { caller, action, portal: Some(portal) };
+        self.begin(&asked, allowed).await?;
+        self.done(&asked, self.order_pause(portal, paused).await).await
+    }
+
+    async fn order_pause(&self, portal: PortalId, paused: bool) -> Result<bool, Denial> {
         let (done, heard) = oneshot::channel();
         let again = Duration::from_secs(5);
         let sent = self.commands.send(Command::Pause(portal, paused, done)).await;

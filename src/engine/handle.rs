@@ -10,12 +10,14 @@ use tokio::{sync::mpsc, time::timeout};
 
 use super::{
     Metrics, Running, Settings,
+    asked::Asked,
     command::Command,
     metrics::ByResult,
     view::{PortalView, View},
 };
 use crate::{
     access::{Caller, Right, Rules},
+    audit::Audit,
     lifecycle::{App, End, OnStart, PortalState, RefreshPolicy},
     portal::{AppName, PortalId, Scopes},
     secret::{AccessToken, Fingerprint},
@@ -74,6 +76,9 @@ pub enum Denial {
     /// The store can't be read.
     #[error("the credential store can't be reached")]
     StoreUnreachable(Duration),
+    /// What is decided can't be written down, so nothing is.
+    #[error("the audit log can't be written, and without it nothing is answered")]
+    AuditFailing,
 }
 
 /// What does not change but by a reload.
@@ -94,6 +99,7 @@ pub struct Handle {
     pub(super) metrics: Arc<Metrics>,
     pub(super) clock: Arc<dyn Clock>,
     pub(super) refused_reload: Arc<ArcSwap<Option<String>>>,
+    pub(super) audit: Audit,
 }
 
 impl Handle {
@@ -105,6 +111,7 @@ impl Handle {
         settings: &Settings,
         metrics: Arc<Metrics>,
         clock: Arc<dyn Clock>,
+        audit: Audit,
     ) -> Self {
         Self {
             view: Arc::clone(&running.view),
@@ -114,6 +121,7 @@ impl Handle {
             metrics,
             clock,
             refused_reload: Arc::default(),
+            audit,
         }
     }
 
@@ -129,6 +137,9 @@ impl Handle {
     ) -> Result<Answer, Denial> {
         let began = self.clock.boot();
         let answer = self.fetch(caller, portal, min_ttl, began).await;
+        let asked = Asked { caller, action: "token", portal: Some(portal) };
+        let name = answer.as_ref().ok().map(|answer| answer.fingerprint);
+        let answer = self.told(&asked, name, answer).await;
         let result = answer.as_ref().map_or_else(Denial::code, |_| "ok");
         self.metrics.token_requests.get_or_create(&ByResult { result }).inc();
         let took = self.clock.boot().since(began).as_secs_f64();
@@ -276,16 +287,26 @@ impl Handle {
         })
     }
 
-    /// Whether the caller may see what concerns all portals (metrics among it).
-    #[must_use]
-    pub fn may_see_all(&self, caller: &Caller) -> bool {
-        self.rules.load().allow_all(caller, Right::Status)
+    /// Lets a caller see what concerns all portals: the metrics.
+    ///
+    /// # Errors
+    /// Not allowed.
+    pub async fn see_metrics(&self, caller: &Caller) -> Result<(), Denial> {
+        let allowed = permit(self.rules.load().allow_all(caller, Right::Status));
+        self.told(&Asked { caller, action: "metrics", portal: None }, None, allowed).await
     }
 
-    /// Whether the caller may ask anything at all.
-    #[must_use]
-    pub fn knows(&self, caller: &Caller) -> bool {
-        self.rules.load().know(caller)
+    /// Lets a caller ask how the service is. Who may ask anything may ask that, as often as probes do: only a
+    /// refusal is written down.
+    ///
+    /// # Errors
+    /// Not allowed.
+    pub async fn see_health(&self, caller: &Caller) -> Result<(), Denial> {
+        if self.rules.load().know(caller) {
+            return Ok(());
+        }
+        let asked = Asked { caller, action: "health", portal: None };
+        self.told(&asked, None, Err(Denial::Forbidden)).await
     }
 
     /// Whether the engine is still running.
@@ -365,6 +386,7 @@ impl Denial {
             Self::NoTokenYet(_) => "no_token_yet",
             Self::HubspotUnreachable(_) => "hubspot_unreachable",
             Self::StoreUnreachable(_) => "store_unreachable",
+            Self::AuditFailing => "audit_failing",
         }
     }
 
@@ -376,6 +398,7 @@ impl Denial {
             | Self::NoTokenYet(after)
             | Self::HubspotUnreachable(after)
             | Self::StoreUnreachable(after) => Some(*after),
+            Self::AuditFailing => Some(Duration::from_secs(5)),
             _ => None,
         }
     }

@@ -15,6 +15,7 @@ use crate::{
 
 pub mod alerting;
 mod answers;
+mod asked;
 mod begin;
 mod chance;
 pub mod command;

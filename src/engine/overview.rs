@@ -5,6 +5,7 @@ use std::{sync::Arc, time::Duration};
 
 use super::{
     Handle,
+    asked::Asked,
     handle::{Denial, permit},
     metrics::{ByKind, ByState},
     view::{Overall, PortalView},
@@ -39,16 +40,33 @@ impl Handle {
     ///
     /// # Errors
     /// Not allowed, or no such portal.
-    pub fn portal(&self, caller: &Caller, portal: PortalId) -> Result<Arc<PortalView>, Denial> {
-        permit(self.rules.load().allow(caller, Right::Status, portal))?;
-        Ok(self.view.slot(portal).ok_or_else(|| self.unknown())?.now())
+    pub async fn portal(
+        &self,
+        caller: &Caller,
+        portal: PortalId,
+    ) -> Result<Arc<PortalView>, Denial> {
+        let found = permit(self.rules.load().allow(caller, Right::Status, portal));
+        let found = found.and_then(|()| self.view.slot(portal).ok_or_else(|| self.unknown()));
+        let asked = Asked { caller, action: "portal", portal: Some(portal) };
+        self.told(&asked, None, found.map(|slot| slot.now())).await
     }
 
     /// The portals the caller may see, in state `state` if one is named, after `after`, at most `limit`.
     ///
     /// # Errors
     /// The caller may see none.
-    pub fn portals(
+    pub async fn portals(
+        &self,
+        caller: &Caller,
+        state: Option<PortalState>,
+        after: Option<PortalId>,
+        limit: usize,
+    ) -> Result<Page, Denial> {
+        let page = self.page(caller, state, after, limit);
+        self.told(&Asked { caller, action: "portals", portal: None }, None, page).await
+    }
+
+    fn page(
         &self,
         caller: &Caller,
         state: Option<PortalState>,
@@ -80,9 +98,10 @@ impl Handle {
     ///
     /// # Errors
     /// The caller may not see all portals.
-    pub fn overall(&self, caller: &Caller) -> Result<Arc<Overall>, Denial> {
-        permit(self.rules.load().allow_all(caller, Right::Status))?;
-        Ok(self.view.overall.load_full())
+    pub async fn overall(&self, caller: &Caller) -> Result<Arc<Overall>, Denial> {
+        let allowed = permit(self.rules.load().allow_all(caller, Right::Status));
+        let answer = allowed.map(|()| self.view.overall.load_full());
+        self.told(&Asked { caller, action: "status", portal: None }, None, answer).await
     }
 
     /// How many portals are in each state.
@@ -110,6 +129,9 @@ impl Handle {
         }
         if overall.without_store {
             reasons.push("store_unreachable");
+        }
+        if self.audit.health().is_some_and(|health| !*health.borrow()) {
+            reasons.push("audit_failing");
         }
         let slots = self.view.portals.load();
         let views: Vec<_> = slots.values().map(|slot| slot.now()).collect();

@@ -83,11 +83,13 @@ pub enum Kind {
     StoreUnreachable,
     /// The store lets us in no more, or refuses what we must do.
     StoreDenied,
+    /// Decisions can't be written down.
+    AuditFailing,
 }
 
 impl Kind {
     /// Every kind this version opens.
-    pub const ALL: [Self; 14] = [
+    pub const ALL: [Self; 15] = [
         Self::AppRejected,
         Self::AppSuspect,
         Self::GrantRevoked,
@@ -102,6 +104,7 @@ impl Kind {
         Self::ApiVersionRetiring,
         Self::StoreUnreachable,
         Self::StoreDenied,
+        Self::AuditFailing,
     ];
 
     /// The word in JSON and metrics.
@@ -122,6 +125,7 @@ impl Kind {
             Self::ApiVersionRetiring => "api_version_retiring",
             Self::StoreUnreachable => "store_unreachable",
             Self::StoreDenied => "store_denied",
+            Self::AuditFailing => "audit_failing",
         }
     }
 
@@ -140,6 +144,7 @@ impl Kind {
             | Self::GrantLost
             | Self::GrantUnsaved
             | Self::JournalFailing
+            | Self::AuditFailing
             | Self::HubspotUnreachable
             | Self::ApiVersionRetiring => Severity::Critical,
             Self::RateLimited

@@ -50,6 +50,15 @@ pub(super) fn of(kind: Kind, portal: Option<PortalId>, detail: Option<&str>) -> 
             "See that the disk below state_dir is not full, and that the service's user may write there."
                 .to_owned(),
         ),
+        Kind::AuditFailing => (
+            format!(
+                "The audit log can't be written{why}. Nobody is answered until it can: what is not written \
+                 down is not done. Tokens go on being renewed."
+            ),
+            "See that its disk is not full, that the service's user may write there, and that the file in \
+             [audit] is where it should be. It goes on by itself."
+                .to_owned(),
+        ),
         Kind::ApiVersionRetiring => (
             format!(
                 "HubSpot's token endpoint is not there, or does not understand what it is sent{why}: the API \

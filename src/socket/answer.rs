@@ -38,7 +38,8 @@ pub(super) fn problem(denial: &Denial) -> Problem {
         Denial::AppRejected(_)
         | Denial::NoTokenYet(_)
         | Denial::HubspotUnreachable(_)
-        | Denial::StoreUnreachable(_) => StatusCode::SERVICE_UNAVAILABLE,
+        | Denial::StoreUnreachable(_)
+        | Denial::AuditFailing => StatusCode::SERVICE_UNAVAILABLE,
     };
     let seconds = |after: Duration| after.as_secs() + u64::from(after.subsec_nanos() > 0);
     Problem {

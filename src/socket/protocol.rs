@@ -104,6 +104,8 @@ pub struct StatusBody {
     pub mode: String,
     /// How many portals the rate keeps warm.
     pub budget: BudgetBody,
+    /// Where decisions are written down.
+    pub audit: AuditBody,
     /// `kept`, `failing` or `none`: with a journal a crash loses no grant (`state_dir`).
     pub journal: String,
     /// Whether the service does its job.
@@ -118,6 +120,17 @@ pub struct StatusBody {
     pub records_read: Option<Timestamp>,
     /// The version of the service.
     pub version: String,
+}
+
+/// The audit log in [`StatusBody`].
+#[derive(Debug, Serialize, Deserialize)]
+pub struct AuditBody {
+    /// `kept` or `none`. One that fails is not told here: then nothing is.
+    pub state: String,
+    /// The last line's number and hash, to compare a copy of the log with.
+    pub last_seq: Option<u64>,
+    /// See `last_seq`.
+    pub last_hash: Option<String>,
 }
 
 /// The app in [`StatusBody`].

@@ -17,14 +17,14 @@ use serde::Deserialize;
 use super::{
     answer::{bad, json, named, problem},
     protocol::{
-        self, AppBody, BudgetBody, HealthBody, PausedBody, PortalBody, PortalsBody, Problem,
-        StatusBody, TokenBody,
+        self, AppBody, AuditBody, BudgetBody, HealthBody, PausedBody, PortalBody, PortalsBody,
+        Problem, StatusBody, TokenBody,
     },
 };
 use crate::{
     access::Caller,
     engine::{
-        Denial, Handle,
+        Handle,
         view::{Health, PortalView},
     },
     portal::{NotAPortalId, PortalId},
@@ -127,7 +127,7 @@ async fn portal(
     id: NamedPortal,
 ) -> Result<Response, Problem> {
     let portal = portal_id(id)?;
-    let view = handle.portal(&caller, portal).map_err(|d| problem(&d))?;
+    let view = handle.portal(&caller, portal).await.map_err(|d| problem(&d))?;
     Ok(json(StatusCode::OK, "application/json", &portal_body(&handle, portal, &view)))
 }
 
@@ -158,7 +158,7 @@ async fn portals(
     if !(1..=PAGE).contains(&limit) {
         return Err(bad(format!("limit is from 1 to {PAGE}")));
     }
-    let page = handle.portals(&caller, state, after, limit).map_err(|d| problem(&d))?;
+    let page = handle.portals(&caller, state, after, limit).await.map_err(|d| problem(&d))?;
     let portals = page.portals.iter().map(|(id, view)| portal_body(&handle, *id, view)).collect();
     Ok(json(StatusCode::OK, "application/json", &PortalsBody { portals, next: page.next }))
 }
@@ -186,7 +186,7 @@ async fn status(
     State(handle): State<Handle>,
     Extension(caller): Extension<Caller>,
 ) -> Result<Response, Problem> {
-    let overall = handle.overall(&caller).map_err(|d| problem(&d))?;
+    let overall = handle.overall(&caller).await.map_err(|d| problem(&d))?;
     let (census, readiness) = (handle.census(), handle.readiness());
     let system = |health: &Health| HealthBody {
         kind: health.kind.to_owned(),
@@ -219,6 +219,7 @@ async fn status(
             carries: overall.budget.carries(),
             summary: overall.budget.to_string(),
         },
+        audit: audit_body(&handle),
         journal: match overall.journal_fails() {
             _ if !overall.journal => "none",
             true => "failing",
@@ -233,6 +234,15 @@ async fn status(
         version: env!("CARGO_PKG_VERSION").to_owned(),
     };
     Ok(json(StatusCode::OK, "application/json", &body))
+}
+
+fn audit_body(handle: &Handle) -> AuditBody {
+    let tip = handle.audit().tip();
+    AuditBody {
+        state: if tip.is_some() { "kept" } else { "none" }.to_owned(),
+        last_seq: tip.as_ref().map(|tip| tip.seq),
+        last_hash: tip.map(|tip| tip.hash.to_string()),
+    }
 }
 
 async fn reload(
@@ -272,32 +282,29 @@ async fn order(
     Ok(json(StatusCode::OK, "application/json", &body))
 }
 
-async fn livez_known(handle: State<Handle>, caller: Extension<Caller>) -> Response {
-    if handle.knows(&caller) {
-        livez(handle).await
-    } else {
-        problem(&Denial::Forbidden).into_response()
-    }
+async fn livez_known(
+    handle: State<Handle>,
+    caller: Extension<Caller>,
+) -> Result<Response, Problem> {
+    handle.see_health(&caller).await.map_err(|d| problem(&d))?;
+    Ok(livez(handle).await)
 }
 
 async fn readyz_known(
     handle: State<Handle>,
     caller: Extension<Caller>,
     query: VerboseQuery,
-) -> Response {
-    if handle.knows(&caller) {
-        readyz(handle, query).await
-    } else {
-        problem(&Denial::Forbidden).into_response()
-    }
+) -> Result<Response, Problem> {
+    handle.see_health(&caller).await.map_err(|d| problem(&d))?;
+    Ok(readyz(handle, query).await)
 }
 
-async fn metrics_allowed(handle: State<Handle>, caller: Extension<Caller>) -> Response {
-    if handle.may_see_all(&caller) {
-        metrics(handle).await
-    } else {
-        problem(&Denial::Forbidden).into_response()
-    }
+async fn metrics_allowed(
+    handle: State<Handle>,
+    caller: Extension<Caller>,
+) -> Result<Response, Problem> {
+    handle.see_metrics(&caller).await.map_err(|d| problem(&d))?;
+    Ok(metrics(handle).await)
 }
 
 async fn livez(State(handle): State<Handle>) -> Response {

@@ -7,6 +7,7 @@
 
 mod access;
 mod architecture;
+mod audit;
 mod bad_input;
 mod canary;
 mod cli;

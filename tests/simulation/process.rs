@@ -9,6 +9,7 @@ use std::{
 use async_trait::async_trait;
 use grantkeeper::{
     access::{Caller, Rules},
+    audit::Audit,
     engine::{self, Alerting, Command, Engine, Handle, Metrics, Route, Settings, View, World},
     incident::{Notice, Severity},
     journal,
@@ -135,7 +136,7 @@ impl Place {
             Engine::new(world, settings.clone(), start, alerting, Arc::clone(&metrics));
         let engine = engine.simulated(self.rules, seed);
         let rules = Rules::new(Caller::this_process().uid(), Vec::new());
-        let handle = Handle::new(&running, rules, &settings, metrics, clock);
+        let handle = Handle::new(&running, rules, &settings, metrics, clock, Audit::none());
         let engine_stop = stop.clone();
         tasks.spawn(async move { engine.run(engine_stop).await.unwrap() });
         let (view, commands) = (running.view, running.commands);

@@ -6,6 +6,10 @@ use crate::{
     socket::{ListenError, client::AskError},
 };
 
+/// `status` is not answered either then.
+const AUDIT: &str =
+    "See that the disk of the file in [audit] is not full; the service's own log says more.";
+
 impl From<Denial> for Failure {
     fn from(denial: Denial) -> Self {
         let (exit, hint) = match denial {
@@ -31,6 +35,7 @@ impl From<Denial> for Failure {
             Denial::NoTokenYet(_) | Denial::HubspotUnreachable(_) | Denial::StoreUnreachable(_) => {
                 (Exit::TryAgain, "Try again in a while; `grantkeeper status` says what is wrong.")
             }
+            Denial::AuditFailing => (Exit::TryAgain, AUDIT),
         };
         Self::new(exit, denial.code(), denial.to_string(), hint)
     }
@@ -68,6 +73,7 @@ impl From<AskError> for Failure {
                         "bad_request",
                         "Change what the message names; `--help` says what the command takes.",
                     ),
+                    "audit_failing" => (Exit::TryAgain, "audit_failing", AUDIT),
                     _ if problem.retry_after.is_some() => (
                         Exit::TryAgain,
                         "try_again",

@@ -228,8 +228,13 @@ impl Place {
 
     /// Starts the service with this log filter and format, whatever becomes of it.
     pub(crate) fn spawn_logging(&self, filter: &str, format: &str) -> Service {
+        self.spawn_as(self.command(&["run"]), filter, format)
+    }
+
+    /// Starts the service by `command`, whatever becomes of it.
+    pub(crate) fn spawn_as(&self, mut command: Command, filter: &str, format: &str) -> Service {
         let log = self.path("service.log");
-        let mut command = self.command(&["run", "--log-format", format]);
+        command.args(["--log-format", format]);
         command.env("GRANTKEEPER_LOG", filter);
         command.stdin(Stdio::null()).stdout(Stdio::null());
         command.stderr(fs::File::create(&log).unwrap());

@@ -1,0 +1,76 @@
+//! What was asked for, by whom, and what came of it, on its way into the audit log: before the answer leaves,
+//! and, where something is changed, before it is (I11). Decides nothing.
+
+use super::{Denial, Handle};
+use crate::{
+    access::Caller,
+    audit::{Audit, Decision},
+    portal::PortalId,
+    secret::Fingerprint,
+};
+
+/// What the log says of something that is about to be changed.
+const BEGUN: &str = "begun";
+
+/// One question or order.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Asked<'a> {
+    pub(super) caller: &'a Caller,
+    /// The word in the log.
+    pub(super) action: &'static str,
+    pub(super) portal: Option<PortalId>,
+}
+
+impl Asked<'_> {
+    fn decided(&self, outcome: &'static str, token: Option<Fingerprint>) -> Decision {
+        let Self { caller, action, portal } = *self;
+        Decision { caller: caller.clone(), action, portal, outcome, token }
+    }
+}
+
+impl Handle {
+    /// The answer, once it stands in the log. Where it can't be written down, there is none.
+    pub(super) async fn told<T>(
+        &self,
+        asked: &Asked<'_>,
+        token: Option<Fingerprint>,
+        answer: Result<T, Denial>,
+    ) -> Result<T, Denial> {
+        let outcome = answer.as_ref().map_or_else(Denial::code, |_| "ok");
+        let written = self.audit.note(asked.decided(outcome, token)).await;
+        written.map_err(|_| Denial::AuditFailing)?;
+        answer
+    }
+
+    /// Writes down that something is about to be changed, or that it may not be.
+    pub(super) async fn begin(&self, asked: &Asked<'_>, allowed: bool) -> Result<(), Denial> {
+        if !allowed {
+            return self.told(asked, None, Err(Denial::Forbidden)).await;
+        }
+        let written = self.audit.note_durably(asked.decided(BEGUN, None)).await;
+        written.map_err(|_| Denial::AuditFailing)
+    }
+
+    /// Writes down what came of it. It has happened by then: the answer is what it is.
+    pub(super) async fn done<T>(
+        &self,
+        asked: &Asked<'_>,
+        answer: Result<T, Denial>,
+    ) -> Result<T, Denial> {
+        let outcome = answer.as_ref().map_or_else(Denial::code, |_| "ok");
+        if self.audit.note_durably(asked.decided(outcome, None)).await.is_err() {
+            tracing::error!(
+                action = asked.action,
+                outcome,
+                "what came of an order could not be written into the audit log"
+            );
+        }
+        answer
+    }
+
+    /// The log that answers go through.
+    #[must_use]
+    pub const fn audit(&self) -> &Audit {
+        &self.audit
+    }
+}
