@@ -9,7 +9,7 @@ use jiff::Timestamp;
 use tokio::{sync::mpsc, time::timeout};
 
 use super::{
-    Metrics, Running, Settings,
+    Denial, Metrics, Running, Settings,
     asked::Asked,
     command::Command,
     metrics::ByResult,
@@ -18,7 +18,7 @@ use super::{
 use crate::{
     access::{Caller, Right, Rules},
     audit::Audit,
-    lifecycle::{App, End, OnStart, PortalState, RefreshPolicy},
+    lifecycle::{App, OnStart, PortalState, RefreshPolicy},
     portal::{AppName, PortalId, Scopes},
     secret::{AccessToken, Fingerprint},
     time::{BootTime, Clock},
@@ -44,41 +44,6 @@ pub struct Answer {
     pub scopes: Option<Scopes>,
     /// It has less life than was asked for: HubSpot gives no better one at present.
     pub short_lived: bool,
-}
-
-/// Why a question was not answered. Says nothing that the caller may not know.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub enum Denial {
-    /// The caller has no right to this, whether it exists or not.
-    #[error("this caller may not do this")]
-    Forbidden,
-    /// There is no such portal.
-    #[error("no grant is stored for this portal")]
-    UnknownPortal,
-    /// The request makes no sense.
-    #[error("{0}")]
-    BadRequest(String),
-    /// Nothing is to be had for this portal until a person acts.
-    #[error("the grant has ended: {}", .0.reason())]
-    Ended(End),
-    /// An operator paused the portal.
-    #[error("the portal is paused by an operator")]
-    Paused,
-    /// HubSpot refuses the app's client pair, and the token in hand is used up.
-    #[error("HubSpot refuses the app's credentials; an incident is open")]
-    AppRejected(Duration),
-    /// The first token is not there yet, or the next one is held up.
-    #[error("there is no token at present")]
-    NoTokenYet(Duration),
-    /// HubSpot gives no token at present, and the one in hand is used up.
-    #[error("HubSpot gives no token at present")]
-    HubspotUnreachable(Duration),
-    /// The store can't be read.
-    #[error("the credential store can't be reached")]
-    StoreUnreachable(Duration),
-    /// What is decided can't be written down, so nothing is.
-    #[error("the audit log can't be written, and without it nothing is answered")]
-    AuditFailing,
 }
 
 /// What does not change but by a reload.
@@ -368,38 +333,6 @@ impl Terms {
             app: settings.app.clone(),
             policy: settings.refresh,
             on_start: settings.validate.on_start,
-        }
-    }
-}
-
-impl Denial {
-    /// The stable word (contract section 4).
-    #[must_use]
-    pub const fn code(&self) -> &'static str {
-        match self {
-            Self::Forbidden => "forbidden",
-            Self::UnknownPortal => "unknown_portal",
-            Self::BadRequest(_) => "bad_request",
-            Self::Ended(_) => "grant_revoked",
-            Self::Paused => "portal_paused",
-            Self::AppRejected(_) => "app_rejected",
-            Self::NoTokenYet(_) => "no_token_yet",
-            Self::HubspotUnreachable(_) => "hubspot_unreachable",
-            Self::StoreUnreachable(_) => "store_unreachable",
-            Self::AuditFailing => "audit_failing",
-        }
-    }
-
-    /// When to ask again, if that can help.
-    #[must_use]
-    pub const fn retry_after(&self) -> Option<Duration> {
-        match self {
-            Self::AppRejected(after)
-            | Self::NoTokenYet(after)
-            | Self::HubspotUnreachable(after)
-            | Self::StoreUnreachable(after) => Some(*after),
-            Self::AuditFailing => Some(Duration::from_secs(5)),
-            _ => None,
         }
     }
 }

@@ -19,6 +19,7 @@ mod asked;
 mod begin;
 mod chance;
 pub mod command;
+pub mod denial;
 mod effects;
 mod entry;
 pub mod handle;
@@ -40,7 +41,8 @@ mod work;
 
 pub use alerting::{Alerting, Route};
 pub use command::Command;
-pub use handle::{Answer, Denial, Handle};
+pub use denial::Denial;
+pub use handle::{Answer, Handle};
 pub use load::{Loaded, Start, load, load_app, start};
 pub use metrics::Metrics;
 pub use run::{Engine, Panicked, Running};

@@ -4,9 +4,9 @@
 use std::{sync::Arc, time::Duration};
 
 use super::{
-    Handle,
+    Denial, Handle,
     asked::Asked,
-    handle::{Denial, permit},
+    handle::permit,
     metrics::{ByKind, ByState},
     view::{Overall, PortalView},
 };
