@@ -27,9 +27,7 @@ use crate::{
     access::Rules,
     audit::{self, Audit},
     config::Config,
-    engine::{
-        self, Alerting, Command, Engine, Handle, Metrics, Panicked, Route, World,
-    },
+    engine::{self, Alerting, Command, Engine, Handle, Metrics, Panicked, Route, World},
     hubspot::NoTls,
     incident::Severity,
     journal::{Keeper, Recovered, StateError, open_state},

@@ -13,6 +13,7 @@ use crate::{
     engine::World,
     lifecycle::{ClientPair, Introspection, Refusal, schedule::Pace},
     portal::{PortalId, Scopes},
+    secret::RefreshToken,
     store::{CredentialStore, Expected, Key, Known, Record, StoreError, StoreErrorKind, Stored},
     validate::{Expected as Should, Verdict},
 };
@@ -65,7 +66,9 @@ pub enum Fate {
     Known,
     /// Another grant is stored for this portal.
     Other,
-    /// A row before it is for the same portal.
+    /// A row before it has the same grant.
+    Repeated,
+    /// A row before it has another grant for the same portal.
     Twice(usize),
     /// The row can't be used.
     Unusable(String),
@@ -81,7 +84,7 @@ impl Fate {
     /// Whether the row's grant is in the store now, or would be.
     #[must_use]
     pub const fn is_done(&self) -> bool {
-        matches!(self, Self::Stored | Self::Replaced | Self::Known)
+        matches!(self, Self::Stored | Self::Replaced | Self::Known | Self::Repeated)
     }
 
     /// The stable word.
@@ -92,6 +95,7 @@ impl Fate {
             Self::Replaced => "replaced",
             Self::Known => "known",
             Self::Other => "other_grant",
+            Self::Repeated => "repeated",
             Self::Twice(_) => "twice",
             Self::Unusable(_) => "unusable",
             Self::NotGood(_) => "not_good",
@@ -104,12 +108,14 @@ impl Fate {
     #[must_use]
     pub fn why(&self) -> String {
         match self {
-            Self::Stored | Self::Replaced | Self::Known => String::new(),
+            Self::Stored | Self::Replaced | Self::Known | Self::Repeated => String::new(),
             Self::Other => {
                 "another grant is stored for this portal; --replace puts this one in its place"
                     .to_owned()
             }
-            Self::Twice(line) => format!("line {line} is for the same portal, and comes first"),
+            Self::Twice(line) => {
+                format!("line {line} has another grant for the same portal, and comes first")
+            }
             Self::Unusable(why) | Self::NotGood(why) | Self::Barred(why) | Self::NotDone(why) => {
                 why.clone()
             }
@@ -146,17 +152,20 @@ pub async fn import(
         pair => pair,
     };
     let mut stored = what_is_stored(&*world.store).await?;
-    let mut first: BTreeMap<PortalId, usize> = BTreeMap::new();
+    let mut first: BTreeMap<PortalId, (usize, Option<RefreshToken>)> = BTreeMap::new();
     let mut pace = Pace::per_second(options.per_second);
     let mut run = Run::new(rows.len(), tell);
     for row in rows {
         run.take_what_is_done();
         let (line, portal) = (row.line, row.portal);
-        let earlier = *first.entry(portal).or_insert(line);
-        if earlier != line {
-            run.settle(Told { line, portal: Some(portal), fate: Fate::Twice(earlier) });
+        let token = row.record.portal().ok().map(|grant| grant.refresh_token);
+        if let Some((earlier, before)) = first.get(&portal) {
+            let same = matches!((before, &token), (Some(a), Some(b)) if a.same_as(b));
+            let fate = if same { Fate::Repeated } else { Fate::Twice(*earlier) };
+            run.settle(Told { line, portal: Some(portal), fate });
             continue;
         }
+        first.insert(portal, (line, token));
         if let Some(why) = run.given_up() {
             run.settle(Told { line, portal: Some(portal), fate: Fate::NotDone(why) });
             continue;

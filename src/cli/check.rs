@@ -1,6 +1,6 @@
 //! `grantkeeper check`.
 
-use std::{process::ExitCode, time::Duration};
+use std::{collections::BTreeMap, process::ExitCode, time::Duration};
 
 use clap::Args;
 use serde::Serialize;
@@ -19,12 +19,12 @@ use crate::{
     journal::{self, Recovered, Trail},
     lifecycle::{Budget, Introspection, Refusal, budget::USUAL_LIFE},
     portal::PortalId,
-    store::{Layout, aws::cost::Cost, layout},
+    store::{Layout, StoreError, aws::cost::Cost, layout},
     validate::{Expected, Verdict},
 };
 
 /// Check configuration, store, the app's client pair and every grant. Spends nothing, needs no
-/// service, changes nothing (to see what AWS allows, it makes write calls that AWS ignores).
+/// service, changes nothing.
 #[derive(Debug, Args)]
 #[command(after_help = "\
 The exit code is the worst finding's: 0 all good, 4 a grant needs a person, 75 try again,
@@ -34,6 +34,9 @@ pub(super) struct Check {
     #[arg(long)]
     offline: bool,
 }
+
+/// More records that can't be had for one reason are told together.
+const TOLD_SINGLY: usize = 5;
 
 /// One line of the result.
 #[derive(Debug, Serialize)]
@@ -161,13 +164,32 @@ async fn examine(config: &Config, findings: &mut Vec<Finding>) {
             (portal, finding)
         })
         .collect();
+    let mut unread: BTreeMap<String, Vec<(PortalId, StoreError)>> = BTreeMap::new();
     for (portal, grant) in loaded.portals {
         if let Err(error) = grant {
-            grants.push((portal, Finding::bad(&subject(portal), error.into())));
+            unread.entry(error.hint.clone()).or_default().push((portal, error));
         }
+    }
+    for same in unread.into_values() {
+        grants.extend(one_cause(same));
     }
     grants.sort_by_key(|(portal, _)| *portal);
     findings.extend(grants.into_iter().map(|(_, finding)| finding));
+}
+
+/// Records that can't be had for one and the same reason: a line each where they are few.
+fn one_cause(mut same: Vec<(PortalId, StoreError)>) -> Vec<(PortalId, Finding)> {
+    let count = same.len();
+    if count <= TOLD_SINGLY {
+        let bad = |(portal, error): (PortalId, StoreError)| {
+            (portal, Finding::bad(&subject(portal), error.into()))
+        };
+        return same.into_iter().map(bad).collect();
+    }
+    let (portal, error) = same.swap_remove(0);
+    let mut finding = Finding::bad(&format!("{count} portals"), error.into());
+    finding.detail = format!("one of them: {}", finding.detail);
+    vec![(portal, finding)]
 }
 
 /// A right that the service needs and this login does not have.

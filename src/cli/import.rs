@@ -1,6 +1,12 @@
 //! `grantkeeper import`.
 
-use std::{collections::BTreeMap, path::PathBuf, process::ExitCode};
+use std::{
+    collections::BTreeMap,
+    fs::File,
+    io::{Read, stdin},
+    path::{Path, PathBuf},
+    process::ExitCode,
+};
 
 use clap::Args;
 use serde::Serialize;
@@ -19,7 +25,7 @@ use crate::{
     engine::load_app,
     import::{
         Fate, Options, Row, Told, import,
-        rows::{self, Columns, Format},
+        rows::{self, Columns, Format, Unreadable},
     },
     lifecycle::ClientPair,
     portal::PortalId,
@@ -36,7 +42,10 @@ const SHOWN: usize = 30;
 #[derive(Debug, Args)]
 #[command(after_help = "\
 CSV needs a first line with the columns' names; the usual ones (portal_id, hub_id, refresh_token and such) are
-found by themselves. Exit codes: 0 all is stored, 4 some rows need a person, 75 some could not be stored now:
+found by themselves, however they are written; columns are apart by commas, semicolons or tabs; text is UTF-8.
+From another store the app's client id and secret are taken too, where the target has none.
+
+Exit codes: 0 all is stored, 4 some rows need a person, 75 some could not be stored now:
 run it again.
 
   grantkeeper import --dry-run grants.csv --portal-column account --token-column rt
@@ -121,14 +130,15 @@ impl Import {
         told.sort_by_key(|told| told.line);
         let imported = Imported::of(&told, self.dry_run);
         output.answer(&imported, Imported::show)?;
-        if !self.dry_run && told.iter().any(|told| told.fate.is_done()) {
+        let changed = |told: &Told| matches!(told.fate, Fate::Stored | Fate::Replaced);
+        if !self.dry_run && told.iter().any(changed) {
             setting::followed(global, output).await?;
         }
         Ok(exit(&told))
     }
 
     fn rows_of_file(&self) -> Result<(Vec<Row>, Vec<Told>), Failure> {
-        let text: Zeroizing<String> = super::secret_text(self.file.as_deref(), "")?;
+        let text = read(self.file.as_deref())?;
         let format = match self.format {
             Some(Written::Jsonl) => Format::JsonLines,
             Some(Written::Csv) => Format::Csv,
@@ -140,16 +150,49 @@ impl Import {
             keep: self.keep_column.clone(),
         };
         rows::parse(&text, format, &columns).map_err(|why| {
-            let hint = "Name the columns with --portal-column and --token-column; JSON lines are one object a line.";
+            let hint = match why {
+                Unreadable::Empty => "Nothing was stored. Is it the right file?",
+                Unreadable::NoColumn { .. } => {
+                    "The first line has to name the columns; if it does, say which hold what with --portal-column and --token-column."
+                }
+                Unreadable::Array => "Nothing was stored. Write it anew as JSON lines.",
+            };
             Failure::new(Exit::Usage, "no_rows", why.to_string(), hint)
         })
     }
 }
 
+/// The rows' text, wiped after use.
+fn read(file: Option<&Path>) -> Result<Zeroizing<String>, Failure> {
+    let name = file.map_or_else(|| "-".into(), Path::to_string_lossy);
+    let refused = |why: &str, hint: &str| {
+        let what = format!("the rows can't be read from {name}");
+        Failure::new(Exit::Usage, "no_rows", what, hint).because(why)
+    };
+    let mut bytes = Zeroizing::new(Vec::new());
+    let read = match file {
+        Some(path) if path != Path::new("-") => {
+            File::open(path).and_then(|mut file| file.read_to_end(&mut bytes))
+        }
+        _ => stdin().read_to_end(&mut bytes),
+    };
+    read.map_err(|error| {
+        refused(&error.to_string(), "Name a readable file, or `-` for standard input.")
+    })?;
+    let error = match std::str::from_utf8(&bytes) {
+        Ok(text) => return Ok(Zeroizing::new(text.to_owned())),
+        Err(error) => error,
+    };
+    let good = String::from_utf8_lossy(&bytes[..error.valid_up_to()]);
+    let line = 1 + good.matches('\n').count();
+    let hint = "Save it as UTF-8 (in Excel: \"CSV UTF-8\"), or convert it with `iconv`.";
+    Err(refused(&format!("line {line} is not UTF-8 text"), hint))
+}
+
 /// Every portal's record of another store; the app's own too, where the target has none. In a dry run it is given
 /// back, to ask HubSpot with.
 async fn from_store(
-    other: &std::path::Path,
+    other: &Path,
     target: &std::sync::Arc<dyn crate::store::CredentialStore>,
     dry_run: bool,
     output: Output,
@@ -211,7 +254,7 @@ impl Imported {
         let mut text = String::new();
         if !self.skipped.is_empty() {
             text = table(
-                &["LINE", "PORTAL", "REASON", ""],
+                &["LINE", "PORTAL", "FATE", "WHY"],
                 self.skipped.iter().take(SHOWN).map(|row| {
                     let portal = row.portal_id.map_or_else(|| "-".to_owned(), |id| id.to_string());
                     vec![row.line.to_string(), portal, row.reason.to_owned(), row.detail.clone()]
@@ -226,6 +269,8 @@ impl Imported {
         let counts: Vec<_> =
             self.counts.iter().map(|(fate, count)| format!("{count} {fate}")).collect();
         let how = if self.dry_run { "nothing was stored; it would be: " } else { "" };
-        text + how + &counts.join(", ")
+        let all =
+            if counts.is_empty() { "there were no rows".to_owned() } else { counts.join(", ") };
+        text + how + &all
     }
 }

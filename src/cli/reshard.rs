@@ -1,6 +1,6 @@
 //! `grantkeeper reshard`.
 
-use std::process::ExitCode;
+use std::{collections::BTreeMap, process::ExitCode};
 
 use clap::Args;
 use serde::Serialize;
@@ -13,6 +13,9 @@ use super::{
     setting,
 };
 use crate::{daemon, portal::PortalId, store::layout::reshard::reshard};
+
+/// As many portals are named for one reason.
+const NAMED: usize = 5;
 
 /// Move every portal's record to where the configured layout keeps it: after `layout` or `shards` was changed.
 ///
@@ -55,12 +58,21 @@ impl Reshard {
         let told = Resharded { moved: moved.moved, in_place: moved.in_place, left: left.collect() };
         output.answer(&told, |told| {
             let mut text = format!("{} moved, {} were in place", told.moved, told.in_place);
+            let mut reasons: BTreeMap<&str, Vec<String>> = BTreeMap::new();
             for left in &told.left {
-                text += &format!("\nleft where it is: portal {}: {}", left.portal_id, left.reason);
+                reasons.entry(&left.reason).or_default().push(left.portal_id.to_string());
+            }
+            for (reason, portals) in reasons {
+                let named = portals.iter().take(NAMED).cloned().collect::<Vec<_>>().join(", ");
+                let rest = portals.len().saturating_sub(NAMED);
+                let rest = if rest > 0 { format!(" and {rest} more") } else { String::new() };
+                text += &format!("\nleft where they are: portals {named}{rest}: {reason}");
             }
             text
         })?;
-        setting::followed(global, output).await?;
+        if told.moved > 0 {
+            setting::followed(global, output).await?;
+        }
         Ok(if told.left.is_empty() { ExitCode::SUCCESS } else { Exit::TryAgain.into() })
     }
 }

@@ -111,6 +111,7 @@ impl Engine {
             end: None,
             denied: BTreeMap::new(),
             not_understood: 0,
+            record_refused: false,
             hubspot_failing_since: None,
             draining: false,
             stepping: false,

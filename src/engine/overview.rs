@@ -173,7 +173,10 @@ impl Handle {
             remarks.push(format!("no grant is left to serve: all {ended} have ended"));
         }
         if !overall.store.ok {
-            remarks.push("the store can't be reached; records in memory are used".to_owned());
+            let trouble = overall.store.trouble.unwrap_or("unreachable");
+            remarks.push(format!(
+                "the store does not do what it is asked ({trouble}); records in memory are used"
+            ));
         }
         remarks.extend(overall.store_remarks.iter().cloned());
         remarks.extend(self.refused_reload.load().as_ref().clone());

@@ -12,7 +12,7 @@ use super::{
     work::limited,
 };
 use crate::{
-    incident::Kind,
+    incident::{Kind, SERVED_ON},
     journal::{Entry as Line, Trail, trail::KEPT_FOR},
     lifecycle::{End, Event, Found, Generation, Outcome, Reread, step::STRAY},
     portal::PortalId,
@@ -29,6 +29,9 @@ const SAVE_AGAIN: Event = Event::Found(Found {
     in_doubt: None,
     paused: false,
 });
+
+/// As many records that are gone at once are worth a word of their own.
+const NOTABLE: usize = 20;
 
 /// Whether a record that went then may come back from a backup as it was.
 fn is_recent(gone: &Stamp, clock: &dyn Clock) -> bool {
@@ -67,13 +70,17 @@ impl Engine {
 
     /// A portal whose record can't be used, or was not to be had. With a grant in the journal it goes on.
     pub(super) fn begin_without(&mut self, portal: PortalId, error: &StoreError) {
-        let in_journal = self.trails.get(&portal).is_some_and(|trail| {
+        // Of one whose record was seen to be gone, nothing goes on before a record is seen again.
+        let going = self.trails.get(&portal).filter(|trail| trail.gone.is_none());
+        let in_journal = going.is_some_and(|trail| {
             let lives = |access| life(access, &*self.world.clock, self.hubspot_time).is_some();
             trail.newest.is_some() || trail.access.as_ref().is_some_and(lives)
         });
         match error.kind {
             StoreErrorKind::Corrupt => {
+                let gone = going.is_none().then(|| self.trails.remove(&portal)).flatten();
                 self.begin_with(portal, None);
+                self.trails.extend(gone.map(|trail| (portal, trail)));
                 self.unusable(portal, error);
             }
             StoreErrorKind::Unreachable | StoreErrorKind::Denied if in_journal => {
@@ -150,11 +157,22 @@ impl Engine {
         self.trails.retain(|_, trail| trail.gone.as_ref().is_none_or(|at| is_recent(at, &*clock)));
         let read = records.iter().map(|(id, _)| *id);
         let met: BTreeSet<PortalId> = read.chain(unchanged.iter().copied()).collect();
+        self.tell_unread(&records);
         for (portal, result) in records {
             let stamp = stamps.and_then(|stamps| stamps.get(&portal)).copied().unwrap_or_default();
+            if stamps.is_some() && result.is_ok() && self.portals.get(portal).is_none() {
+                tracing::info!(%portal, "there is a record; the portal is served from now on");
+            }
             self.consider(portal, stamp, result);
         }
-        for gone in before.into_iter().filter(|id| !met.contains(id)) {
+        let before: Vec<PortalId> = before.into_iter().filter(|id| !met.contains(id)).collect();
+        if before.len() >= NOTABLE {
+            tracing::error!(
+                portals = before.len(),
+                "the records of many portals are gone at once; their customers are no longer served"
+            );
+        }
+        for gone in before {
             if self.portals.rests(gone) {
                 self.forget(gone);
             } else if let Some(entry) = self.portals.get_mut(gone) {
@@ -169,6 +187,26 @@ impl Engine {
             self.forget_in_journal(portal);
         }
         self.publish_portals();
+    }
+
+    /// Says of records that were there and could not be read.
+    fn tell_unread(&mut self, records: &Records) {
+        let refused = |error: &&StoreError| {
+            matches!(error.kind, StoreErrorKind::Denied | StoreErrorKind::Unreachable)
+        };
+        let mut unread = records.iter().filter_map(|(_, read)| read.as_ref().err().filter(refused));
+        let Some(first) = unread.next() else {
+            if records.iter().any(|(_, read)| read.is_ok()) {
+                self.note_store("read", None);
+            }
+            return;
+        };
+        let count = 1 + unread.count();
+        tracing::warn!(count, error = %first, hint = %first.hint, "records could not be read; going on with those in memory");
+        // One record may be shut to us by itself.
+        for _ in 0..count.min(2) {
+            self.note_store("read", Some(first));
+        }
     }
 
     /// One record as read, begun when the portal's stamp was `stamp`.
@@ -230,8 +268,7 @@ impl Engine {
         tracing::warn!(%portal, %error, hint = %error.hint, "the record can't be used");
         if let Some(entry) = self.portals.get_mut(portal).filter(|e| e.refresh_token().is_some()) {
             entry.unusable = true;
-            let reason = End::Unusable.reason();
-            self.tell_open(Kind::GrantMismatched, Some(portal), Some(reason));
+            self.tell_open(Kind::GrantMismatched, Some(portal), Some(SERVED_ON));
             return;
         }
         let ended = self.portals.get(portal).and_then(|entry| entry.portal.ended());

@@ -91,6 +91,8 @@ pub struct Engine {
     pub(super) denied: BTreeMap<&'static str, u32>,
     /// Refreshes in a row that were answered as if there were no such thing.
     pub(super) not_understood: u32,
+    /// The pair in the store is refused, and the one from before is not.
+    pub(super) record_refused: bool,
     pub(super) hubspot_failing_since: Option<BootTime>,
     pub(super) draining: bool,
     pub(super) stepping: bool,
@@ -264,7 +266,9 @@ impl Engine {
                 self.note_store("read", result.as_ref().err());
                 self.consider(portal, stamp, result);
             }
-            Report::Probed { pair, verdict } => self.probed(pair, &verdict),
+            Report::Probed { pair, verdict, record_refused } => {
+                self.probed(pair, &verdict, record_refused);
+            }
             Report::Reloaded { pair, portals, stamps } => self.reloaded(&pair, portals, &stamps),
         }
     }

@@ -28,6 +28,8 @@ const HUBSPOT_GONE: (Duration, u32) = (Duration::from_secs(10), 3);
 const OUTAGE_PROBE: Duration = Duration::from_secs(3);
 /// As many answers that can't be understood, and none between them that can, are not one portal's.
 const IN_A_ROW: u32 = 3;
+/// What people should know while a wrong pair stands in the store.
+const REFUSED_RECORD: &str = "the app's record in the store holds a client id and secret that HubSpot refuses; the pair from before goes on being used, and the next start will be refused: correct the record";
 /// How often it is looked at what the rate carries.
 const BUDGET_EVERY: Duration = Duration::from_secs(60);
 
@@ -98,9 +100,17 @@ impl Engine {
         &mut self,
         pair: Result<ClientPair, StoreError>,
         verdict: &Result<Introspection, Refusal>,
+        record_refused: bool,
     ) {
+        if self.record_refused != record_refused {
+            self.record_refused = record_refused;
+            self.budget_due = self.world.clock.boot();
+            if record_refused {
+                tracing::warn!("{REFUSED_RECORD}");
+            }
+        }
         let again = std::mem::take(&mut self.probing) == Probing::YesAndAgain;
-        self.note_store("read", pair.as_ref().err());
+        self.note_store("read_app", pair.as_ref().err());
         // Without a pair nobody was asked.
         if pair.is_ok() || self.pair.is_some() {
             self.note_hubspot(verdict.as_ref().err(), true);
@@ -202,7 +212,10 @@ impl Engine {
             at: policy.at,
         };
         let mode = budget.mode(&policy, self.mode);
-        let remarks = self.world.store.remarks();
+        let mut remarks = self.world.store.remarks();
+        if self.record_refused {
+            remarks.push(REFUSED_RECORD.to_owned());
+        }
         self.overall_changed |= self.overall.store_remarks != remarks;
         self.overall.store_remarks = remarks;
         self.overall_changed |= self.overall.budget != budget;
@@ -321,11 +334,14 @@ impl Engine {
             }
             self.overall_changed = true;
         } else {
-            self.overall.store.good();
             self.tell_close(Kind::StoreUnreachable, None);
             // Who may read may not be allowed to write.
-            if self.denied.remove(op).is_some() && self.denied.is_empty() {
-                self.tell_close(Kind::StoreDenied, None);
+            let was_denied = self.denied.remove(op).is_some();
+            if self.denied.is_empty() {
+                self.overall.store.good();
+                if was_denied {
+                    self.tell_close(Kind::StoreDenied, None);
+                }
             }
             self.overall_changed |= !was_ok;
         }

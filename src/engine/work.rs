@@ -70,6 +70,8 @@ pub(super) enum Report {
     Probed {
         pair: Result<ClientPair, StoreError>,
         verdict: Result<Introspection, Refusal>,
+        /// The pair in the store is refused, and `pair`, the one from before, is not.
+        record_refused: bool,
     },
     Reloaded {
         pair: Result<ClientPair, StoreError>,
@@ -175,11 +177,12 @@ impl World {
             (Err(_), None) => {
                 let (class, http, word, retry_after) = (RefusalClass::Unknown, None, None, None);
                 let verdict = Err(Refusal { class, http, word, retry_after });
-                return Report::Probed { pair: stored, verdict };
+                return Report::Probed { pair: stored, verdict, record_refused: false };
             }
         };
         let mut verdict = introspect(&*self.endpoint, &candidate, token.clone()).await;
         let mut pair = stored.map(|_| candidate.clone());
+        let mut record_refused = false;
         let refused = verdict.as_ref().is_err_and(|r| r.class == RefusalClass::AppRefused);
         if let Some(current) = current
             && refused
@@ -187,13 +190,10 @@ impl World {
         {
             let second = introspect(&*self.endpoint, &current, token).await;
             if second.is_ok() {
-                tracing::warn!(
-                    "the app's record holds a client pair that HubSpot refuses; the one that works stays in use"
-                );
-                (pair, verdict) = (Ok(current), second);
+                (pair, verdict, record_refused) = (Ok(current), second, true);
             }
         }
-        Report::Probed { pair, verdict }
+        Report::Probed { pair, verdict, record_refused }
     }
 
     /// The refresh token of a sample as the store has it now; as it was, if the store can't say.

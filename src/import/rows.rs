@@ -10,6 +10,22 @@ use crate::{portal::PortalId, store::Record};
 const PORTAL: [&str; 6] = ["portal_id", "portalId", "portal", "hub_id", "hubId", "hub"];
 const TOKEN: [&str; 3] = ["refresh_token", "refreshToken", "token"];
 
+/// Whether a column is called so, however it is written: `Portal ID`, `PORTAL_ID`, `portal-id`.
+fn is_called(column: &str, name: &str) -> bool {
+    let letters = |text: &str| -> String {
+        text.chars().filter(char::is_ascii_alphanumeric).collect::<String>().to_lowercase()
+    };
+    column == name || (!letters(name).is_empty() && letters(column) == letters(name))
+}
+
+/// What stands between the columns: whatever the first line has most of.
+fn delimiter(text: &str) -> u8 {
+    let head = text.lines().next().unwrap_or_default();
+    let count = |delimiter: &u8| head.bytes().filter(|byte| byte == delimiter).count();
+    // Of equals the last counts.
+    [b'\t', b';', b','].into_iter().max_by_key(count).unwrap_or(b',')
+}
+
 /// How the rows are written.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Format {
@@ -97,7 +113,10 @@ fn json_lines(text: &str, columns: &Columns) -> Result<(Vec<Row>, Vec<Told>), Un
 }
 
 fn csv(text: &str, columns: &Columns) -> Result<(Vec<Row>, Vec<Told>), Unreadable> {
-    let mut reader = csv::ReaderBuilder::new().trim(csv::Trim::All).from_reader(text.as_bytes());
+    let mut reader = csv::ReaderBuilder::new()
+        .trim(csv::Trim::All)
+        .delimiter(delimiter(text))
+        .from_reader(text.as_bytes());
     let head = reader.headers().map_err(|_| Unreadable::Empty)?.clone();
     if head.iter().all(str::is_empty) {
         return Err(Unreadable::Empty);
@@ -105,7 +124,8 @@ fn csv(text: &str, columns: &Columns) -> Result<(Vec<Row>, Vec<Told>), Unreadabl
     let find = |named: &Option<String>, usual: &[&str], what| {
         let named = named.as_deref();
         let names = named.map_or_else(|| usual.to_vec(), |name| vec![name]);
-        let found = names.iter().find_map(|name| head.iter().position(|column| column == *name));
+        let called = |name: &&str| head.iter().position(|column| is_called(column, name));
+        let found = names.iter().find_map(called);
         found.ok_or_else(|| Unreadable::NoColumn {
             what,
             names: names.iter().map(|name| (*name).to_owned()).collect(),
@@ -120,7 +140,9 @@ fn csv(text: &str, columns: &Columns) -> Result<(Vec<Row>, Vec<Told>), Unreadabl
     }
     let (mut rows, mut bad) = (Vec::new(), Vec::new());
     let own = Columns { portal: None, token: None, keep: Vec::new() };
-    for record in reader.into_records() {
+    let mut records = reader.into_records();
+    while let Some(record) = records.next() {
+        let next = records.reader().position().line();
         let record = match record {
             Ok(record) => record,
             Err(error) => {
@@ -132,6 +154,15 @@ fn csv(text: &str, columns: &Columns) -> Result<(Vec<Row>, Vec<Told>), Unreadabl
         };
         let line = record.position().map_or(0, csv::Position::line);
         let line = usize::try_from(line).unwrap_or_default();
+        if record.iter().any(|cell| cell.contains('\n')) {
+            // A quotation mark that is never closed takes in all rows after it, and nobody would know.
+            let why = format!(
+                "a cell in it has a line break, or a quotation mark is not closed: it reaches to line {}",
+                next.saturating_sub(1)
+            );
+            bad.push(unusable(line, &why));
+            continue;
+        }
         let text = |column: usize| Value::String(record.get(column).unwrap_or_default().to_owned());
         let mut members = Map::new();
         members.insert(PORTAL[0].to_owned(), text(portal));
@@ -241,6 +272,28 @@ mod tests {
         let short = "portal_id,refresh_token\n7\n8,b\n";
         let (rows, bad) = parse(short, Format::Csv, &Columns::default()).unwrap();
         assert_eq!((rows.len(), bad.len(), bad[0].line), (1, 1, 2));
+    }
+
+    #[test]
+    fn heads_and_delimiters_are_taken_as_people_s_tools_write_them() {
+        for head in ["Portal ID,Refresh Token", "PORTAL_ID;REFRESH_TOKEN", "hub-id\tRefreshToken"] {
+            let between = head.chars().find(|c| ",;\t".contains(*c)).unwrap();
+            let text = format!("{head}\n7{between}a\n");
+            let (rows, bad) = parse(&text, Format::Csv, &Columns::default()).unwrap();
+            assert_eq!((rows.len(), bad.len()), (1, 0), "{head}");
+        }
+    }
+
+    #[test]
+    fn a_quotation_mark_that_is_not_closed_swallows_no_row_in_silence() {
+        let text = "portal_id,refresh_token,name\n1,a,\"24 inch\n2,b,x\n3,c,y\n";
+        let (rows, bad) = parse(text, Format::Csv, &Columns::default()).unwrap();
+        assert!(rows.is_empty());
+        assert_eq!((bad.len(), bad[0].line), (1, 2));
+        assert!(bad[0].fate.why().contains("reaches to line 4"), "{}", bad[0].fate.why());
+        let two = "portal_id,refresh_token,name\n1,a,\"24 inch\n2,b,\"x\"\n3,c,y\n";
+        let (rows, bad) = parse(two, Format::Csv, &Columns::default()).unwrap();
+        assert_eq!((rows.len(), bad.len()), (1, 1), "the third is read");
     }
 
     #[test]

@@ -11,6 +11,9 @@ use crate::portal::{AppName, PortalId};
 pub mod book;
 mod words;
 
+/// The detail of a grant that goes on though its record can't be used any more.
+pub const SERVED_ON: &str = "record_unusable and served";
+
 pub use book::Book;
 
 /// How loudly to tell.

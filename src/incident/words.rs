@@ -1,6 +1,6 @@
 //! What an incident says: what happened, what Grantkeeper is doing, what a person must do.
 
-use super::Kind;
+use super::{Kind, SERVED_ON};
 use crate::portal::PortalId;
 
 /// Summary and action for `kind`, about `portal` where it is about one. `detail` is one of our own
@@ -86,6 +86,15 @@ pub(super) fn of(kind: Kind, portal: Option<PortalId>, detail: Option<&str>) -> 
             ),
             "The customer uninstalled the app, or its refresh token was revoked or replaced. Ask them \
              to connect again, then store the new refresh token (`grantkeeper enroll`)."
+                .to_owned(),
+        ),
+        Kind::GrantMismatched if detail == Some(SERVED_ON) => (
+            format!(
+                "The record of {who} can't be used (record_unusable). The grant that was in it before goes on being \
+                 served from memory."
+            ),
+            "Put this portal's refresh token for this app into its record, whole and without quotes or line \
+             breaks."
                 .to_owned(),
         ),
         Kind::GrantMismatched => (

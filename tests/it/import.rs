@@ -113,10 +113,11 @@ async fn a_stored_grant_gives_way_to_another_one_only_when_told_to() {
     place.file_store().write(key, &theirs, &Expected::At(found.version)).await.unwrap();
     let before = stored(&place.file_store(), 1).await;
     let row = json!({"portal_id": 1, "refresh_token": "another", "note": "new"}).to_string();
-    let twice = format!("{row}\n{row}\n");
-    let kept = place.run_with(&["-o", "json", "import", "-"], &twice).await;
+    let third = json!({"portal_id": 1, "refresh_token": "a-third"});
+    let thrice = format!("{row}\n{row}\n{third}\n");
+    let kept = place.run_with(&["-o", "json", "import", "-"], &thrice).await;
     assert_eq!(kept.code, 4, "{kept:?}");
-    assert_eq!(told(&kept)["counts"], json!({"other_grant": 1, "twice": 1}));
+    assert_eq!(told(&kept)["counts"], json!({"other_grant": 1, "repeated": 1, "twice": 1}));
     assert_eq!(stored(&place.file_store(), 1).await, before);
     let replaced = place.run_with(&["-o", "json", "import", "--replace", "-"], &row).await;
     assert_eq!(told(&replaced)["counts"], json!({"replaced": 1}), "{replaced:?}");
@@ -150,6 +151,12 @@ async fn what_can_t_be_read_is_told_without_its_content() {
         assert!(refused.err.contains(said), "{refused:?}");
         assert!(!refused.err.contains("CANARY") && refused.out.is_empty(), "{refused:?}");
     }
+    let latin = place.path("latin.csv");
+    fs::write(&latin, b"portal_id,refresh_token,name\n1,CANARY,M\xfcller\n").unwrap();
+    let refused = place.run(&["import", latin.to_str().unwrap()]).await;
+    assert_eq!(refused.code, 2, "{refused:?}");
+    assert!(refused.err.contains("line 2 is not UTF-8"), "{refused:?}");
+    assert!(!refused.err.contains("CANARY"), "{refused:?}");
     let nothing = place.run_with(&["import", "-"], "").await;
     assert_eq!(nothing.code, 2, "{nothing:?}");
     let missing = place.run(&["import", "/nowhere.csv"]).await;
@@ -210,6 +217,31 @@ async fn reshard_says_that_the_embedded_store_has_no_layout() {
     let ended = place.run(&["reshard"]).await;
     assert_eq!(ended.code, 78, "{ended:?}");
     assert!(ended.err.contains("one way only"), "{ended:?}");
+}
+
+#[tokio::test]
+async fn check_touches_no_record_on_aws_and_says_what_a_reshard_is_due_for() {
+    let mut place = empty(4).await;
+    let store = place.move_to_aws(moto().await).await;
+    for number in 1..=4 {
+        let key = Key::Portal(portal(number));
+        store.remove(key, &store.read(key).await.unwrap().version).await.unwrap();
+    }
+    for number in 1..=3 {
+        // Each import writes to the one shard again.
+        let layout = place.store.find("layout").unwrap_or(place.store.len());
+        place.store.truncate(layout);
+        place.store.push_str("layout = \"packed\"\nshards = 1\n");
+        let row = json!({"portal_id": number, "refresh_token": token(&place, number)});
+        let stored = place.run_with(&["import", "--replace", "-"], &row.to_string()).await;
+        assert_eq!(stored.code, 0, "{stored:?}");
+        let checked = place.run(&["check"]).await;
+        assert_eq!(checked.code, 0, "{checked:?}");
+    }
+    place.store = place.store.replace("layout = \"packed\"\nshards = 1\n", "");
+    let checked = place.run(&["check"]).await;
+    assert_eq!(checked.code, 0, "{checked:?}");
+    assert!(checked.out.contains("`grantkeeper reshard` moves them"), "{checked:?}");
 }
 
 #[tokio::test]

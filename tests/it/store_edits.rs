@@ -148,7 +148,8 @@ async fn a_changed_client_secret_is_proven_before_it_takes_the_place_of_the_one_
     };
     change(&ClientSecret::parse("a-slip-of-the-pen").unwrap()).await;
     eventually("the wrong one is seen", async || {
-        service.log().contains("the one that works stays in use")
+        let status = service.get("/v1/status").await.unwrap();
+        status["remarks"].to_string().contains("client id and secret that HubSpot refuses")
     })
     .await;
     let refreshes = place.standin.sim.report().refreshes;
@@ -159,7 +160,9 @@ async fn a_changed_client_secret_is_proven_before_it_takes_the_place_of_the_one_
     let new = place.standin.sim.rotate_client_secret(std::time::Duration::ZERO);
     change(&new).await;
     eventually("the new one is proven", async || {
-        service.log().contains("new client pair is proven and in use")
+        let status = service.get("/v1/status").await.unwrap();
+        !status["remarks"].to_string().contains("HubSpot refuses")
+            && service.log().contains("new client pair is proven and in use")
     })
     .await;
     service.token(1).await.unwrap();

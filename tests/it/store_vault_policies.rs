@@ -5,16 +5,22 @@ use std::{fs, path::Path};
 
 use grantkeeper::{
     secret::StoreCredential,
+    socket::client::AskError,
     store::{
         CredentialStore, Expected, Key, StoreError, StoreErrorKind,
         vault::{Auth, Settings, VaultStore},
     },
 };
+use rustix::process::Signal;
 use serde_json::json;
 
 use crate::{
     store_vault::{SEVEN, connect, furnished},
-    support::{openbao, openbao::OpenBao, service::Place},
+    support::{
+        openbao,
+        openbao::OpenBao,
+        service::{Place, eventually},
+    },
 };
 
 /// The policy of a role as it is shipped, with this mount and the tests' prefix in it.
@@ -137,4 +143,55 @@ async fn check_names_the_policy_line_that_is_missing() {
         "path \"{mount}/data/{prefix}/portals/*\" {{ capabilities = [\"create\", \"read\", \"update\"] }}"
     );
     assert!(checked.out.contains(&line), "{checked:?}");
+}
+
+#[tokio::test]
+async fn a_portal_that_was_seen_to_be_gone_stays_gone_when_records_can_t_be_read_and_that_is_told()
+{
+    let mut place = Place::new(3, "[settings]\nrotating = true").await;
+    let bao = openbao().await;
+    let (mount, _) = place.move_to_openbao(bao).await;
+    place.head = format!("state_dir = \"{}\"\n", place.path("state").display());
+    let prefix = "grantkeeper/acme-sync";
+    let rights = |portals: &str| {
+        format!(
+            r#"path "{mount}/data/{prefix}/client" {{ capabilities = ["read"] }}
+               path "{mount}/data/{prefix}/portals/*" {{ capabilities = [{portals}] }}
+               path "{mount}/metadata/{prefix}/portals/" {{ capabilities = ["list"] }}"#
+        )
+    };
+    let whole = rights(r#""create", "read", "update""#);
+    let policy = bao.policy(&whole).await;
+    let change = async |text: &str| {
+        bao.post(&format!("sys/policies/acl/{policy}"), json!({ "policy": text })).await;
+    };
+    place.use_openbao(bao, &mount, &bao.token(&policy, json!({})).await);
+    let service = place.serve().await;
+    service.ready().await;
+    let path = format!("{mount}/data/{prefix}/portals/2");
+    assert_eq!(bao.api(reqwest::Method::DELETE, &path, None).await.0, 204);
+    service.signal(Signal::HUP);
+    let is_gone = async || match service.token(2).await {
+        Err(AskError::Refused(problem)) => problem.code == "unknown_portal",
+        _ => false,
+    };
+    eventually("the portal is gone", is_gone).await;
+
+    change(&rights(r#""update""#)).await;
+    service.signal(Signal::HUP);
+    let opened = place.alerts.wait_for("store_denied", "opened").await;
+    assert_eq!(opened["data"]["portal_count"], 2, "{opened}");
+    service.signal(Signal::HUP);
+    eventually("the state is told", async || {
+        service.get("/v1/status").await.unwrap()["store"]["trouble"] == "denied"
+    })
+    .await;
+    assert!(is_gone().await, "the journal does not bring back what was taken away");
+    service.token(1).await.unwrap();
+    // Reading the app's record alone resolves nothing.
+    assert_eq!(place.alerts.of("store_denied", "resolved").len(), 0);
+    change(&whole).await;
+    service.signal(Signal::HUP);
+    place.alerts.wait_for("store_denied", "resolved").await;
+    assert!(is_gone().await);
 }

@@ -1,28 +1,24 @@
-//! What the IAM policy of these credentials does not allow, found by calls that change nothing: AWS tells whether one
-//! may before it looks at what is asked. Knows no records' content.
+//! What the IAM policy of these credentials does not allow, found by calls about a secret that there is not: AWS
+//! tells whether one may before it looks for what is asked about. Touches no record.
 
 use super::{
-    CURRENT, Inner, PENDING,
+    Inner, PENDING,
     fault::{Cause, Fault},
-    take,
 };
-use crate::store::{Key, StoreError};
+use crate::store::StoreError;
+
+/// No portal has this number.
+const NOBODY: &str = "portals/0";
 
 impl Inner {
     /// Statements to add to the policy for the service's work.
     pub(super) async fn lacks(&self) -> Result<Vec<String>, StoreError> {
-        let listing = self.list().await?;
-        let shard = listing.shards.first().copied().map(Key::Shard);
-        let Some(key) = shard.or(listing.portals.first().copied().map(Key::Portal)) else {
-            // Without a secret to ask about there is nobody to say no.
-            return Ok(Vec::new());
-        };
         let mut lacking = Vec::new();
         for (action, denied) in [
-            ("PutSecretValue", self.may_not_put(key).await),
-            ("UpdateSecretVersionStage", self.may_not_move(key).await),
+            ("PutSecretValue", self.may_not_put().await),
+            ("UpdateSecretVersionStage", self.may_not_move().await),
             // Without it every record is read by a call of its own.
-            ("BatchGetSecretValue", self.may_not_batch(key).await),
+            ("BatchGetSecretValue", self.may_not_batch().await),
         ] {
             if denied {
                 lacking.push(self.statement(action));
@@ -31,31 +27,27 @@ impl Inner {
         Ok(lacking)
     }
 
-    /// Puts the version in force once more, under its own id: AWS takes that for a call that was made already, and
-    /// ignores it. The stage is one that would put nothing in force, should another value be by then.
-    async fn may_not_put(&self, key: Key) -> bool {
-        let name = self.name(key);
-        let request = self.client.get_secret_value().secret_id(&name).version_stage(CURRENT);
-        let Ok(answer) = request.send().await else { return false };
-        let (text, Some(version)) = take(answer) else { return false };
-        let Ok(text) = std::str::from_utf8(&text) else { return false };
+    fn nobody(&self) -> String {
+        format!("{}/{NOBODY}", self.prefix)
+    }
+
+    async fn may_not_put(&self) -> bool {
         self.pace.turn(1).await;
-        let request = self.client.put_secret_value().secret_id(&name).version_stages(PENDING);
-        let put = request.client_request_token(version).secret_string(text).send().await;
+        let request = self.client.put_secret_value().secret_id(self.nobody());
+        let put = request.version_stages(PENDING).secret_string("{}").send().await;
         put.is_err_and(|error| Fault::of(&error) == Fault(Cause::NotAllowed))
     }
 
-    /// Takes a label off a version that there is not.
-    async fn may_not_move(&self, key: Key) -> bool {
+    async fn may_not_move(&self) -> bool {
         self.pace.turn(1).await;
-        let request = self.client.update_secret_version_stage().secret_id(self.name(key));
-        let nobody = "0".repeat(32);
-        let moved = request.version_stage(PENDING).remove_from_version_id(nobody).send().await;
+        let request = self.client.update_secret_version_stage().secret_id(self.nobody());
+        let nothing = "0".repeat(32);
+        let moved = request.version_stage(PENDING).remove_from_version_id(nothing).send().await;
         moved.is_err_and(|error| Fault::of(&error) == Fault(Cause::NotAllowed))
     }
 
-    async fn may_not_batch(&self, key: Key) -> bool {
-        let request = self.client.batch_get_secret_value().secret_id_list(self.name(key));
+    async fn may_not_batch(&self) -> bool {
+        let request = self.client.batch_get_secret_value().secret_id_list(self.nobody());
         request.send().await.is_err_and(|error| Fault::of(&error) == Fault(Cause::NotAllowed))
     }
 

@@ -104,7 +104,7 @@ impl CredentialStore for LaidOut {
 
     fn remarks(&self) -> Vec<String> {
         let mut remarks = self.store.remarks();
-        remarks.extend(self.seen().remarks());
+        remarks.extend(self.seen().remarks(self.layout));
         remarks
     }
 

@@ -7,7 +7,7 @@ use std::{
 };
 
 use super::{
-    LaidOut, NotAShard, Shard,
+    LaidOut, Layout, NotAShard, Shard,
     lane::{Change, Lane},
     shard::{is_forwarding, is_member, member, moved_from, names, version},
 };
@@ -58,7 +58,20 @@ impl Seen {
     }
 
     /// What people should mend.
-    pub(super) fn remarks(&self) -> Vec<String> {
+    pub(super) fn remarks(&self, layout: Layout) -> Vec<String> {
+        let misplaced = |shard: Option<&Shard>, portal: &&PortalId| {
+            let place = shard.map_or(Key::Portal(**portal), |shard| Key::Shard(*shard));
+            layout.home(**portal) != place && !self.twice.contains_key(*portal)
+        };
+        let in_shards = self.shards.iter().map(|(shard, seen)| {
+            let away = seen.members.keys().filter(|portal| misplaced(Some(shard), portal)).count();
+            away + seen.moving.len()
+        });
+        let own = self.own.iter().filter(|portal| misplaced(None, portal)).count();
+        let away = in_shards.sum::<usize>() + own;
+        let away = (away > 0).then(|| {
+            format!("records that are not where `layout` keeps them, or whose move was cut off: {away}; `grantkeeper reshard` moves them")
+        });
         let spoilt = self.spoilt.iter().map(|shard| {
             format!(
                 "the record `{}` can't be read as JSON: portals that stand in it are served from memory or not at all, until it is mended",
@@ -74,7 +87,7 @@ impl Seen {
         });
         let rest = self.twice.len().saturating_sub(TOLD);
         let rest = (rest > 0).then(|| format!("{rest} more portals have several records"));
-        spoilt.chain(twice).chain(rest).collect()
+        away.into_iter().chain(spoilt).chain(twice).chain(rest).collect()
     }
 }
 

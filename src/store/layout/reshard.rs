@@ -54,6 +54,13 @@ pub async fn reshard(
         portals.into_iter().filter(|portal| !store.rests_at_home(*portal)).collect();
     let mut moved = Moved { in_place: total - away.len(), ..Moved::default() };
     let settled = moved.in_place;
+    // Who may not do it for one may not do it for any.
+    if let Some(first) = away.first()
+        && let Err(error) = store.bring_home(*first).await
+        && error.kind == StoreErrorKind::Denied
+    {
+        return Err(error);
+    }
     let mut steps = 0;
     for away in away.chunks(TOGETHER) {
         let mut rest: BTreeSet<PortalId> = away.iter().copied().collect();

@@ -22,6 +22,10 @@ pub(super) enum Fault {
     },
     /// No connection.
     Refused,
+    /// No host of that name.
+    NoHost,
+    /// The other end does not speak TLS.
+    NoTls,
     /// The server's certificate is not trusted.
     Untrusted,
     /// The server's certificate has expired.
@@ -96,15 +100,23 @@ impl Fault {
         }
         // The TLS library's error type is not ours to name; its words decide, and are not shown.
         let mut cause = error.source();
-        let (mut untrusted, mut expired) = (false, false);
+        let (mut untrusted, mut expired, mut no_host, mut no_tls) = (false, false, false, false);
         while let Some(inner) = cause {
             let words = inner.to_string();
             untrusted |= words.contains("certificate");
             expired |= words.contains("certificate expired");
+            no_host |= words.contains("dns error") || words.contains("lookup address");
+            no_tls |= words.contains("InvalidContentType") || words.contains("corrupt message");
             cause = inner.source();
         }
         if expired {
             return Self::Expired;
+        }
+        if no_host {
+            return Self::NoHost;
+        }
+        if no_tls {
+            return Self::NoTls;
         }
         match (untrusted, error.is_connect()) {
             (true, _) => Self::Untrusted,
@@ -205,6 +217,17 @@ impl Asked<'_> {
         let mount = self.mount;
         let (kind, why, hint) = match fault {
             Fault::Answer { status, reason, .. } => return self.explain_answer(status, reason),
+            Fault::NoHost => (
+                StoreErrorKind::Unreachable,
+                "no connection to the Vault server: there is no host of that name".to_owned(),
+                "See that `store.vault.address` is right, and that this machine can look names up.".to_owned(),
+            ),
+            Fault::NoTls => (
+                StoreErrorKind::Unreachable,
+                "no connection to the Vault server: what answers there does not speak TLS".to_owned(),
+                "Let `store.vault.address` begin with http:// only on this machine; else see which port speaks TLS."
+                    .to_owned(),
+            ),
             Fault::Refused => (
                 StoreErrorKind::Unreachable,
                 "no connection to the Vault server".to_owned(),
@@ -213,7 +236,7 @@ impl Asked<'_> {
             Fault::Untrusted => (
                 StoreErrorKind::Misconfigured,
                 "the Vault server's certificate is not trusted".to_owned(),
-                "Let `store.vault.ca_file` name the CA that signed it, and the address the host it is for."
+                "Let `store.vault.ca_file` name the CA that signed it (a certificate that signs itself will do only if it is no CA's), and the address the host it is for."
                     .to_owned(),
             ),
             Fault::Expired => (
@@ -273,7 +296,7 @@ impl Asked<'_> {
             (503, _) => (
                 StoreErrorKind::Unreachable,
                 "the Vault server is sealed or not ready (503)".to_owned(),
-                "Unseal it; the service goes on by itself.".to_owned(),
+                "Unseal it: a service that runs goes on by itself; run a command again.".to_owned(),
             ),
             (300..=399, _) => (
                 StoreErrorKind::Unreachable,
@@ -317,7 +340,7 @@ impl Asked<'_> {
     pub(super) fn no_mount_or_no_right(&self) -> StoreError {
         let mount = self.mount;
         let hint = format!(
-            "If `{mount}` is the KV version 2 mount, add to the policy of this login: {}",
+            "See that `store.vault.mount` names a KV version 2 mount, and that the policies of this login allow something below `{mount}/`, such as: {}",
             self.rule
         );
         let why = "the Vault server has no such mount, or no policy of this login reaches into it";

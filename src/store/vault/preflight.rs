@@ -16,7 +16,10 @@ impl Inner {
         let mount = &self.mount;
         let asked = Asked {
             doing: format!("looking at the mount `{mount}`"),
-            rule: format!("path \"{mount}/*\" {{ capabilities = [\"read\", \"list\"] }}"),
+            rule: format!(
+                "path \"{mount}/data/{}/*\" {{ capabilities = [\"read\"] }}",
+                self.prefix
+            ),
             mount,
         };
         let looked = self.call(&asked, |speaker| async move {
