@@ -198,6 +198,7 @@ pub async fn run(
     notify(&[NotifyState::Stopping]);
     tracing::info!("stopping: finishing answers, refreshes in flight and what they bring");
     stop_serving.cancel();
+    handle.hang_up();
     let farewell = async {
         while serving.join_next().await.is_some() {}
         stop_alerts.cancel();

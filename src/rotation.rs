@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use crate::{
     hubspot::{TokenEndpoint, prove},
-    lifecycle::{ClientPair, Refusal, RefusalClass},
+    lifecycle::{ClientPair, FurtherSecrets, Refusal, RefusalClass},
     secret::{ClientSecret, RefreshToken},
     store::{
         AppRecord, CredentialStore, Expected, Key, StoreError, StoreErrorKind, Stored, Version,
@@ -73,7 +73,11 @@ pub async fn rotate(
     let version = write(store, &staged, stored.version).await?;
     tell(Step::Staged);
 
-    let pair = ClientPair { client_id: app.client_id.clone(), client_secret: new.clone() };
+    let pair = ClientPair {
+        client_id: app.client_id.clone(),
+        client_secret: new.clone(),
+        further: FurtherSecrets::default(),
+    };
     if let Err(refusal) = prove(&**endpoint, &pair, any_grant(store).await).await {
         // What is not proven is not left lying about; whether that works does not change the answer.
         let unstaged = write(store, &staged.with_next_secret(None), version).await;

@@ -172,6 +172,14 @@ secret! {
     AccessToken
 }
 secret! {
+    /// What HubSpot's consent page gives for a grant, once, within minutes.
+    AuthorizationCode
+}
+secret! {
+    /// What proves that whoever exchanges a code also asked for it (RFC 7636).
+    CodeVerifier
+}
+secret! {
     /// The key that signs alert webhooks (Standard Webhooks, `whsec_…`).
     SigningSecret
 }

@@ -147,6 +147,21 @@ impl Rules {
         self.is_own(caller) || self.granting(caller, right).next().is_some()
     }
 
+    /// The portals to which `caller` may do `right`; none if there are none.
+    #[must_use]
+    pub fn reach(&self, caller: &Caller, right: Right) -> Option<Portals> {
+        if self.allow_all(caller, right) {
+            return Some(Portals::All);
+        }
+        let mut reach = BTreeSet::new();
+        for rule in self.granting(caller, right) {
+            if let Portals::These(ids) = &rule.portals {
+                reach.extend(ids);
+            }
+        }
+        (!reach.is_empty()).then_some(Portals::These(reach))
+    }
+
     /// Whether `caller` may do anything at all.
     #[must_use]
     pub fn know(&self, caller: &Caller) -> bool {
@@ -252,6 +267,24 @@ mod tests {
             assert!(rules.allow(&caller(900, 1), right, portal(1)));
             assert!(!rules.allow_any(&caller(901, 900), right), "{right}");
         }
+    }
+
+    #[test]
+    fn the_reach_of_a_right_is_what_all_rules_give_together() {
+        let rules = Rules::new(
+            900,
+            vec![
+                rule(Who::Uid(7), &[1, 2], &[Right::Enroll]),
+                rule(Who::Uid(7), &[3], &[Right::Admin]),
+                rule(Who::Uid(8), &[], &[Right::Enroll]),
+            ],
+        );
+        let these = |ids: &[u64]| Some(Portals::These(ids.iter().map(|id| portal(*id)).collect()));
+        assert_eq!(rules.reach(&caller(7, 7), Right::Enroll), these(&[1, 2, 3]));
+        assert_eq!(rules.reach(&caller(7, 7), Right::Token), these(&[3]));
+        assert_eq!(rules.reach(&caller(8, 8), Right::Enroll), Some(Portals::All));
+        assert_eq!(rules.reach(&caller(9, 9), Right::Enroll), None);
+        assert_eq!(rules.reach(&caller(900, 1), Right::Enroll), Some(Portals::All));
     }
 
     #[test]

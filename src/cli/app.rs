@@ -15,7 +15,7 @@ use crate::{
     config::StoreSettings,
     daemon,
     hubspot::{HubSpot, prove},
-    lifecycle::ClientPair,
+    lifecycle::{ClientPair, FurtherSecrets},
     portal::ClientId,
     secret::ClientSecret,
     store::{Expected, Key, Record, StoreErrorKind},
@@ -74,7 +74,7 @@ impl App {
                 "Copy it from the app's Auth page.",
             )
         })?;
-        let pair = ClientPair { client_id, client_secret };
+        let pair = ClientPair { client_id, client_secret, further: FurtherSecrets::default() };
         let hubspot = HubSpot::new(config.hubspot.clone(), std::sync::Arc::new(SystemClock))?;
         prove(&hubspot, &pair, None).await.map_err(|refusal| Failure::from(&refusal))?;
 

@@ -2,7 +2,7 @@
 
 use std::{
     fs,
-    io::{self, IsTerminal, Read},
+    io::{self, IsTerminal, Read, Write as _},
     path::{Path, PathBuf},
     process::ExitCode,
     time::Duration,
@@ -105,7 +105,7 @@ enum Command {
     Status(status::Status),
     /// Print one access token
     Token(token::Token),
-    /// Look at customer accounts, and pause one
+    /// Look at customer accounts; renew, pause, revoke or remove one
     #[command(subcommand)]
     Portal(portal::Portal),
     /// Add a portal: store its refresh token
@@ -215,6 +215,23 @@ fn duration(text: &str) -> Result<Duration, String> {
     let span: jiff::SignedDuration =
         text.parse().map_err(|_| "a duration is written like 90s, 5m or 1h".to_owned())?;
     Duration::try_from(span).map_err(|_| "a duration can't be negative".to_owned())
+}
+
+/// Asks on the terminal whether something is to be done.
+fn confirmed(question: &str) -> Result<bool, Failure> {
+    if !(io::stdin().is_terminal() && io::stderr().is_terminal()) {
+        return Ok(false);
+    }
+    let mut asked = anstream::stderr();
+    let mut answer = String::new();
+    let read = write!(asked, "{question}\nDo it? Type `yes`: ")
+        .and_then(|()| asked.flush())
+        .and_then(|()| io::stdin().read_line(&mut answer));
+    read.map_err(|error| {
+        Failure::new(Exit::Failed, "terminal", "the terminal could not be asked", "Say --yes.")
+            .because(error.to_string())
+    })?;
+    Ok(answer.trim() == "yes")
 }
 
 /// A secret from a file, from standard input (`-`), or from a hidden prompt.

@@ -1,24 +1,26 @@
 //! `grantkeeper portal`.
 
 use clap::{Args, Subcommand, builder::PossibleValuesParser};
+use serde::{Deserialize, Serialize};
 
 use super::{
     Global,
-    exit::Failure,
+    exit::{Exit, Failure},
     output::{Output, table, tone_of, toned},
     setting,
 };
 use crate::{
     lifecycle::PortalState,
     portal::PortalId,
+    secret::AccessToken,
     socket::{
         Client,
-        protocol::{PausedBody, PortalBody, PortalsBody},
+        protocol::{PausedBody, PortalBody, PortalsBody, RefreshBody, RemovedBody},
     },
     time::{Clock, SystemClock},
 };
 
-/// Look at customer accounts, as the running service sees them, and pause one.
+/// Look at customer accounts, as the running service sees them, and order something about one.
 #[derive(Debug, Subcommand)]
 pub(super) enum Portal {
     /// All of them, with their states
@@ -29,6 +31,12 @@ pub(super) enum Portal {
     Pause(Show),
     /// Let a paused one go on
     Resume(Show),
+    /// Have its token renewed now
+    Refresh(Show),
+    /// End its grant at HubSpot, then forget it
+    Revoke(Part),
+    /// Forget it; its grant stays good at HubSpot
+    Remove(Part),
 }
 
 #[derive(Debug, Args)]
@@ -42,6 +50,26 @@ pub(super) struct List {
 pub(super) struct Show {
     /// The portal's id
     portal: PortalId,
+}
+
+#[derive(Debug, Args)]
+pub(super) struct Part {
+    /// The portal's id
+    portal: PortalId,
+    /// Do it without being asked
+    #[arg(short, long)]
+    yes: bool,
+    /// Say what would be done, and do nothing
+    #[arg(long, conflicts_with = "yes")]
+    dry_run: bool,
+}
+
+#[derive(Serialize)]
+struct Parted {
+    portal_id: PortalId,
+    state: String,
+    revoked: bool,
+    dry_run: bool,
 }
 
 fn states() -> PossibleValuesParser {
@@ -79,9 +107,75 @@ impl Portal {
                     text
                 })
             }
+            Self::Refresh(show) => refresh(&service, show.portal, output).await,
+            Self::Revoke(part) => part.carry_out(&service, true, output).await,
+            Self::Remove(part) => part.carry_out(&service, false, output).await,
             Self::Pause(show) => order(&service, show.portal, "pause", output).await,
             Self::Resume(show) => order(&service, show.portal, "resume", output).await,
         }
+    }
+}
+
+/// The token of a moment ago is met by its name: nobody needs to see it for that.
+async fn refresh(service: &Client, portal: PortalId, output: Output) -> Result<(), Failure> {
+    let about = |error| Failure::from(error).about(portal);
+    let target = format!("/v1/portals/{portal}/token?min_ttl=0");
+    let before: Named = service.get(&target).await.map_err(about)?;
+    let rejected = RefreshBody { rejected: before.access_token.fingerprint().to_string() };
+    let target = format!("/v1/portals/{portal}/refresh");
+    let after: Named = service.post_json(&target, &rejected).await.map_err(about)?;
+    output
+        .answer(&serde_json::json!({ "portal_id": portal, "expires_at": after.expires_at }), |_| {
+            format!("portal {portal} has a new token; it expires at {}", after.expires_at)
+        })
+}
+
+#[derive(Deserialize)]
+struct Named {
+    access_token: AccessToken,
+    expires_at: jiff::Timestamp,
+}
+
+impl Part {
+    async fn carry_out(
+        self,
+        service: &Client,
+        revoke: bool,
+        output: Output,
+    ) -> Result<(), Failure> {
+        let Self { portal, yes, dry_run } = self;
+        let about = |error| Failure::from(error).about(portal);
+        let now: PortalBody = service.get(&format!("/v1/portals/{portal}")).await.map_err(about)?;
+        let what = if revoke {
+            format!(
+                "end the grant of portal {portal} at HubSpot and take its record out of the store"
+            )
+        } else {
+            format!(
+                "take the record of portal {portal} out of the store; its grant stays good at HubSpot"
+            )
+        };
+        let parted =
+            Parted { portal_id: portal, state: now.state, revoked: revoke && !dry_run, dry_run };
+        if dry_run {
+            return output.answer(&parted, |parted| {
+                format!("portal {portal} is {}; this would {what}. Nothing was done", parted.state)
+            });
+        }
+        if !yes && !super::confirmed(&format!("This will {what}."))? {
+            return Err(Failure::new(
+                Exit::Failed,
+                "not_confirmed",
+                "nothing was done: it was not confirmed",
+                "Answer `yes`, or say --yes.",
+            ));
+        }
+        let target = format!("/v1/portals/{portal}?revoke={revoke}");
+        service.delete::<RemovedBody>(&target).await.map_err(about)?;
+        output.answer(&parted, |_| {
+            let done = if revoke { "its grant is ended at HubSpot, and it is" } else { "it is" };
+            format!("portal {portal}: {done} no longer served; tokens that were given out work for up to 30 minutes")
+        })
     }
 }
 

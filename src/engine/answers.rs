@@ -70,6 +70,7 @@ impl Engine {
                 refresh_token: newer.clone(),
                 // Nobody may have a token that is another portal's, after a restart either.
                 access: Some(access).filter(|_| !facts.wrong_portal),
+                enrolled: false,
             });
             match newer {
                 Some(newer) => entry.replaced(spent, newer),
@@ -125,6 +126,7 @@ impl Engine {
                 if let Some(entry) = self.in_use(portal, generation) {
                     entry.store_has(Some(StoredGrant { refresh_token: token, record, version }));
                     entry.unsaved = None;
+                    self.tell_enrolled(portal);
                 }
                 Outcome::Saved
             }

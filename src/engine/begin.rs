@@ -80,7 +80,7 @@ impl Engine {
             records_read: (!without_store).then(|| world.clock.wall_at(now)),
             reload_refused: None,
         };
-        let view = Arc::new(View::new(overall.clone()));
+        let view = Arc::new(View::new(overall.clone(), world.clock.as_ref()));
         let mut engine = Self {
             book: Book::new(settings.app.clone(), now),
             pair,
@@ -93,6 +93,7 @@ impl Engine {
             hubspot_time,
             portals: Portals::default(),
             queue: Queue::default(),
+            orders: VecDeque::new(),
             soon: VecDeque::new(),
             tasks: JoinSet::new(),
             store_permits: Arc::new(Semaphore::new(AT_STORE)),
@@ -124,6 +125,9 @@ impl Engine {
             alerting,
             former_alerting: Vec::new(),
         };
+        if let Some(pair) = engine.pair.take() {
+            engine.use_pair(pair);
+        }
         if without_store {
             let known: Vec<PortalId> = engine.trails.keys().copied().collect();
             for portal in known {

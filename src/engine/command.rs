@@ -6,7 +6,8 @@ use std::{sync::Arc, time::Duration};
 use tokio::{sync::oneshot, time::timeout};
 
 use super::{
-    Alerting, Denial, Engine, Handle, Settings, asked::Asked, handle::Terms, work::Report,
+    Alerting, Denial, Engine, Handle, Settings, asked::Asked, handle::Terms, orders::Order,
+    work::Report,
 };
 use crate::{
     access::{Caller, Right, Rules},
@@ -31,6 +32,8 @@ pub enum Command {
     Configure(Box<Settings>),
     /// Tell other sinks from now on.
     Reroute(Alerting),
+    /// Take a grant in, or take one away.
+    Order(Order),
     /// Whether decisions can be written down.
     Audit(bool),
 }
@@ -55,6 +58,7 @@ impl Engine {
                 }
             }
             Command::Pause(portal, paused, done) => self.pause(portal, paused, done),
+            Command::Order(order) => self.take_order(order),
             Command::Audit(true) => drop(self.tell_close(Kind::AuditFailing, None)),
             Command::Audit(false) => self.tell_open(Kind::AuditFailing, None, None),
             Command::Reload(done) => {

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use crate::lifecycle::End;
+use crate::{lifecycle::End, portal::PortalId};
 
 /// Why a question was not answered. Says nothing that the caller may not know.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -34,6 +34,17 @@ pub enum Denial {
     /// The store can't be read.
     #[error("the credential store can't be reached")]
     StoreUnreachable(Duration),
+    /// HubSpot does not accept the code or refresh token that was brought; its word for it.
+    #[error("HubSpot does not accept this code or refresh token for this app{}", .0.map(|word| format!(" ({word})")).unwrap_or_default())]
+    NotGood(Option<&'static str>),
+    /// A grant was taken in and is not in the store yet. It is kept, and stored as soon as that is possible.
+    #[error(
+        "the grant of portal {0} is taken in, and kept until the store takes it: don't use the code again"
+    )]
+    Unsaved(PortalId),
+    /// The token that was rejected is not older than a moment.
+    #[error("this token is not older than a moment: another one would fare no better")]
+    TooSoon(Duration),
     /// What is decided can't be written down, so nothing is.
     #[error("the audit log can't be written, and without it nothing is answered")]
     AuditFailing,
@@ -53,6 +64,9 @@ impl Denial {
             Self::NoTokenYet(_) => "no_token_yet",
             Self::HubspotUnreachable(_) => "hubspot_unreachable",
             Self::StoreUnreachable(_) => "store_unreachable",
+            Self::NotGood(_) => "grant_not_good",
+            Self::Unsaved(_) => "grant_unsaved",
+            Self::TooSoon(_) => "too_many_requests",
             Self::AuditFailing => "audit_failing",
         }
     }
@@ -64,8 +78,9 @@ impl Denial {
             Self::AppRejected(after)
             | Self::NoTokenYet(after)
             | Self::HubspotUnreachable(after)
+            | Self::TooSoon(after)
             | Self::StoreUnreachable(after) => Some(*after),
-            Self::AuditFailing => Some(Duration::from_secs(5)),
+            Self::AuditFailing | Self::Unsaved(_) => Some(Duration::from_secs(5)),
             _ => None,
         }
     }

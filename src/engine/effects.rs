@@ -5,6 +5,7 @@ use std::{sync::Arc, time::Duration};
 
 use super::{
     Engine,
+    feed::Happening,
     queue::{Lane, Request},
     work::limited,
 };
@@ -90,15 +91,7 @@ impl Engine {
                 self.tasks.spawn(limited(Arc::clone(&self.store_permits), work));
             }
             Effect::Save => self.save(portal),
-            Effect::Publish => {
-                let issued = entry.held.take();
-                entry.issued = issued;
-                entry.wanted = false;
-                let clock = &*self.world.clock;
-                entry.last_refresh =
-                    entry.portal.token.map(|token| super::recovery::asked_at(token, clock));
-                tracing::trace!(%portal, point = "published", "refresh");
-            }
+            Effect::Publish => self.hand_out(portal),
             Effect::Withdraw => {
                 entry.issued = None;
                 entry.held = None;
@@ -129,6 +122,24 @@ impl Engine {
         }
     }
 
+    /// The token that was held back is what callers get from now on.
+    fn hand_out(&mut self, portal: PortalId) {
+        let Some(entry) = self.portals.get_mut(portal) else { return };
+        entry.issued = entry.held.take();
+        entry.wanted = false;
+        let clock = &*self.world.clock;
+        entry.last_refresh =
+            entry.portal.token.map(|token| super::recovery::asked_at(token, clock));
+        tracing::trace!(%portal, point = "published", "refresh");
+        if let Some((issued, life)) = entry.issued.as_ref().zip(entry.portal.token) {
+            self.view.feed.tell(Happening::Token {
+                portal_id: portal,
+                etag: issued.fingerprint,
+                expires_at: clock.wall_at(life.expires),
+            });
+        }
+    }
+
     fn save(&mut self, portal: PortalId) {
         let Some(entry) = self.portals.get(portal) else { return };
         let generation = entry.portal.generation;
@@ -137,12 +148,18 @@ impl Engine {
             let event = Event::Done { generation, outcome: Outcome::Saved };
             return self.soon.push_back((portal, event));
         };
+        if entry.stored.is_none() && entry.is_new {
+            let work = self.world.clone().save_new(portal, generation, token);
+            self.tasks.spawn(limited(Arc::clone(&self.store_permits), work));
+            return;
+        }
+        let enrolled = entry.enrolling.is_some();
         let Some(base) = entry.stored.clone() else {
             // A start without the store: what stands there is read before it is written to.
             let event = Event::Done { generation, outcome: Outcome::SaveConflict };
             return self.soon.push_back((portal, event));
         };
-        let work = self.world.clone().save(portal, generation, base, token);
+        let work = self.world.clone().save(portal, generation, base, token, enrolled);
         self.tasks.spawn(limited(Arc::clone(&self.store_permits), work));
     }
 

@@ -7,6 +7,7 @@ use jiff::Timestamp;
 
 use super::{
     load::StoredGrant,
+    orders::{Arrival, Enrolling, Leaving},
     view::{Issued, Slot},
 };
 use crate::{
@@ -22,6 +23,7 @@ const ANCESTORS: usize = 96;
 
 /// One portal: what the rules know, and the secrets beside it.
 #[derive(Debug)]
+#[expect(clippy::struct_excessive_bools, reason = "independent facts, each with its own name")]
 pub(super) struct Entry {
     pub(super) portal: Portal,
     /// What the store has.
@@ -49,6 +51,16 @@ pub(super) struct Entry {
     pub(super) wanted: bool,
     /// The record can't be used as it stands; the grant in memory goes on.
     pub(super) unusable: bool,
+    /// The grant came by an order, and the store has never had a record of this portal.
+    pub(super) is_new: bool,
+    /// Whoever waits for the newest grant to be stored: until then it wins over what stands in the store.
+    pub(super) enrolling: Option<Enrolling>,
+    /// A grant that is taken over as soon as nothing is under way.
+    pub(super) arriving: Option<Box<Arrival>>,
+    /// The portal goes as soon as nothing is under way.
+    pub(super) leaving: Option<Leaving>,
+    /// It was paused before it was to go.
+    pub(super) was_paused: bool,
     pub(super) slot: Arc<Slot>,
     pub(super) timer: Option<BootTime>,
 }
@@ -76,7 +88,7 @@ impl Entry {
             Some(used) if used.same_as(token) => Relation::InUse,
             // Nothing is known of the store yet, and of the grant no more than its name.
             None if newest() => Relation::InUse,
-            _ if self.lineage.contains(&name) => Relation::Behind,
+            _ if self.lineage.contains(&name) || self.enrolling.is_some() => Relation::Behind,
             _ => Relation::Other,
         }
     }

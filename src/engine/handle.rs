@@ -18,6 +18,7 @@ use super::{
 use crate::{
     access::{Caller, Right, Rules},
     audit::Audit,
+    hubspot::signature::{self, Signed, Unsigned, Webhook},
     lifecycle::{App, OnStart, PortalState, RefreshPolicy},
     portal::{AppName, PortalId, Scopes},
     secret::{AccessToken, Fingerprint},
@@ -101,7 +102,11 @@ impl Handle {
         min_ttl: Option<Duration>,
     ) -> Result<Answer, Denial> {
         let began = self.clock.boot();
-        let answer = self.fetch(caller, portal, min_ttl, began).await;
+        let allowed = permit(self.rules.load().allow(caller, Right::Token, portal));
+        let answer = match allowed {
+            Ok(()) => self.fulfil(portal, Wish { min_ttl, rejected: None }, began).await,
+            Err(denial) => Err(denial),
+        };
         let asked = Asked { caller, action: "token", portal: Some(portal) };
         let name = answer.as_ref().ok().map(|answer| answer.fingerprint);
         let answer = self.told(&asked, name, answer).await;
@@ -112,14 +117,12 @@ impl Handle {
         answer
     }
 
-    async fn fetch(
+    pub(super) async fn fulfil(
         &self,
-        caller: &Caller,
         portal: PortalId,
-        min_ttl: Option<Duration>,
+        wish: Wish,
         began: BootTime,
     ) -> Result<Answer, Denial> {
-        permit(self.rules.load().allow(caller, Right::Token, portal))?;
         let slot = self.view.slot(portal).ok_or_else(|| self.unknown())?;
         slot.used(began);
         let mut news = slot.subscribe();
@@ -128,7 +131,7 @@ impl Handle {
         loop {
             let view = Arc::clone(&news.borrow_and_update());
             let now = self.clock.boot();
-            match self.judge(&view, now, min_ttl)? {
+            match self.judge(&view, now, wish)? {
                 Verdict::Serve { short_lived } => {
                     return self.answer(portal, &view, now, short_lived);
                 }
@@ -147,7 +150,7 @@ impl Handle {
                 Err(_) => {
                     let now = self.clock.boot();
                     // Less life than was asked for is better than none.
-                    if view.portal.serves(now, Duration::ZERO) {
+                    if wish.fits(&view, now, Duration::ZERO) {
                         return self.answer(portal, &view, now, true);
                     }
                     return Err(self.none(&view, now));
@@ -164,15 +167,10 @@ impl Handle {
         Denial::UnknownPortal
     }
 
-    fn judge(
-        &self,
-        view: &PortalView,
-        now: BootTime,
-        min_ttl: Option<Duration>,
-    ) -> Result<Verdict, Denial> {
+    fn judge(&self, view: &PortalView, now: BootTime, wish: Wish) -> Result<Verdict, Denial> {
         if let Some(end) = view.portal.ended() {
             // The grant is lost, not its last token.
-            if view.portal.serves(now, Duration::ZERO) {
+            if wish.fits(view, now, Duration::ZERO) {
                 return Ok(Verdict::Serve { short_lived: true });
             }
             return Err(Denial::Ended(end));
@@ -180,9 +178,13 @@ impl Handle {
         if view.portal.paused {
             return Err(Denial::Paused);
         }
-        let least = min_ttl.unwrap_or_else(|| view.portal.least_life(&self.terms.load().policy));
-        if view.portal.serves(now, least) {
+        let least =
+            wish.min_ttl.unwrap_or_else(|| view.portal.least_life(&self.terms.load().policy));
+        if wish.fits(view, now, least) {
             return Ok(Verdict::Serve { short_lived: false });
+        }
+        if let Some(young) = wish.too_soon(view, now) {
+            return Err(Denial::TooSoon(young));
         }
         if let Some(token) = view.portal.token
             && least > token.life().mul_f64(0.9)
@@ -200,7 +202,7 @@ impl Handle {
         if !held_up {
             return Ok(Verdict::Wait);
         }
-        if view.portal.serves(now, Duration::ZERO) {
+        if wish.fits(view, now, Duration::ZERO) {
             return Ok(Verdict::Serve { short_lived: true });
         }
         Err(self.none(view, now))
@@ -274,6 +276,26 @@ impl Handle {
         self.told(&asked, None, Err(Denial::Forbidden)).await
     }
 
+    /// Whether a webhook is HubSpot's.
+    ///
+    /// # Errors
+    /// Not allowed, or no client secret is known yet.
+    pub async fn verify_webhook(
+        &self,
+        caller: &Caller,
+        webhook: &Webhook<'_>,
+    ) -> Result<Result<Signed, Unsigned>, Denial> {
+        let allowed = permit(self.rules.load().allow_any(caller, Right::VerifyWebhook));
+        let answer = allowed.and_then(|()| {
+            let signers = self.view.signers.load();
+            if signers.is_empty() {
+                return Err(Denial::StoreUnreachable(Duration::from_secs(5)));
+            }
+            Ok(signature::verify(webhook, &signers, self.clock.wall()))
+        });
+        self.told(&Asked { caller, action: "verify_webhook", portal: None }, None, answer).await
+    }
+
     /// Whether the engine is still running.
     #[must_use]
     pub fn is_alive(&self) -> bool {
@@ -320,6 +342,36 @@ impl Handle {
 
 pub(super) fn permit(allowed: bool) -> Result<(), Denial> {
     if allowed { Ok(()) } else { Err(Denial::Forbidden) }
+}
+
+/// A token that was had from HubSpot so recently is not renewed because somebody met a 401 with it: where a fresh
+/// one is refused, the next would be too, and each costs a request that others need.
+const YOUNG: Duration = Duration::from_secs(30);
+
+/// What a caller wants of a token.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Wish {
+    pub(super) min_ttl: Option<Duration>,
+    /// Not this one.
+    pub(super) rejected: Option<Fingerprint>,
+}
+
+impl Wish {
+    fn rejects(self, view: &PortalView) -> bool {
+        let name = view.token.as_ref().map(|issued| issued.fingerprint);
+        self.rejected.is_some() && self.rejected == name
+    }
+
+    fn fits(self, view: &PortalView, now: BootTime, least: Duration) -> bool {
+        view.portal.serves(now, least) && !self.rejects(view)
+    }
+
+    /// How long the rejected token is still too young to be renewed.
+    fn too_soon(self, view: &PortalView, now: BootTime) -> Option<Duration> {
+        let token = view.portal.token.filter(|_| self.rejects(view))?;
+        let left = YOUNG.saturating_sub(now.since(token.issued));
+        (!left.is_zero()).then_some(left)
+    }
 }
 
 enum Verdict {

@@ -9,7 +9,7 @@ use super::{
 };
 use crate::{
     journal::{Recovered, Trail},
-    lifecycle::ClientPair,
+    lifecycle::{ClientPair, FurtherSecrets},
     portal::PortalId,
     secret::RefreshToken,
     store::{
@@ -120,7 +120,9 @@ fn lives(trail: &Trail, clock: &dyn Clock, hubspot: Option<HubSpotTime>) -> bool
 pub async fn load_app(store: &dyn CredentialStore) -> Result<ClientPair, StoreError> {
     let stored = store.read(Key::App).await?;
     let app = stored.record.app().map_err(|fault| corrupt(Key::App, &fault))?;
-    Ok(ClientPair { client_id: app.client_id, client_secret: app.client_secret })
+    let further =
+        FurtherSecrets { next: app.next_client_secret, previous: app.previous_client_secret };
+    Ok(ClientPair { client_id: app.client_id, client_secret: app.client_secret, further })
 }
 
 /// The app's pair and every portal's grant.

@@ -85,6 +85,11 @@ impl Portals {
             look_again: false,
             wanted: false,
             unusable: false,
+            is_new: false,
+            enrolling: None,
+            arriving: None,
+            leaving: None,
+            was_paused: false,
             slot: Arc::new(Slot::new(view)),
             timer: None,
         };

@@ -123,7 +123,13 @@ impl Engine {
                 }
                 None => Reread::Failed,
             },
-            Err(error) if error.kind == StoreErrorKind::Missing => return self.forget(portal),
+            Err(error) if error.kind == StoreErrorKind::Missing => {
+                // What was never there is not gone.
+                if !self.portals.get(portal).is_some_and(|entry| entry.is_new) {
+                    return self.forget(portal);
+                }
+                Reread::Failed
+            }
             Err(error) if error.kind == StoreErrorKind::Corrupt => {
                 self.unusable(portal, &error);
                 Reread::Failed
@@ -173,6 +179,9 @@ impl Engine {
             );
         }
         for gone in before {
+            if self.portals.get(gone).is_some_and(|entry| entry.is_new) {
+                continue;
+            }
             if self.portals.rests(gone) {
                 self.forget(gone);
             } else if let Some(entry) = self.portals.get_mut(gone) {
@@ -182,9 +191,14 @@ impl Engine {
         // Records that the journal remembers and the store no longer has.
         let lost =
             self.trails.iter().filter(|(id, trail)| trail.gone.is_none() && !met.contains(id));
-        let lost: Vec<PortalId> = lost.map(|(id, _)| *id).collect();
-        for portal in lost {
-            self.forget_in_journal(portal);
+        let lost: Vec<(PortalId, bool)> = lost.map(|(id, trail)| (*id, trail.enrolled)).collect();
+        for (portal, enrolled) in lost {
+            if enrolled {
+                tracing::warn!(%portal, "the journal holds a grant that came by a code and was never stored; it is stored now");
+                self.begin_with(portal, None);
+            } else {
+                self.forget_in_journal(portal);
+            }
         }
         self.publish_portals();
     }
@@ -251,7 +265,11 @@ impl Engine {
                     self.step(portal, SAVE_AGAIN);
                 }
             }
-            Err(error) if error.kind == StoreErrorKind::Missing => self.forget(portal),
+            Err(error) if error.kind == StoreErrorKind::Missing => {
+                if !self.portals.get(portal).is_some_and(|entry| entry.is_new) {
+                    self.forget(portal);
+                }
+            }
             Err(error) if error.kind == StoreErrorKind::Corrupt => self.unusable(portal, &error),
             // Looked at again when something next happens to the portal.
             Err(_) => {
@@ -286,7 +304,7 @@ impl Engine {
         }
     }
 
-    fn forget(&mut self, portal: PortalId) {
+    pub(super) fn forget(&mut self, portal: PortalId) {
         tracing::info!(%portal, "the record is gone; the portal is no longer served");
         self.queue.remove(portal);
         let at = Stamp::of(self.world.clock.boot(), &*self.world.clock);
@@ -298,7 +316,7 @@ impl Engine {
         self.forget_in_journal(portal);
         self.incidents_changed = true;
         for notice in self.book.forget(portal, self.world.clock.wall()) {
-            self.alerting.tell(&notice);
+            self.announce(&notice);
         }
         self.publish_portals();
     }

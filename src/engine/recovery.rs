@@ -103,7 +103,8 @@ impl Entry {
         clock: &dyn Clock,
         hubspot: Option<HubSpotTime>,
     ) -> Found {
-        let Trail { intent, lineage, newest, stored, access, proven, paused, .. } = trail;
+        let Trail { intent, lineage, newest, stored, access, proven, paused, enrolled, .. } = trail;
+        self.is_new = enrolled && self.stored.is_none();
         let in_store = self.stored.as_ref().map(|stored| stored.refresh_token.fingerprint());
         self.lineage = lineage;
         // What stands in the store and is none of the grant's is a newer one (I13).

@@ -116,7 +116,7 @@ impl Engine {
         }
         if let (None, Ok(pair)) = (&self.pair, pair) {
             // After a start without the store any pair is better than none.
-            self.pair = Some(pair.clone());
+            self.use_pair(pair.clone());
         }
         // Who waits for the reload waits for the pair to be proven as well.
         if outcome.is_err() || self.draining {

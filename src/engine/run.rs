@@ -18,7 +18,9 @@ use super::{
     Alerting, LONGEST_SLEEP, Metrics, Settings, World,
     chance::Chance,
     command::Command,
+    feed::Happening,
     metrics::ByOutcome,
+    orders::{News, Offered},
     portals::{Portals, Surroundings},
     queue::Queue,
     recovery::HubSpotTime,
@@ -30,6 +32,7 @@ use super::{
     work::Report,
 };
 use crate::{
+    access::Portals as Reach,
     incident::Book,
     journal::Trail,
     lifecycle::{
@@ -68,6 +71,8 @@ pub struct Engine {
     pub(super) hubspot_time: Option<HubSpotTime>,
     pub(super) portals: Portals,
     pub(super) queue: Queue,
+    /// Enrolments that wait for their turn at HubSpot.
+    pub(super) orders: VecDeque<(Offered, Reach, mpsc::Sender<News>)>,
     /// Events that follow from what is being carried out, in order.
     pub(super) soon: VecDeque<(PortalId, Event)>,
     pub(super) tasks: JoinSet<Report>,
@@ -158,6 +163,8 @@ impl Engine {
     fn drain(&mut self) {
         self.draining = true;
         self.end = Some(self.world.clock.boot() + FAREWELL);
+        // Whoever waits for one hears that there is nobody any more.
+        self.orders.clear();
         self.store_the_rest();
     }
 
@@ -260,7 +267,9 @@ impl Engine {
                 self.note_store("write", result.as_ref().err());
                 self.saved(portal, generation, record, token, result);
             }
-            Report::PauseNoted => {}
+            Report::PauseNoted | Report::NothingCame => {}
+            Report::Came(arrival) => self.came(arrival),
+            Report::Left { portal, gone } => self.left(portal, gone),
             Report::JournalTried { durable } => self.note_journal(durable),
             Report::Looked { portal, stamp, result } => {
                 self.note_store("read", result.as_ref().err());
@@ -303,7 +312,9 @@ impl Engine {
         }
         self.portals.settle(portal);
         self.tell_state(portal, before, now);
-        self.look_again(portal);
+        if !self.follow_orders(portal) {
+            self.look_again(portal);
+        }
     }
 
     /// Publishes what this turn changed beside single portals.
@@ -317,6 +328,9 @@ impl Engine {
             self.overall_changed = true;
         }
         if std::mem::take(&mut self.overall_changed) {
+            if self.overall.app.as_str() != self.app.as_str() {
+                self.view.feed.tell(Happening::App { state: self.app.as_str() });
+            }
             self.overall.app = self.app;
             self.overall.mode = self.mode;
             self.view.overall.store(Arc::new(self.overall.clone()));
@@ -330,6 +344,11 @@ impl Engine {
             return;
         }
         let (was, is) = (before.map_or("new", PortalState::as_str), state.as_str());
+        self.view.feed.tell(Happening::Portal {
+            portal_id: portal,
+            state: is,
+            reason: entry.portal.reason(),
+        });
         let reason = entry.portal.reason().unwrap_or("none");
         match state {
             // What was told of is told to be over.

@@ -77,7 +77,7 @@ impl Engine {
     /// When something can be taken from the queue or sent, if nothing happens before.
     pub(super) fn sending_due(&self, now: BootTime) -> Option<BootTime> {
         let free = self.sending.free_at();
-        if !self.sending.ready.is_empty() {
+        if !self.sending.ready.is_empty() || !self.orders.is_empty() {
             return Some(free);
         }
         let early = free - AHEAD;
@@ -107,6 +107,9 @@ impl Engine {
             }
             self.metrics.refresh_lag.observe(now.since(next.since).as_secs_f64());
             self.step(next.portal, Event::Turn);
+        }
+        while !self.orders.is_empty() && self.sending.pace.take(now).is_ok() {
+            self.send_order();
         }
         // What can't be sent takes no slot, and hears of it.
         while !self.sending.ready.is_empty()

@@ -1,7 +1,7 @@
 //! What is not about one portal: how HubSpot takes the client pair, how HubSpot and the store answer,
 //! reading the records again, and telling people.
 
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
 use super::{
     Engine,
@@ -9,7 +9,8 @@ use super::{
     work::{Report, Sample},
 };
 use crate::{
-    incident::Kind,
+    hubspot::signature::Signers,
+    incident::{Kind, Notice},
     journal::{Entry, Provider},
     lifecycle::{
         App, Budget, Change, ClientPair, Event, Introspection, Probe, RefreshMode, Refusal,
@@ -132,7 +133,7 @@ impl Engine {
                 let fingerprint = pair.client_secret.fingerprint();
                 tracing::info!(secret = %fingerprint, "the app's new client pair is proven and in use");
             }
-            self.pair = Some(pair);
+            self.use_pair(pair);
         }
         let now = self.world.clock.boot();
         self.outage_probe = now + OUTAGE_PROBE;
@@ -347,12 +348,24 @@ impl Engine {
         }
     }
 
+    /// The pair is the one in use, also to know HubSpot's signatures by.
+    pub(super) fn use_pair(&mut self, pair: ClientPair) {
+        self.view.signers.store(Arc::new(Signers::of(&pair)));
+        self.pair = Some(pair);
+    }
+
+    /// Tells whoever is to be told, and whoever listens.
+    pub(super) fn announce(&self, notice: &Notice) {
+        self.alerting.tell(notice);
+        self.view.feed.tell(notice.into());
+    }
+
     pub(super) fn tell_open(&mut self, kind: Kind, portal: Option<PortalId>, detail: Option<&str>) {
         let of_app = portal.is_none() && !self.book.is_open(kind);
         let affected = if of_app { self.portals.ids() } else { Vec::new() };
         let at = self.world.clock.wall_at(self.world.clock.boot());
         if let Some(notice) = self.book.open(kind, portal, detail, &affected, at) {
-            self.alerting.tell(&notice);
+            self.announce(&notice);
             self.incidents_changed = true;
         }
     }
@@ -361,7 +374,7 @@ impl Engine {
     pub(super) fn tell_close(&mut self, kind: Kind, portal: Option<PortalId>) -> bool {
         let at = self.world.clock.wall_at(self.world.clock.boot());
         let Some(notice) = self.book.close(kind, portal, at) else { return false };
-        self.alerting.tell(&notice);
+        self.announce(&notice);
         self.incidents_changed = true;
         true
     }

@@ -14,12 +14,14 @@ use jiff::Timestamp;
 use serde::Serialize;
 use tokio::sync::watch;
 
+use super::feed::Feed;
 use crate::{
+    hubspot::signature::Signers,
     incident::{Incident, Kind},
     lifecycle::{App, Budget, Portal, RefreshMode},
     portal::{PortalId, Scopes},
     secret::{AccessToken, Fingerprint},
-    time::BootTime,
+    time::{BootTime, Clock},
 };
 
 /// One portal as last published.
@@ -103,11 +105,22 @@ pub struct View {
     pub portals: ArcSwap<BTreeMap<PortalId, Arc<Slot>>>,
     /// Everything else.
     pub overall: ArcSwap<Overall>,
+    /// What has happened.
+    pub feed: Feed,
+    /// By what HubSpot's signatures are known.
+    pub signers: ArcSwap<Signers>,
 }
 
 impl View {
-    pub(super) fn new(overall: Overall) -> Self {
-        Self { portals: ArcSwap::default(), overall: ArcSwap::from_pointee(overall) }
+    pub(super) fn new(overall: Overall, clock: &dyn Clock) -> Self {
+        // Two processes of one machine never begin at the same nanosecond of its run; what it says is nobody's secret.
+        let run = format!("{:x}", clock.boot().since_boot().as_nanos());
+        Self {
+            portals: ArcSwap::default(),
+            overall: ArcSwap::from_pointee(overall),
+            feed: Feed::of_run(run),
+            signers: ArcSwap::default(),
+        }
     }
 
     /// The slot of one portal.

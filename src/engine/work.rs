@@ -8,6 +8,7 @@ use tokio::time::timeout;
 use super::{
     World,
     load::{self, Records, StoredGrant},
+    orders::Arrival,
     portals::Stamps,
 };
 use crate::{
@@ -34,6 +35,15 @@ pub(super) enum Report {
         durable: bool,
     },
     PauseNoted,
+    /// An enrolment was refused.
+    NothingCame,
+    /// A grant came by an order.
+    Came(Box<Arrival>),
+    /// A removal has ended.
+    Left {
+        portal: PortalId,
+        gone: bool,
+    },
     /// Whether a journal that failed takes something again.
     JournalTried {
         durable: bool,
@@ -158,8 +168,12 @@ impl World {
         generation: Generation,
         base: StoredGrant,
         token: RefreshToken,
+        enrolled: bool,
     ) -> Report {
-        let record = base.record.with_refresh_token(&token);
+        let mut record = base.record.with_refresh_token(&token);
+        if enrolled {
+            record = self.dated(&record);
+        }
         let expected = Expected::At(base.version);
         let result = self.store.write(Key::Portal(portal), &record, &expected).await;
         Report::Saved { portal, generation, record, token, result }

@@ -14,15 +14,20 @@ use jiff::Timestamp;
 use reqwest::{header, redirect};
 use zeroize::Zeroizing;
 
-use super::{Reply, Settings, TokenEndpoint, wire::token_use};
+use super::{
+    Reply, Settings, TokenEndpoint,
+    wire::{grant_type, token_use},
+};
 use crate::{
-    lifecycle::{ClientPair, Granted, Introspection, Refusal, RefusalClass},
+    lifecycle::{ClientPair, Code, Granted, Introspection, Refusal, RefusalClass},
     secret::RefreshToken,
     time::Clock,
 };
 
 /// A whole call, from connecting to the last byte (design section 3), where nothing is at stake.
 const DEADLINE: Duration = Duration::from_secs(10);
+/// A code is good once, and its answer is the only place where the grant is.
+const EXCHANGE: Duration = Duration::from_secs(30);
 const CONNECT: Duration = Duration::from_secs(4);
 /// An answer of the token endpoint is about a kilobyte.
 const LARGEST_ANSWER: usize = 64 * 1024;
@@ -123,12 +128,39 @@ impl TokenEndpoint for HubSpot {
         let url = self.url(self.settings.api_version, "token");
         // exposed: into the form body of the one request that spends the token
         let form = [
-            ("grant_type", "refresh_token"),
+            ("grant_type", grant_type::REFRESH_TOKEN),
             ("client_id", pair.client_id.as_str()),
             ("client_secret", pair.client_secret.expose()),
             ("refresh_token", token.expose()),
         ];
         self.post(&url, &form, patience).await?.granted()
+    }
+
+    async fn exchange(&self, pair: &ClientPair, code: &Code) -> Result<Granted, Refusal> {
+        let url = self.url(self.settings.api_version, "token");
+        // exposed: into the form body of the one request that exchanges the code
+        let mut form = vec![
+            ("grant_type", grant_type::AUTHORIZATION_CODE),
+            ("client_id", pair.client_id.as_str()),
+            ("client_secret", pair.client_secret.expose()),
+            ("code", code.code.expose()),
+            ("redirect_uri", &code.redirect_uri),
+        ];
+        // exposed: into the same
+        form.extend(code.verifier.as_ref().map(|verifier| ("code_verifier", verifier.expose())));
+        self.post(&url, &form, EXCHANGE).await?.granted()
+    }
+
+    async fn revoke(&self, pair: &ClientPair, token: &RefreshToken) -> Result<(), Refusal> {
+        let url = self.url(self.settings.api_version.introspection(), "token/revoke");
+        // exposed: into the form body of the order about this token
+        let form = [
+            ("client_id", pair.client_id.as_str()),
+            ("client_secret", pair.client_secret.expose()),
+            ("token", token.expose()),
+            ("token_type_hint", token_use::REFRESH_TOKEN),
+        ];
+        self.post(&url, &form, DEADLINE).await?.done()
     }
 
     async fn introspect(

@@ -19,13 +19,19 @@ struct ErrorBody {
 
 /// HubSpot's words that we may repeat in logs and states: a closed list, so that nothing a network
 /// sends can end up there.
-const WORDS: [(&str, RefusalClass); 12] = [
+const WORDS: [(&str, RefusalClass); 17] = [
     (status::BAD_REFRESH_TOKEN, RefusalClass::GrantRefused),
     (status::MISMATCH_REFRESH_TOKEN_CLIENT, RefusalClass::GrantMismatched),
     (status::BAD_HUB, RefusalClass::PortalUnavailable),
     (status::BAD_CLIENT_ID, RefusalClass::AppRefused),
     (status::BAD_CLIENT_SECRET, RefusalClass::AppRefused),
     (status::BAD_GRANT_TYPE, RefusalClass::NotUnderstood),
+    // Of codes, never of a refresh token: no grant ends by these.
+    (status::BAD_AUTH_CODE, RefusalClass::NotUnderstood),
+    (status::EXPIRED_AUTH_CODE, RefusalClass::NotUnderstood),
+    (status::BAD_REDIRECT_URI, RefusalClass::NotUnderstood),
+    (status::BAD_CODE_VERIFIER, RefusalClass::NotUnderstood),
+    (status::BAD_SCOPES, RefusalClass::NotUnderstood),
     (error::INVALID_GRANT, RefusalClass::GrantRefused),
     (error::INVALID_CLIENT, RefusalClass::AppRefused),
     (error::UNAUTHORIZED_CLIENT, RefusalClass::AppRefused),

@@ -7,7 +7,7 @@ use async_trait::async_trait;
 use jiff::{SignedDuration, Timestamp};
 
 use crate::{
-    lifecycle::{ClientPair, Granted, Introspection, Refusal, RefusalClass},
+    lifecycle::{ClientPair, Code, Granted, Introspection, Refusal, RefusalClass},
     secret::RefreshToken,
 };
 
@@ -15,6 +15,7 @@ pub mod client;
 pub mod error;
 pub mod reply;
 pub mod settings;
+pub mod signature;
 pub mod wire;
 
 pub use client::{HubSpot, NoTls};
@@ -32,6 +33,13 @@ pub trait TokenEndpoint: fmt::Debug + Send + Sync + 'static {
         token: &RefreshToken,
         patience: Duration,
     ) -> Result<Granted, Refusal>;
+
+    /// Exchanges a code for a grant: one request, no hidden retry, since a code is good once.
+    async fn exchange(&self, pair: &ClientPair, code: &Code) -> Result<Granted, Refusal>;
+
+    /// Ends the grant behind `token`. Access tokens that were issued live on (study `hubspot.md` 2.2). Of a token it
+    /// does not know HubSpot says the same.
+    async fn revoke(&self, pair: &ClientPair, token: &RefreshToken) -> Result<(), Refusal>;
 
     /// Asks what `token` is, spending nothing. A success proves the client pair as well.
     async fn introspect(

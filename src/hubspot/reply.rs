@@ -83,6 +83,17 @@ impl Reply {
         })
     }
 
+    /// Whether an order was carried out.
+    ///
+    /// # Errors
+    /// It was not.
+    pub fn done(&self) -> Result<(), Refusal> {
+        if (200..300).contains(&self.http) {
+            return Ok(());
+        }
+        Err(classify(self.http, &self.body, self.retry_after.as_deref()))
+    }
+
     fn parse<T: for<'de> Deserialize<'de>>(&self) -> Result<T, Refusal> {
         let parsed = if self.http == 200 { serde_json::from_slice(&self.body).ok() } else { None };
         parsed.ok_or_else(|| classify(self.http, &self.body, self.retry_after.as_deref()))

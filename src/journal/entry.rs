@@ -91,6 +91,9 @@ pub struct Answer {
     pub refresh_token: Option<RefreshToken>,
     /// The access token, if it is one that this portal may have.
     pub access: Option<Access>,
+    /// It was an exchange of a code: the store may have no record of the portal yet.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub enrolled: bool,
 }
 
 /// What was learned of the provider, and is worth not learning again.

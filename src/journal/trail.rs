@@ -35,6 +35,9 @@ pub struct Trail {
     pub access: Option<Access>,
     /// The refresh token that is known to work, or to have worked, under this app.
     pub proven: Option<Fingerprint>,
+    /// The grant came by a code, and the store is not known to have a record of it yet.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub enrolled: bool,
     /// An operator paused the portal.
     pub paused: bool,
     /// The portal's record is gone, since then. If it comes back from a backup within a day, what is
@@ -82,7 +85,8 @@ impl Trail {
     }
 
     fn answered(&mut self, answer: Answer) {
-        let Answer { spent, refresh_token, access } = answer;
+        let Answer { spent, refresh_token, access, enrolled } = answer;
+        self.enrolled |= enrolled;
         self.gone = None;
         self.intent = None;
         if !self.lineage.contains(&spent) {
@@ -138,6 +142,8 @@ impl Trails {
             Entry::Stored { portal, token } => {
                 let trail = self.of(portal);
                 trail.stored |= trail.lineage.last() == Some(&token);
+                // It has a record by now, whichever grant is in it.
+                trail.enrolled = false;
             }
             Entry::Proven { portal, token } => self.of(portal).proven = Some(token),
             Entry::Paused { portal, paused } => self.of(portal).paused = paused,
@@ -145,6 +151,7 @@ impl Trails {
                 // Of a portal of which nothing is known nothing need be remembered.
                 if let Some(trail) = self.portals.get_mut(&portal) {
                     (trail.access, trail.gone, trail.paused) = (None, Some(at), false);
+                    trail.enrolled = false;
                 }
             }
             Entry::Provider(provider) => self.provider = provider,
@@ -203,6 +210,7 @@ mod tests {
                 dated: None,
                 scopes: None,
             }),
+            enrolled: false,
         };
         Entry::Answered { portal: portal(), answer }
     }

@@ -7,7 +7,7 @@ use jiff::Timestamp;
 
 use crate::{
     portal::{ClientId, PortalId, Scopes},
-    secret::{AccessToken, ClientSecret, RefreshToken},
+    secret::{AccessToken, AuthorizationCode, ClientSecret, CodeVerifier, RefreshToken},
 };
 
 /// The app's credentials, as one call needs them.
@@ -17,6 +17,17 @@ pub struct ClientPair {
     pub client_id: ClientId,
     /// Secret half.
     pub client_secret: ClientSecret,
+    /// What stands beside it during a rotation.
+    pub further: FurtherSecrets,
+}
+
+/// Client secrets beside the one in use: HubSpot may sign webhooks with them.
+#[derive(Debug, Clone, Default)]
+pub struct FurtherSecrets {
+    /// The one that is staged.
+    pub next: Option<ClientSecret>,
+    /// The one before.
+    pub previous: Option<ClientSecret>,
 }
 
 impl ClientPair {
@@ -25,6 +36,17 @@ impl ClientPair {
     pub fn same_as(&self, other: &Self) -> bool {
         self.client_id == other.client_id && self.client_secret.same_as(&other.client_secret)
     }
+}
+
+/// A code with what belongs to its exchange (RFC 6749 section 4.1.3, RFC 7636).
+#[derive(Debug, Clone)]
+pub struct Code {
+    /// The code.
+    pub code: AuthorizationCode,
+    /// Where it was sent to.
+    pub redirect_uri: String,
+    /// The verifier, if a challenge was sent along.
+    pub verifier: Option<CodeVerifier>,
 }
 
 /// What a refresh or a code exchange brought.

@@ -15,7 +15,7 @@ pub mod shown;
 pub mod state;
 pub mod step;
 
-pub use answer::{ClientPair, Granted, Introspection, Refusal, RefusalClass};
+pub use answer::{ClientPair, Code, FurtherSecrets, Granted, Introspection, Refusal, RefusalClass};
 pub use app::{App, Change, Closed, Probe};
 pub use budget::Budget;
 pub use crowd::{Belief, Crowd};

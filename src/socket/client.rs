@@ -6,20 +6,20 @@ use std::{
     time::Duration,
 };
 
-use http_body_util::{BodyExt, Empty};
+use http_body_util::{BodyExt, Full};
 use hyper::{
     Method, Request,
     body::Bytes,
     client::conn::http1::{SendRequest, handshake},
 };
 use hyper_util::rt::TokioIo;
-use serde::de::DeserializeOwned;
+use serde::{Serialize, de::DeserializeOwned};
 use tokio::{net::UnixStream, time::timeout};
 use zeroize::Zeroizing;
 
 use super::protocol::Problem;
 
-/// The service answers within 15 s, a reload within a minute.
+/// The service answers within 15 s, a reload or an enrolment within a minute.
 const PATIENCE: Duration = Duration::from_secs(75);
 
 /// A running service, by its socket.
@@ -86,20 +86,46 @@ impl Client {
         parse(&self.ask(Method::POST, target).await?)
     }
 
+    /// `POST` with a JSON body, parsed. The body may hold a secret: it is wiped after use.
+    ///
+    /// # Errors
+    /// See [`AskError`].
+    pub async fn post_json<T: DeserializeOwned>(
+        &self,
+        target: &str,
+        body: &impl Serialize,
+    ) -> Result<T, AskError> {
+        let text = Zeroizing::new(serde_json::to_vec(body).unwrap_or_default());
+        parse(&self.send(Method::POST, target, &text).await?)
+    }
+
+    /// `DELETE`, parsed.
+    ///
+    /// # Errors
+    /// See [`AskError`].
+    pub async fn delete<T: DeserializeOwned>(&self, target: &str) -> Result<T, AskError> {
+        parse(&self.ask(Method::DELETE, target).await?)
+    }
+
     /// One request, whatever comes back.
     ///
     /// # Errors
     /// No answer.
     pub async fn ask(&self, method: Method, target: &str) -> Result<Reply, AskError> {
-        timeout(PATIENCE, self.exchange(method, target)).await.map_err(|_| AskError::TooSlow)?
+        self.send(method, target, &[]).await
     }
 
-    async fn exchange(&self, method: Method, target: &str) -> Result<Reply, AskError> {
+    async fn send(&self, method: Method, target: &str, body: &[u8]) -> Result<Reply, AskError> {
+        let talk = self.exchange(method, target, Bytes::copy_from_slice(body));
+        timeout(PATIENCE, talk).await.map_err(|_| AskError::TooSlow)?
+    }
+
+    async fn exchange(&self, method: Method, target: &str, body: Bytes) -> Result<Reply, AskError> {
         let unreachable = |source| AskError::Unreachable { path: self.path.clone(), source };
         let stream = UnixStream::connect(&self.path).await.map_err(unreachable)?;
         let (sender, connection) =
             handshake(TokioIo::new(stream)).await.map_err(AskError::BrokeOff)?;
-        let talk = request(sender, method, target);
+        let talk = request(sender, method, target, body);
         // The connection does the work; it ends when the answer has been read.
         tokio::pin!(talk);
         tokio::select! {
@@ -113,15 +139,17 @@ impl Client {
 }
 
 async fn request(
-    mut sender: SendRequest<Empty<Bytes>>,
+    mut sender: SendRequest<Full<Bytes>>,
     method: Method,
     target: &str,
+    body: Bytes,
 ) -> Result<Reply, AskError> {
     let request = Request::builder()
         .method(method)
         .uri(target)
         .header("host", "grantkeeper")
-        .body(Empty::new())
+        .header("content-type", "application/json")
+        .body(Full::new(body))
         .map_err(|_| AskError::NotUnderstood(0))?;
     let response = sender.send_request(request).await.map_err(AskError::BrokeOff)?;
     let status = response.status().as_u16();

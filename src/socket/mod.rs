@@ -5,11 +5,14 @@
 
 mod answer;
 pub mod client;
+mod events;
 pub mod listen;
+mod orders;
 pub mod peer;
 pub mod protocol;
 mod routes;
 pub mod serve;
+mod webhooks;
 
 pub use client::Client;
 pub use listen::{ListenError, Settings, Socket};

@@ -48,6 +48,48 @@ pub struct PortalBody {
     pub scopes: Option<Scopes>,
 }
 
+/// What `POST /v1/portals/{id}/refresh` is asked with.
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct RefreshBody {
+    /// The `ETag` that the rejected token came with.
+    pub rejected: String,
+}
+
+/// What `POST /v1/portals` is asked with: either `code` and `redirect_uri`, or `refresh_token`.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct EnrolBody {
+    /// What HubSpot's consent page sent to `redirect_uri`.
+    pub code: Option<String>,
+    /// Where it was sent to, as it was asked for.
+    pub redirect_uri: Option<String>,
+    /// The PKCE verifier, if a challenge was sent along.
+    pub code_verifier: Option<String>,
+    /// A refresh token that somebody has.
+    pub refresh_token: Option<String>,
+}
+
+/// `POST /v1/portals`, once the grant is stored.
+#[derive(Debug, Serialize, Deserialize)]
+pub struct EnrolledBody {
+    /// Whose grant it is, as HubSpot says.
+    pub portal_id: PortalId,
+    /// Another grant was stored for this portal before.
+    pub replaced: bool,
+    /// The scopes of the grant, if told.
+    pub scopes: Option<Scopes>,
+}
+
+/// `DELETE /v1/portals/{id}`.
+#[derive(Debug, Serialize, Deserialize)]
+pub struct RemovedBody {
+    /// Whose.
+    pub portal_id: PortalId,
+    /// Its grant was ended at HubSpot. Access tokens that were given out work until they expire.
+    pub revoked: bool,
+}
+
 /// `POST /v1/portals/{id}/pause` and `…/resume`.
 #[derive(Debug, Serialize, Deserialize)]
 pub struct PausedBody {

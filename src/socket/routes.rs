@@ -5,7 +5,7 @@ use std::{sync::Arc, time::Duration};
 use axum::{
     Extension, Router,
     extract::{
-        Path, Query, State,
+        DefaultBodyLimit, Path, Query, State,
         rejection::{PathRejection, QueryRejection},
     },
     http::{HeaderMap, HeaderValue, StatusCode, header},
@@ -16,15 +16,17 @@ use serde::Deserialize;
 
 use super::{
     answer::{bad, json, named, problem},
+    events, orders,
     protocol::{
-        self, AppBody, AuditBody, BudgetBody, HealthBody, PausedBody, PortalBody, PortalsBody,
-        Problem, StatusBody, TokenBody,
+        self, AppBody, AuditBody, BudgetBody, HealthBody, PortalBody, PortalsBody, Problem,
+        StatusBody, TokenBody,
     },
+    webhooks,
 };
 use crate::{
     access::Caller,
     engine::{
-        Handle,
+        Answer, Handle,
         view::{Health, PortalView},
     },
     portal::{NotAPortalId, PortalId},
@@ -32,6 +34,10 @@ use crate::{
 
 /// A page of portals, unless asked for less.
 const PAGE: usize = 1000;
+/// HubSpot sends a hundred events at once at most; with room for those of large objects, in base64.
+const LARGEST_WEBHOOK: usize = 2 * 1024 * 1024;
+/// No other request's body is larger.
+const LARGEST_BODY: usize = 64 * 1024;
 /// The longest `min_ttl` that makes sense, in seconds: a day.
 const LONGEST_TTL: u64 = 24 * 3600;
 
@@ -39,15 +45,22 @@ const LONGEST_TTL: u64 = 24 * 3600;
 pub(super) fn socket(handle: Handle) -> Router {
     Router::new()
         .route("/v1/portals/{id}/token", get(token))
-        .route("/v1/portals/{id}", get(portal))
-        .route("/v1/portals/{id}/pause", post(pause))
-        .route("/v1/portals/{id}/resume", post(resume))
-        .route("/v1/portals", get(portals))
+        .route("/v1/portals/{id}/refresh", post(orders::refresh))
+        .route("/v1/portals/{id}", get(portal).delete(orders::remove))
+        .route("/v1/portals/{id}/pause", post(orders::pause))
+        .route("/v1/portals/{id}/resume", post(orders::resume))
+        .route("/v1/portals", get(portals).post(orders::enrol))
+        .route(
+            "/v1/webhooks/verify",
+            post(webhooks::verify).layer(DefaultBodyLimit::max(LARGEST_WEBHOOK)),
+        )
+        .route("/v1/events", get(events::events))
         .route("/v1/status", get(status))
         .route("/v1/reload", post(reload))
         .route("/livez", get(livez_known))
         .route("/readyz", get(readyz_known))
         .route("/metrics", get(metrics_allowed))
+        .layer(DefaultBodyLimit::max(LARGEST_BODY))
         .fallback(no_such_path)
         .method_not_allowed_fallback(no_such_method)
         .with_state(handle)
@@ -65,7 +78,7 @@ pub(super) fn health(handle: Handle) -> Router {
 }
 
 /// The part of the path that names a portal, as it came.
-type NamedPortal = Result<Path<String>, PathRejection>;
+pub(super) type NamedPortal = Result<Path<String>, PathRejection>;
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -89,8 +102,18 @@ async fn token(
     let min_ttl = query.min_ttl.map(Duration::from_secs);
     let answer = handle.token(&caller, portal, min_ttl).await.map_err(|d| problem(&d))?;
     let etag = format!("\"{}\"", answer.fingerprint);
-    let mut response = if matches(&headers, &etag) {
-        StatusCode::NOT_MODIFIED.into_response()
+    let same = matches(&headers, &etag);
+    Ok(token_response(
+        portal,
+        &answer,
+        if same { StatusCode::NOT_MODIFIED } else { StatusCode::OK },
+    ))
+}
+
+/// A token as it is handed out; with 304, its name alone.
+pub(super) fn token_response(portal: PortalId, answer: &Answer, status: StatusCode) -> Response {
+    let mut response = if status == StatusCode::NOT_MODIFIED {
+        status.into_response()
     } else {
         let body = TokenBody {
             portal_id: portal,
@@ -102,14 +125,14 @@ async fn token(
             scopes: answer.scopes.as_ref(),
             short_lived: answer.short_lived,
         };
-        json(StatusCode::OK, "application/json", &body)
+        json(status, "application/json", &body)
     };
     let headers = response.headers_mut();
-    if let Ok(etag) = HeaderValue::from_str(&etag) {
+    if let Ok(etag) = HeaderValue::from_str(&format!("\"{}\"", answer.fingerprint)) {
         headers.insert(header::ETAG, etag);
     }
     headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
-    Ok(response)
+    response
 }
 
 fn matches(headers: &HeaderMap, etag: &str) -> bool {
@@ -253,35 +276,6 @@ async fn reload(
     Ok(json(StatusCode::OK, "application/json", &serde_json::json!({ "reloaded": true })))
 }
 
-async fn pause(
-    State(handle): State<Handle>,
-    Extension(caller): Extension<Caller>,
-    id: NamedPortal,
-) -> Result<Response, Problem> {
-    order(&handle, &caller, id, true).await
-}
-
-async fn resume(
-    State(handle): State<Handle>,
-    Extension(caller): Extension<Caller>,
-    id: NamedPortal,
-) -> Result<Response, Problem> {
-    order(&handle, &caller, id, false).await
-}
-
-async fn order(
-    handle: &Handle,
-    caller: &Caller,
-    id: NamedPortal,
-    paused: bool,
-) -> Result<Response, Problem> {
-    let portal_id = portal_id(id)?;
-    let outlives_restart =
-        handle.pause(caller, portal_id, paused).await.map_err(|d| problem(&d))?;
-    let body = PausedBody { portal_id, paused, outlives_restart };
-    Ok(json(StatusCode::OK, "application/json", &body))
-}
-
 async fn livez_known(
     handle: State<Handle>,
     caller: Extension<Caller>,
@@ -358,7 +352,7 @@ async fn no_such_method() -> Problem {
     named(StatusCode::METHOD_NOT_ALLOWED, "method_not_allowed", "this path takes another method")
 }
 
-fn portal_id(named: NamedPortal) -> Result<PortalId, Problem> {
+pub(super) fn portal_id(named: NamedPortal) -> Result<PortalId, Problem> {
     // What is not UTF-8 is not a portal id either.
     let text = named.map_or_else(|_| String::new(), |Path(text)| text);
     text.parse().map_err(|error: NotAPortalId| bad(error.to_string()))

@@ -7,6 +7,8 @@ use std::{
     path::Path,
 };
 
+use grantkeeper::store::{CredentialStore, Key};
+use serde_json::{Value, json};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 use crate::support::{
@@ -22,6 +24,10 @@ const WATCHER: u32 = 64_002;
 const OPERATOR: u32 = 64_003;
 const CHIEF: u32 = 64_004;
 const LOOKER: u32 = 64_005;
+const ENROLLER: u32 = 64_006;
+const REVOKER: u32 = 64_007;
+const HOOKS: u32 = 64_008;
+const RENEWER: u32 = 64_009;
 /// A group whom a rule names.
 const STAFF: u32 = 64_050;
 /// Nobody whom any rule names.
@@ -49,13 +55,29 @@ uid = 64005
 portals = [\"3\"]
 allow = [\"status\"]
 [[access]]
+uid = 64006
+portals = [\"1\", \"77\"]
+allow = [\"enroll\"]
+[[access]]
+uid = 64007
+portals = [\"2\"]
+allow = [\"revoke\"]
+[[access]]
+uid = 64008
+portals = [\"*\"]
+allow = [\"verify_webhook\"]
+[[access]]
+uid = 64009
+portals = [\"1\"]
+allow = [\"refresh\", \"token\"]
+[[access]]
 gid = 64050
 portals = [\"*\"]
 allow = [\"token\"]
 ";
 
 /// A service's question and the answer for who may not ask it.
-const QUESTIONS: [(&str, &str); 10] = [
+const QUESTIONS: [(&str, &str); 11] = [
     ("GET", "/v1/portals/1/token"),
     ("GET", "/v1/portals/1"),
     ("GET", "/v1/portals"),
@@ -66,6 +88,7 @@ const QUESTIONS: [(&str, &str); 10] = [
     ("GET", "/readyz?verbose"),
     ("POST", "/v1/portals/1/pause"),
     ("POST", "/v1/portals/1/resume"),
+    ("DELETE", "/v1/portals/3"),
 ];
 
 /// A place whose program runs as [`SERVICE`] and whose files are its own.
@@ -113,7 +136,10 @@ async fn i11_without_rules_only_the_service_s_own_user_gets_anything() {
         // Whatever its group.
         for gid in [SERVICE, STRANGER] {
             let reply = ask(&place, (SERVICE, gid), method, target).await;
-            assert_eq!(reply.status, 200, "{method} {target}: {reply:?}");
+            // What was taken away with the first is not there for the second.
+            let gone = method == "DELETE" && gid == STRANGER;
+            let expected = if gone { 404 } else { 200 };
+            assert_eq!(reply.status, expected, "{method} {target}: {reply:?}");
         }
     }
     drop(service);
@@ -189,6 +215,79 @@ async fn i11_each_caller_gets_what_a_rule_names_and_nothing_else() {
     let seen: Vec<_> =
         seen["portals"].as_array().unwrap().iter().map(|one| one["portal_id"].as_u64()).collect();
     assert_eq!(seen, [Some(3)], "a list holds what the caller may see");
+    drop(service);
+}
+
+/// What the service answers to a body.
+async fn send(place: &Place, uid: u32, method: &str, target: &str, body: &Value) -> RawReply {
+    let stream = connect_as(&place.socket(), uid, uid, &[SERVICE]);
+    raw::send_on(stream, method, target, &body.to_string()).await
+}
+
+#[tokio::test]
+async fn i11_grants_change_by_the_hand_of_who_may_change_them_and_by_nobody_else_s() {
+    let place = place(RULES).await;
+    let service = serve(&place).await;
+    let sim = &place.standin.sim;
+    let token = |number: u64| {
+        let (_, token) = sim.install(Some(crate::support::portal(number)), None);
+        json!({ "refresh_token": token.expose() })
+    };
+    let hook = json!({"method": "POST", "uri": "x", "headers": {"x-hubspot-signature": "00"}});
+    let stale = json!({"rejected": "\"0123456789ab\""});
+    let everybody =
+        [BILLING, WATCHER, OPERATOR, LOOKER, ENROLLER, REVOKER, HOOKS, RENEWER, STRANGER, 0];
+    for (method, target, body, may) in [
+        ("POST", "/v1/portals", token(77), ENROLLER),
+        ("POST", "/v1/webhooks/verify", hook, HOOKS),
+        ("POST", "/v1/portals/1/refresh", stale.clone(), RENEWER),
+        ("DELETE", "/v1/portals/2?revoke=true", json!({}), REVOKER),
+    ] {
+        for uid in everybody.into_iter().filter(|uid| *uid != may) {
+            let reply = send(&place, uid, method, target, &body).await;
+            assert_eq!(reply.problem(), "forbidden", "{uid} {method} {target}: {reply:?}");
+        }
+        let reply = send(&place, may, method, target, &body).await;
+        assert!([200, 201].contains(&reply.status), "{may} {method} {target}: {reply:?}");
+    }
+    // Of portals that are not theirs nobody learns anything.
+    let reply = send(&place, ENROLLER, "POST", "/v1/portals", &token(78)).await;
+    assert_eq!(reply.problem(), "forbidden");
+    assert!(place.file_store().read(Key::Portal(crate::support::portal(78))).await.is_err());
+    for target in ["/v1/portals/3", "/v1/portals/99"] {
+        assert_eq!(
+            send(&place, REVOKER, "DELETE", target, &json!({})).await.problem(),
+            "forbidden"
+        );
+    }
+    let reply = send(&place, RENEWER, "POST", "/v1/portals/3/refresh", &stale).await;
+    assert_eq!(reply.problem(), "forbidden");
+    drop(service);
+}
+
+#[tokio::test]
+async fn i11_events_are_told_to_whom_they_concern() {
+    let place = place(RULES).await;
+    let service = serve(&place).await;
+    for uid in [OPERATOR, ENROLLER, REVOKER, HOOKS, STRANGER, 0] {
+        let reply = ask(&place, (uid, uid), "GET", "/v1/events").await;
+        assert_eq!(reply.problem(), "forbidden", "{uid}");
+    }
+    let listen = async |uid| raw::listen(connect_as(&place.socket(), uid, uid, &[SERVICE])).await;
+    let (mut all, mut one, mut tokens) =
+        (listen(WATCHER).await, listen(LOOKER).await, listen(BILLING).await);
+    for target in ["/v1/portals/1/pause", "/v1/portals/3/pause", "/v1/portals/3/resume"] {
+        assert_eq!(ask(&place, (CHIEF, CHIEF), "POST", target).await.status, 200);
+    }
+    all.until("\"portal_id\":1").await;
+    let heard = one.until("\"state\":\"live\"").await;
+    assert!(heard.contains("\"portal_id\":3") && !heard.contains("\"portal_id\":1"), "{heard}");
+    // Who may have tokens hears of new ones by name, and of nothing else.
+    let (_, token) = place.standin.sim.install(Some(crate::support::portal(2)), None);
+    let body = json!({ "refresh_token": token.expose() });
+    assert_eq!(send(&place, CHIEF, "POST", "/v1/portals", &body).await.status, 201);
+    let heard = tokens.until("event: token").await;
+    assert!(!heard.contains("event: portal"), "{heard}");
     drop(service);
 }
 

@@ -210,11 +210,11 @@ async fn enroll_stores_a_good_grant_keeps_other_members_and_refuses_a_dead_one()
     let enroll = ["enroll", "--refresh-token-file", "-"];
     let ended = place.run_with(&enroll, &format!("{}\n", token.expose())).await;
     assert_eq!(ended.code, 0, "{}", ended.err);
-    assert!(ended.out.contains("portal 77") && ended.out.contains("new"), "{}", ended.out);
+    assert_eq!(ended.out, "portal 77 is stored\n", "{}", ended.err);
     service.token(77).await.unwrap();
     let current = place.standin.sim.refresh_token(portal(77)).unwrap();
     let ended = place.run_with(&enroll, current.expose()).await;
-    assert!(ended.out.contains("it had this grant already"), "{}{}", ended.out, ended.err);
+    assert_eq!(ended.out, "portal 77 is stored\n", "{}", ended.err);
 
     let store = place.file_store();
     let stored = store.read(Key::Portal(portal(77))).await.unwrap();
@@ -222,7 +222,7 @@ async fn enroll_stores_a_good_grant_keeps_other_members_and_refuses_a_dead_one()
     store.write(Key::Portal(portal(77)), &noted, &Expected::At(stored.version)).await.unwrap();
     let (_, newer) = place.standin.sim.install(Some(portal(77)), None);
     let ended = place.run_with(&enroll, newer.expose()).await;
-    assert!(ended.out.contains("replaced"), "{}{}", ended.out, ended.err);
+    assert!(ended.out.contains("another grant was there before"), "{}{}", ended.out, ended.err);
     let stored = store.read(Key::Portal(portal(77))).await.unwrap();
     let json: Value = serde_json::from_str(&stored.record.to_json()).unwrap();
     assert_eq!(json["note"], "call Ann");

@@ -6,7 +6,7 @@ use std::{collections::BTreeSet, fs, path::PathBuf, sync::Arc, time::Duration};
 
 use grantkeeper::{
     hubspot::{HubSpot, Settings, TokenEndpoint},
-    lifecycle::{ClientPair, Granted, Refusal, RefusalClass as Class},
+    lifecycle::{ClientPair, FurtherSecrets, Granted, Refusal, RefusalClass as Class},
     portal::ClientId,
     secret::{ClientSecret, RefreshToken},
     time::SystemClock,
@@ -88,6 +88,7 @@ pub(crate) fn pair() -> ClientPair {
     ClientPair {
         client_id: ClientId::parse("fixture-client-id").unwrap(),
         client_secret: ClientSecret::parse("fixture-client-secret").unwrap(),
+        further: FurtherSecrets::default(),
     }
 }
 

@@ -13,6 +13,7 @@ mod canary;
 mod cli;
 mod crash;
 mod fleet;
+mod grants;
 mod hubspot_network;
 mod hubspot_replies;
 mod import;

@@ -14,7 +14,7 @@ use axum::{
 };
 use grantkeeper::{
     hubspot::{Reply, TokenEndpoint},
-    lifecycle::{ClientPair, Granted, Introspection, Refusal, RefusalClass},
+    lifecycle::{ClientPair, Code, Granted, Introspection, Refusal, RefusalClass},
     secret::{Fingerprint, RefreshToken},
     sim::InProcess,
     time::{BootTime, Clock},
@@ -257,6 +257,21 @@ impl TokenEndpoint for HubSpot {
             state.handed_over.remove(&name.to_string());
         }
         Ok(granted)
+    }
+
+    async fn exchange(&self, pair: &ClientPair, code: &Code) -> Result<Granted, Refusal> {
+        let form = format!(
+            "grant_type=authorization_code&{}&code={}&redirect_uri={}",
+            pair_form(pair),
+            code.code.expose(),
+            code.redirect_uri
+        );
+        self.post(TOKEN, form, DEADLINE).await?.granted()
+    }
+
+    async fn revoke(&self, pair: &ClientPair, token: &RefreshToken) -> Result<(), Refusal> {
+        let form = format!("{}&token={}", pair_form(pair), token.expose());
+        self.post("/oauth/2026-03/token/revoke", form, DEADLINE).await?.done()
     }
 
     async fn introspect(

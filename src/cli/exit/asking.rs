@@ -10,6 +10,11 @@ use crate::{
 const AUDIT: &str =
     "See that the disk of the file in [audit] is not full; the service's own log says more.";
 
+const NOT_GOOD: &str = "Nothing was stored. Have the customer connect the app again, and use the code at once and only once.";
+const UNSAVED: &str =
+    "Don't use the code again; `grantkeeper portal show` tells when it is stored.";
+const TOO_SOON: &str = "Wait as long as it says, then ask again.";
+
 impl From<Denial> for Failure {
     fn from(denial: Denial) -> Self {
         let (exit, hint) = match denial {
@@ -35,6 +40,9 @@ impl From<Denial> for Failure {
             Denial::NoTokenYet(_) | Denial::HubspotUnreachable(_) | Denial::StoreUnreachable(_) => {
                 (Exit::TryAgain, "Try again in a while; `grantkeeper status` says what is wrong.")
             }
+            Denial::NotGood(_) => (Exit::NeedsPerson, NOT_GOOD),
+            Denial::Unsaved(_) => (Exit::TryAgain, UNSAVED),
+            Denial::TooSoon(_) => (Exit::TryAgain, TOO_SOON),
             Denial::AuditFailing => (Exit::TryAgain, AUDIT),
         };
         Self::new(exit, denial.code(), denial.to_string(), hint)
@@ -73,6 +81,9 @@ impl From<AskError> for Failure {
                         "bad_request",
                         "Change what the message names; `--help` says what the command takes.",
                     ),
+                    "grant_not_good" => (Exit::NeedsPerson, "grant_not_good", NOT_GOOD),
+                    "grant_unsaved" => (Exit::TryAgain, "grant_unsaved", UNSAVED),
+                    "too_many_requests" => (Exit::TryAgain, "too_many_requests", TOO_SOON),
                     "audit_failing" => (Exit::TryAgain, "audit_failing", AUDIT),
                     _ if problem.retry_after.is_some() => (
                         Exit::TryAgain,

@@ -59,6 +59,7 @@ fn answered(number: u64, new: &str) -> Entry {
             dated: None,
             scopes: None,
         }),
+        enrolled: false,
     };
     Entry::Answered { portal: PortalId::new(number).unwrap(), answer }
 }

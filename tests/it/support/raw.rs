@@ -98,6 +98,51 @@ pub(crate) async fn ask_with(
     RawReply::parse(&text).unwrap_or_else(|| panic!("{method} {target}: {text:?}"))
 }
 
+/// One request with a body, on a connection which is not kept.
+pub(crate) async fn send_on(
+    mut stream: UnixStream,
+    method: &str,
+    target: &str,
+    body: &str,
+) -> RawReply {
+    let headers = format!("Content-Type: application/json\r\nContent-Length: {}\r\n", body.len());
+    let text = request(method, target, &headers) + body;
+    // It may answer before it has read all.
+    stream.write_all(text.as_bytes()).await.ok();
+    let text = heard(&mut stream).await;
+    RawReply::parse(&text).unwrap_or_else(|| panic!("{method} {target}: {text:?}"))
+}
+
+/// A stream of events as text.
+pub(crate) struct Events {
+    stream: UnixStream,
+    heard: String,
+}
+
+/// Listens to events; returns once the stream stands.
+pub(crate) async fn listen(mut stream: UnixStream) -> Events {
+    let request = "GET /v1/events HTTP/1.1\r\nHost: grantkeeper\r\n\r\n";
+    stream.write_all(request.as_bytes()).await.unwrap();
+    let mut events = Events { stream, heard: String::new() };
+    events.until(": listening").await;
+    events
+}
+
+impl Events {
+    /// Reads on until this was said; everything that was said since the last call.
+    pub(crate) async fn until(&mut self, text: &str) -> String {
+        while !self.heard.contains(text) {
+            let mut bytes = [0; 4096];
+            let read = tokio::time::timeout(PATIENCE, self.stream.read(&mut bytes)).await;
+            let read =
+                read.unwrap_or_else(|_| panic!("not heard: {text}; {}", self.heard)).unwrap();
+            assert!(read > 0, "the stream has ended: {}", self.heard);
+            self.heard += &String::from_utf8_lossy(&bytes[..read]);
+        }
+        std::mem::take(&mut self.heard)
+    }
+}
+
 /// Everything the service says to these bytes until it hangs up.
 pub(crate) async fn say(socket: &Path, bytes: &[u8]) -> String {
     let mut stream = UnixStream::connect(socket).await.unwrap();

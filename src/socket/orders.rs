@@ -1,0 +1,151 @@
+//! What changes a grant: renewing a rejected token, enrolling, forgetting, revoking, pausing. Bodies are JSON, of a
+//! bounded size, and never echoed. No rule lives here.
+
+use axum::{
+    Extension,
+    body::Bytes,
+    extract::{Query, State, rejection::BytesRejection, rejection::QueryRejection},
+    http::StatusCode,
+    response::Response,
+};
+use serde::{Deserialize, de::DeserializeOwned};
+
+use super::{
+    answer::{bad, json, named, problem},
+    protocol::{EnrolBody, EnrolledBody, PausedBody, Problem, RefreshBody, RemovedBody},
+    routes::{NamedPortal, portal_id, token_response},
+};
+use crate::{
+    access::Caller,
+    engine::{Handle, Offered},
+    lifecycle::Code,
+    secret::{AuthorizationCode, CodeVerifier, Fingerprint, RefreshToken},
+};
+
+/// The longest redirect URI that anybody registers.
+const LONGEST_URI: usize = 2048;
+
+/// A body as it came, or why it did not.
+pub(super) type Body = Result<Bytes, BytesRejection>;
+
+/// The body as `T`. What is wrong with it is told by its place, never by its text.
+pub(super) fn read<T: DeserializeOwned>(body: Body) -> Result<T, Problem> {
+    let bytes = body.map_err(|rejection| match rejection.status() {
+        StatusCode::PAYLOAD_TOO_LARGE => {
+            named(StatusCode::PAYLOAD_TOO_LARGE, "payload_too_large", "the body is too large")
+        }
+        _ => bad("the body did not come whole"),
+    })?;
+    serde_json::from_slice(&bytes).map_err(|error| {
+        let what = match error.classify() {
+            serde_json::error::Category::Data => {
+                "lacks a member, or has one that is unknown or wrong"
+            }
+            _ => "is not JSON",
+        };
+        bad(format!("the body {what} (line {}, column {})", error.line(), error.column()))
+    })
+}
+
+pub(super) async fn refresh(
+    State(handle): State<Handle>,
+    Extension(caller): Extension<Caller>,
+    id: NamedPortal,
+    body: Body,
+) -> Result<Response, Problem> {
+    let portal = portal_id(id)?;
+    let RefreshBody { rejected } = read(body)?;
+    let name = rejected.trim().trim_start_matches("W/").trim_matches('"').to_owned();
+    let name: Fingerprint = serde_json::from_value(name.into())
+        .map_err(|_| bad("`rejected` is the ETag that the rejected token came with"))?;
+    let answer = handle.refresh(&caller, portal, name).await.map_err(|d| problem(&d))?;
+    Ok(token_response(portal, &answer, StatusCode::OK))
+}
+
+pub(super) async fn enrol(
+    State(handle): State<Handle>,
+    Extension(caller): Extension<Caller>,
+    body: Body,
+) -> Result<Response, Problem> {
+    let offered = offered(read(body)?)?;
+    let enrolled = handle.enrol(&caller, offered).await.map_err(|d| problem(&d))?;
+    let body = EnrolledBody {
+        portal_id: enrolled.portal,
+        replaced: enrolled.replaced,
+        scopes: enrolled.scopes,
+    };
+    Ok(json(StatusCode::CREATED, "application/json", &body))
+}
+
+fn offered(body: EnrolBody) -> Result<Offered, Problem> {
+    let malformed = |what: &str, why: crate::secret::MalformedSecret| {
+        bad(format!("`{what}` can't be used: {why}"))
+    };
+    let EnrolBody { code, redirect_uri, code_verifier, refresh_token } = body;
+    match (code, redirect_uri, refresh_token) {
+        (Some(code), Some(redirect_uri), None) => {
+            let code = AuthorizationCode::parse(code).map_err(|why| malformed("code", why))?;
+            let verifier = code_verifier.map(CodeVerifier::parse).transpose();
+            let verifier = verifier.map_err(|why| malformed("code_verifier", why))?;
+            if redirect_uri.len() > LONGEST_URI {
+                return Err(bad("`redirect_uri` is too long"));
+            }
+            Ok(Offered::Code(Code { code, redirect_uri, verifier }))
+        }
+        (None, None, Some(token)) if code_verifier.is_none() => {
+            let token =
+                RefreshToken::parse(token).map_err(|why| malformed("refresh_token", why))?;
+            Ok(Offered::RefreshToken(token))
+        }
+        _ => Err(bad("the body holds either `code` and `redirect_uri`, or `refresh_token`")),
+    }
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct RemoveQuery {
+    #[serde(default)]
+    revoke: bool,
+}
+
+pub(super) async fn remove(
+    State(handle): State<Handle>,
+    Extension(caller): Extension<Caller>,
+    id: NamedPortal,
+    query: Result<Query<RemoveQuery>, QueryRejection>,
+) -> Result<Response, Problem> {
+    let portal_id = portal_id(id)?;
+    let Query(RemoveQuery { revoke }) =
+        query.map_err(|_| bad("the query takes revoke, true or false"))?;
+    handle.remove(&caller, portal_id, revoke).await.map_err(|d| problem(&d))?;
+    Ok(json(StatusCode::OK, "application/json", &RemovedBody { portal_id, revoked: revoke }))
+}
+
+pub(super) async fn pause(
+    State(handle): State<Handle>,
+    Extension(caller): Extension<Caller>,
+    id: NamedPortal,
+) -> Result<Response, Problem> {
+    order(&handle, &caller, id, true).await
+}
+
+pub(super) async fn resume(
+    State(handle): State<Handle>,
+    Extension(caller): Extension<Caller>,
+    id: NamedPortal,
+) -> Result<Response, Problem> {
+    order(&handle, &caller, id, false).await
+}
+
+async fn order(
+    handle: &Handle,
+    caller: &Caller,
+    id: NamedPortal,
+    paused: bool,
+) -> Result<Response, Problem> {
+    let portal_id = portal_id(id)?;
+    let outlives_restart =
+        handle.pause(caller, portal_id, paused).await.map_err(|d| problem(&d))?;
+    let body = PausedBody { portal_id, paused, outlives_restart };
+    Ok(json(StatusCode::OK, "application/json", &body))
+}
