@@ -13,7 +13,7 @@ use axum::{
 use futures_util::stream::unfold;
 use tokio::time::timeout;
 
-use super::{answer::problem, protocol::Problem};
+use super::{answer::problem, openapi::Refusals, protocol::Problem};
 use crate::{
     access::Caller,
     engine::{
@@ -26,6 +26,11 @@ use crate::{
 const ALIVE: Duration = Duration::from_secs(15);
 const LAST_EVENT_ID: &str = "last-event-id";
 
+/// What happens, as server-sent events: `token`, `portal`, `app`, `alert`, each with an id, and `reset` where some were
+/// missed. Each caller hears of what it may see. Needs `status` or `token` on some portal.
+#[utoipa::path(get, path = "/v1/events", tag = "events",
+    params(("Last-Event-ID" = Option<String>, Header, description = "go on after this one")),
+    responses((status = 200, content_type = "text/event-stream", body = String), Refusals))]
 pub(super) async fn events(
     State(handle): State<Handle>,
     Extension(caller): Extension<Caller>,

@@ -7,11 +7,13 @@ mod answer;
 pub mod client;
 mod events;
 pub mod listen;
+pub mod openapi;
 mod orders;
 pub mod peer;
 pub mod protocol;
 mod routes;
 pub mod serve;
+mod state;
 mod webhooks;
 
 pub use client::Client;

@@ -12,8 +12,9 @@ use serde::{Deserialize, de::DeserializeOwned};
 
 use super::{
     answer::{bad, json, named, problem},
-    protocol::{EnrolBody, EnrolledBody, PausedBody, Problem, RefreshBody, RemovedBody},
-    routes::{NamedPortal, portal_id, token_response},
+    openapi::Refusals,
+    protocol::{EnrolBody, EnrolledBody, PausedBody, Problem, RefreshBody, RemovedBody, TokenBody},
+    routes::{Named, NamedPortal, portal_id, token_response},
 };
 use crate::{
     access::Caller,
@@ -47,6 +48,14 @@ pub(super) fn read<T: DeserializeOwned>(body: Body) -> Result<T, Problem> {
     })
 }
 
+/// For an app that met a 401 with a token: another token, new if that one is still the current one. Needs `refresh` and
+/// `token` on the portal.
+#[utoipa::path(post, path = "/v1/portals/{id}/refresh", tag = "tokens", params(Named),
+    request_body = RefreshBody,
+    responses(
+        (status = 200, body = TokenBody, headers(("ETag" = String, description = "the token's name"))),
+        Refusals,
+    ))]
 pub(super) async fn refresh(
     State(handle): State<Handle>,
     Extension(caller): Extension<Caller>,
@@ -62,6 +71,10 @@ pub(super) async fn refresh(
     Ok(token_response(portal, &answer, StatusCode::OK))
 }
 
+/// Takes a grant in: exchanges the code, or recognises the refresh token, and stores it. Needs `enroll` on the grant's
+/// portal.
+#[utoipa::path(post, path = "/v1/portals", tag = "portals", request_body = EnrolBody,
+    responses((status = 201, body = EnrolledBody), Refusals))]
 pub(super) async fn enrol(
     State(handle): State<Handle>,
     Extension(caller): Extension<Caller>,
@@ -101,13 +114,19 @@ fn offered(body: EnrolBody) -> Result<Offered, Problem> {
     }
 }
 
-#[derive(Deserialize)]
+#[derive(Deserialize, utoipa::IntoParams)]
 #[serde(deny_unknown_fields)]
+#[into_params(parameter_in = Query)]
 pub(super) struct RemoveQuery {
+    /// End the grant at HubSpot first.
     #[serde(default)]
+    #[param(required = false)]
     revoke: bool,
 }
 
+/// Forgets a portal; with `revoke=true`, ends its grant at HubSpot first. Needs `revoke` on it.
+#[utoipa::path(delete, path = "/v1/portals/{id}", tag = "portals", params(Named, RemoveQuery),
+    responses((status = 200, body = RemovedBody), Refusals))]
 pub(super) async fn remove(
     State(handle): State<Handle>,
     Extension(caller): Extension<Caller>,
@@ -121,6 +140,9 @@ pub(super) async fn remove(
     Ok(json(StatusCode::OK, "application/json", &RemovedBody { portal_id, revoked: revoke }))
 }
 
+/// Gives out no token and asks HubSpot nothing about a portal, until it is resumed. Needs `admin` on it.
+#[utoipa::path(post, path = "/v1/portals/{id}/pause", tag = "portals", params(Named),
+    responses((status = 200, body = PausedBody), Refusals))]
 pub(super) async fn pause(
     State(handle): State<Handle>,
     Extension(caller): Extension<Caller>,
@@ -129,6 +151,9 @@ pub(super) async fn pause(
     order(&handle, &caller, id, true).await
 }
 
+/// Lets a paused portal go on. Needs `admin` on it.
+#[utoipa::path(post, path = "/v1/portals/{id}/resume", tag = "portals", params(Named),
+    responses((status = 200, body = PausedBody), Refusals))]
 pub(super) async fn resume(
     State(handle): State<Handle>,
     Extension(caller): Extension<Caller>,

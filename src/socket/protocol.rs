@@ -2,6 +2,7 @@
 
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
 
 use crate::{
     incident::Incident,
@@ -10,19 +11,22 @@ use crate::{
 };
 
 /// `GET /v1/portals/{id}/token`.
-#[derive(Serialize)]
+#[derive(Serialize, ToSchema)]
 pub struct TokenBody<'a> {
     /// Whose.
+    #[schema(value_type = u64, minimum = 1)]
     pub portal_id: PortalId,
     /// The token.
     pub access_token: &'a str,
     /// Always `bearer`.
     pub token_type: &'a str,
     /// When it is used up.
+    #[schema(value_type = String, format = DateTime)]
     pub expires_at: Timestamp,
     /// Seconds until then, rounded down.
     pub expires_in: u64,
     /// Its scopes, if HubSpot told them.
+    #[schema(value_type = Option<Vec<String>>)]
     pub scopes: Option<&'a Scopes>,
     /// It has less life than asked for: HubSpot gives no better one at present.
     #[serde(skip_serializing_if = "std::ops::Not::not")]
@@ -30,26 +34,31 @@ pub struct TokenBody<'a> {
 }
 
 /// One portal in `GET /v1/portals`.
-#[derive(Debug, Serialize, Deserialize)]
+#[derive(Debug, Serialize, Deserialize, ToSchema)]
 pub struct PortalBody {
     /// Whose.
+    #[schema(value_type = u64, minimum = 1)]
     pub portal_id: PortalId,
     /// See [`PortalState`].
     pub state: String,
     /// Why, if there is anything to say.
     pub reason: Option<String>,
     /// When the token in hand is used up.
+    #[schema(value_type = Option<String>, format = DateTime)]
     pub expires_at: Option<Timestamp>,
     /// When HubSpot last gave one.
+    #[schema(value_type = Option<String>, format = DateTime)]
     pub last_refresh: Option<Timestamp>,
     /// When the next will be asked for.
+    #[schema(value_type = Option<String>, format = DateTime)]
     pub next_refresh: Option<Timestamp>,
     /// The scopes of the grant.
+    #[schema(value_type = Option<Vec<String>>)]
     pub scopes: Option<Scopes>,
 }
 
 /// What `POST /v1/portals/{id}/refresh` is asked with.
-#[derive(Debug, Serialize, Deserialize)]
+#[derive(Debug, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct RefreshBody {
     /// The `ETag` that the rejected token came with.
@@ -57,7 +66,7 @@ pub struct RefreshBody {
 }
 
 /// What `POST /v1/portals` is asked with: either `code` and `redirect_uri`, or `refresh_token`.
-#[derive(Deserialize)]
+#[derive(Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct EnrolBody {
     /// What HubSpot's consent page sent to `redirect_uri`.
@@ -71,29 +80,33 @@ pub struct EnrolBody {
 }
 
 /// `POST /v1/portals`, once the grant is stored.
-#[derive(Debug, Serialize, Deserialize)]
+#[derive(Debug, Serialize, Deserialize, ToSchema)]
 pub struct EnrolledBody {
     /// Whose grant it is, as HubSpot says.
+    #[schema(value_type = u64, minimum = 1)]
     pub portal_id: PortalId,
     /// Another grant was stored for this portal before.
     pub replaced: bool,
     /// The scopes of the grant, if told.
+    #[schema(value_type = Option<Vec<String>>)]
     pub scopes: Option<Scopes>,
 }
 
 /// `DELETE /v1/portals/{id}`.
-#[derive(Debug, Serialize, Deserialize)]
+#[derive(Debug, Serialize, Deserialize, ToSchema)]
 pub struct RemovedBody {
     /// Whose.
+    #[schema(value_type = u64, minimum = 1)]
     pub portal_id: PortalId,
     /// Its grant was ended at HubSpot. Access tokens that were given out work until they expire.
     pub revoked: bool,
 }
 
 /// `POST /v1/portals/{id}/pause` and `…/resume`.
-#[derive(Debug, Serialize, Deserialize)]
+#[derive(Debug, Serialize, Deserialize, ToSchema)]
 pub struct PausedBody {
     /// Whose.
+    #[schema(value_type = u64, minimum = 1)]
     pub portal_id: PortalId,
     /// Whether it is paused now.
     pub paused: bool,
@@ -102,16 +115,17 @@ pub struct PausedBody {
 }
 
 /// `GET /v1/portals`.
-#[derive(Debug, Serialize, Deserialize)]
+#[derive(Debug, Serialize, Deserialize, ToSchema)]
 pub struct PortalsBody {
     /// A page of portals, ascending.
     pub portals: Vec<PortalBody>,
     /// What to pass as `after` for the next page.
+    #[schema(value_type = Option<u64>)]
     pub next: Option<PortalId>,
 }
 
 /// A problem (RFC 9457).
-#[derive(Debug, Clone, Serialize, Deserialize)]
+#[derive(Debug, Clone, Serialize, Deserialize, ToSchema)]
 pub struct Problem {
     /// A name for the kind of problem.
     #[serde(rename = "type")]
@@ -130,7 +144,7 @@ pub struct Problem {
 }
 
 /// `GET /v1/status`, for reading.
-#[derive(Debug, Serialize, Deserialize)]
+#[derive(Debug, Serialize, Deserialize, ToSchema)]
 pub struct StatusBody {
     /// The app.
     pub app: AppBody,
@@ -157,15 +171,24 @@ pub struct StatusBody {
     /// What else is worth a word.
     pub remarks: Vec<String>,
     /// What is open.
+    #[schema(value_type = Vec<Object>)]
     pub incidents: Vec<serde_json::Value>,
     /// When the records were last read.
+    #[schema(value_type = Option<String>, format = DateTime)]
     pub records_read: Option<Timestamp>,
     /// The version of the service.
     pub version: String,
 }
 
+/// `POST /v1/reload`.
+#[derive(Debug, Serialize, Deserialize, ToSchema)]
+pub struct ReloadedBody {
+    /// Always true.
+    pub reloaded: bool,
+}
+
 /// The audit log in [`StatusBody`].
-#[derive(Debug, Serialize, Deserialize)]
+#[derive(Debug, Serialize, Deserialize, ToSchema)]
 pub struct AuditBody {
     /// `kept` or `none`. One that fails is not told here: then nothing is.
     pub state: String,
@@ -176,7 +199,7 @@ pub struct AuditBody {
 }
 
 /// The app in [`StatusBody`].
-#[derive(Debug, Serialize, Deserialize)]
+#[derive(Debug, Serialize, Deserialize, ToSchema)]
 pub struct AppBody {
     /// Its name.
     pub name: String,
@@ -185,7 +208,7 @@ pub struct AppBody {
 }
 
 /// The rate towards the token endpoint in [`StatusBody`].
-#[derive(Debug, Serialize, Deserialize)]
+#[derive(Debug, Serialize, Deserialize, ToSchema)]
 pub struct BudgetBody {
     /// Requests a second that can be counted on, as learned.
     pub per_second: f64,
@@ -198,7 +221,7 @@ pub struct BudgetBody {
 }
 
 /// A system outside in [`StatusBody`].
-#[derive(Debug, Serialize, Deserialize)]
+#[derive(Debug, Serialize, Deserialize, ToSchema)]
 pub struct HealthBody {
     /// Which.
     pub kind: String,

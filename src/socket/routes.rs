@@ -16,19 +16,15 @@ use serde::Deserialize;
 
 use super::{
     answer::{bad, json, named, problem},
-    events, orders,
-    protocol::{
-        self, AppBody, AuditBody, BudgetBody, HealthBody, PortalBody, PortalsBody, Problem,
-        StatusBody, TokenBody,
-    },
-    webhooks,
+    events,
+    openapi::{self, PortalWord, Refusals},
+    orders,
+    protocol::{self, PortalBody, PortalsBody, Problem, TokenBody},
+    state, webhooks,
 };
 use crate::{
     access::Caller,
-    engine::{
-        Answer, Handle,
-        view::{Health, PortalView},
-    },
+    engine::{Answer, Handle, view::PortalView},
     portal::{NotAPortalId, PortalId},
 };
 
@@ -55,11 +51,12 @@ pub(super) fn socket(handle: Handle) -> Router {
             post(webhooks::verify).layer(DefaultBodyLimit::max(LARGEST_WEBHOOK)),
         )
         .route("/v1/events", get(events::events))
-        .route("/v1/status", get(status))
-        .route("/v1/reload", post(reload))
-        .route("/livez", get(livez_known))
-        .route("/readyz", get(readyz_known))
-        .route("/metrics", get(metrics_allowed))
+        .route("/v1/status", get(state::status))
+        .route("/v1/reload", post(state::reload))
+        .route("/livez", get(state::livez_known))
+        .route("/readyz", get(state::readyz_known))
+        .route("/metrics", get(state::metrics_allowed))
+        .route("/openapi.json", get(openapi::document))
         .layer(DefaultBodyLimit::max(LARGEST_BODY))
         .fallback(no_such_path)
         .method_not_allowed_fallback(no_such_method)
@@ -69,24 +66,45 @@ pub(super) fn socket(handle: Handle) -> Router {
 /// What the optional TCP listener tells anybody: health and metrics, never a token.
 pub(super) fn health(handle: Handle) -> Router {
     Router::new()
-        .route("/livez", get(livez))
-        .route("/readyz", get(readyz))
-        .route("/metrics", get(metrics))
+        .route("/livez", get(state::livez))
+        .route("/readyz", get(state::readyz))
+        .route("/metrics", get(state::metrics))
         .fallback(no_such_path)
         .method_not_allowed_fallback(no_such_method)
         .with_state(handle)
 }
 
-/// The part of the path that names a portal, as it came.
+/// The part of the path that names a portal.
+#[derive(utoipa::IntoParams)]
+#[into_params(parameter_in = Path)]
+#[expect(dead_code, reason = "described, and taken from the path as text")]
+pub(super) struct Named {
+    /// The portal's id: digits, without leading zeros.
+    #[param(minimum = 1)]
+    id: u64,
+}
+
+/// The same as it came.
 pub(super) type NamedPortal = Result<Path<String>, PathRejection>;
 
-#[derive(Deserialize)]
+#[derive(Deserialize, utoipa::IntoParams)]
 #[serde(deny_unknown_fields)]
-struct TokenQuery {
+#[into_params(parameter_in = Query)]
+pub(super) struct TokenQuery {
+    /// The least life that the token is to have, in seconds; the configuration's `refresh.min_ttl` if it is not said.
+    #[param(minimum = 0, maximum = 86_400)]
     min_ttl: Option<u64>,
 }
 
-async fn token(
+/// One access token. Needs `token` on the portal.
+#[utoipa::path(get, path = "/v1/portals/{id}/token", tag = "tokens",
+    params(Named, TokenQuery, ("If-None-Match" = Option<String>, Header, description = "ETags that the caller has")),
+    responses(
+        (status = 200, body = TokenBody, headers(("ETag" = String, description = "the token's name"))),
+        (status = 304, description = "the caller has it"),
+        Refusals,
+    ))]
+pub(super) async fn token(
     State(handle): State<Handle>,
     Extension(caller): Extension<Caller>,
     id: NamedPortal,
@@ -144,7 +162,10 @@ fn matches(headers: &HeaderMap, etag: &str) -> bool {
     })
 }
 
-async fn portal(
+/// One portal's state. Needs `status` on it.
+#[utoipa::path(get, path = "/v1/portals/{id}", tag = "portals", params(Named),
+    responses((status = 200, body = PortalBody), Refusals))]
+pub(super) async fn portal(
     State(handle): State<Handle>,
     Extension(caller): Extension<Caller>,
     id: NamedPortal,
@@ -154,15 +175,25 @@ async fn portal(
     Ok(json(StatusCode::OK, "application/json", &portal_body(&handle, portal, &view)))
 }
 
-#[derive(Deserialize)]
+#[derive(Deserialize, utoipa::IntoParams)]
 #[serde(deny_unknown_fields)]
-struct PortalsQuery {
+#[into_params(parameter_in = Query)]
+pub(super) struct PortalsQuery {
+    /// Only portals in this state.
+    #[param(value_type = Option<PortalWord>, inline)]
     state: Option<String>,
+    /// Only portals after this one: `next` of the page before.
+    #[param(minimum = 0)]
     after: Option<u64>,
+    /// As many at most.
+    #[param(minimum = 1, maximum = 1000)]
     limit: Option<usize>,
 }
 
-async fn portals(
+/// The portals that the caller may see, ascending. Needs `status` on some.
+#[utoipa::path(get, path = "/v1/portals", tag = "portals", params(PortalsQuery),
+    responses((status = 200, body = PortalsBody), Refusals))]
+pub(super) async fn portals(
     State(handle): State<Handle>,
     Extension(caller): Extension<Caller>,
     query: Result<Query<PortalsQuery>, QueryRejection>,
@@ -175,7 +206,11 @@ async fn portals(
     let after = query
         .after
         .filter(|after| *after > 0)
-        .map(|number| PortalId::new(number).map_err(|e| bad(e.to_string())))
+        .map(|number| {
+            // As large as the description says.
+            i64::try_from(number).map_err(|_| bad("there is no portal of so high a number"))?;
+            PortalId::new(number).map_err(|e| bad(e.to_string()))
+        })
         .transpose()?;
     let limit = query.limit.unwrap_or(PAGE);
     if !(1..=PAGE).contains(&limit) {
@@ -203,145 +238,6 @@ fn portal_body(handle: &Handle, portal: PortalId, view: &Arc<PortalView>) -> Por
             .and_then(wall),
         scopes: view.scopes.clone(),
     }
-}
-
-async fn status(
-    State(handle): State<Handle>,
-    Extension(caller): Extension<Caller>,
-) -> Result<Response, Problem> {
-    let overall = handle.overall(&caller).await.map_err(|d| problem(&d))?;
-    let (census, readiness) = (handle.census(), handle.readiness());
-    let system = |health: &Health| HealthBody {
-        kind: health.kind.to_owned(),
-        ok: health.ok,
-        trouble: health.trouble.map(str::to_owned),
-    };
-    let mut remarks = readiness.remarks;
-    remarks.extend(overall.strays.iter().map(|name| {
-        format!(
-            "the store has a record named {name:?} among the portals; a portal id is digits only"
-        )
-    }));
-    let body = StatusBody {
-        app: AppBody {
-            name: handle.app().as_str().to_owned(),
-            state: overall.app.as_str().to_owned(),
-        },
-        store: system(&overall.store),
-        hubspot: system(&overall.hubspot),
-        portals_total: census.iter().map(|(_, count)| count).sum(),
-        portals: census
-            .into_iter()
-            .filter(|(_, count)| *count > 0)
-            .map(|(state, count)| (state.as_str().to_owned(), count))
-            .collect(),
-        mode: protocol::mode(overall.mode).to_owned(),
-        budget: BudgetBody {
-            per_second: overall.budget.per_second,
-            ceiling: overall.budget.ceiling,
-            carries: overall.budget.carries(),
-            summary: overall.budget.to_string(),
-        },
-        audit: audit_body(&handle),
-        journal: match overall.journal_fails() {
-            _ if !overall.journal => "none",
-            true => "failing",
-            false => "kept",
-        }
-        .to_owned(),
-        ready: readiness.reasons.is_empty(),
-        reasons: readiness.reasons.iter().map(|word| (*word).to_owned()).collect(),
-        remarks,
-        incidents: overall.incidents.iter().map(|incident| protocol::incident(incident)).collect(),
-        records_read: overall.records_read,
-        version: env!("CARGO_PKG_VERSION").to_owned(),
-    };
-    Ok(json(StatusCode::OK, "application/json", &body))
-}
-
-fn audit_body(handle: &Handle) -> AuditBody {
-    let tip = handle.audit().tip();
-    AuditBody {
-        state: if tip.is_some() { "kept" } else { "none" }.to_owned(),
-        last_seq: tip.as_ref().map(|tip| tip.seq),
-        last_hash: tip.map(|tip| tip.hash.to_string()),
-    }
-}
-
-async fn reload(
-    State(handle): State<Handle>,
-    Extension(caller): Extension<Caller>,
-) -> Result<Response, Problem> {
-    handle.reload(&caller).await.map_err(|d| problem(&d))?;
-    Ok(json(StatusCode::OK, "application/json", &serde_json::json!({ "reloaded": true })))
-}
-
-async fn livez_known(
-    handle: State<Handle>,
-    caller: Extension<Caller>,
-) -> Result<Response, Problem> {
-    handle.see_health(&caller).await.map_err(|d| problem(&d))?;
-    Ok(livez(handle).await)
-}
-
-async fn readyz_known(
-    handle: State<Handle>,
-    caller: Extension<Caller>,
-    query: VerboseQuery,
-) -> Result<Response, Problem> {
-    handle.see_health(&caller).await.map_err(|d| problem(&d))?;
-    Ok(readyz(handle, query).await)
-}
-
-async fn metrics_allowed(
-    handle: State<Handle>,
-    caller: Extension<Caller>,
-) -> Result<Response, Problem> {
-    handle.see_metrics(&caller).await.map_err(|d| problem(&d))?;
-    Ok(metrics(handle).await)
-}
-
-async fn livez(State(handle): State<Handle>) -> Response {
-    if handle.is_alive() {
-        (StatusCode::OK, "ok\n").into_response()
-    } else {
-        (StatusCode::SERVICE_UNAVAILABLE, "the engine has stopped\n").into_response()
-    }
-}
-
-#[derive(Deserialize)]
-struct Verbose {
-    verbose: Option<String>,
-}
-
-type VerboseQuery = Result<Query<Verbose>, QueryRejection>;
-
-async fn readyz(State(handle): State<Handle>, query: VerboseQuery) -> Response {
-    let Ok(Query(query)) = query else {
-        return bad("the query takes verbose").into_response();
-    };
-    let readiness = handle.readiness();
-    let ready = readiness.reasons.is_empty();
-    let mut text = if ready { "ready\n".to_owned() } else { "not ready\n".to_owned() };
-    for reason in &readiness.reasons {
-        text.push_str("- ");
-        text.push_str(reason);
-        text.push('\n');
-    }
-    if query.verbose.is_some() {
-        for remark in &readiness.remarks {
-            text.push_str("note: ");
-            text.push_str(remark);
-            text.push('\n');
-        }
-    }
-    let status = if ready { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
-    (status, text).into_response()
-}
-
-async fn metrics(State(handle): State<Handle>) -> Response {
-    let kind = "application/openmetrics-text; version=1.0.0; charset=utf-8";
-    ([(header::CONTENT_TYPE, kind)], handle.metrics()).into_response()
 }
 
 async fn no_such_path() -> Problem {

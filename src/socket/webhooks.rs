@@ -5,16 +5,18 @@ use std::collections::BTreeMap;
 use axum::{Extension, extract::State, http::StatusCode, response::Response};
 use base64::{Engine as _, engine::general_purpose::STANDARD};
 use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
 
 use super::{
     answer::{bad, json, problem},
+    openapi::Refusals,
     orders::{Body, read},
     protocol::Problem,
 };
 use crate::{access::Caller, engine::Handle, hubspot::signature::Webhook};
 
 /// What `POST /v1/webhooks/verify` is asked with: the request as it came.
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub(super) struct WebhookBody {
     /// Its method.
@@ -23,13 +25,14 @@ pub(super) struct WebhookBody {
     uri: String,
     /// Its body, base64.
     #[serde(default)]
+    #[schema(content_encoding = "base64")]
     body: String,
     /// Its headers; others than HubSpot's signatures may be left out.
     headers: BTreeMap<String, String>,
 }
 
 /// `POST /v1/webhooks/verify`.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, ToSchema)]
 pub(super) struct VerifiedBody {
     /// Whether it is HubSpot's, and was signed within five minutes where that is told.
     valid: bool,
@@ -41,6 +44,9 @@ pub(super) struct VerifiedBody {
     reason: Option<&'static str>,
 }
 
+/// Whether a webhook is HubSpot's, by its signature of version 1, 2 or 3. Needs `verify_webhook`.
+#[utoipa::path(post, path = "/v1/webhooks/verify", tag = "webhooks", request_body = WebhookBody,
+    responses((status = 200, body = VerifiedBody), Refusals))]
 pub(super) async fn verify(
     State(handle): State<Handle>,
     Extension(caller): Extension<Caller>,

@@ -19,6 +19,7 @@ mod hubspot_replies;
 mod import;
 mod init;
 mod journal;
+mod openapi;
 mod rotate;
 mod service;
 mod sim;
