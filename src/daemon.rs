@@ -1,7 +1,7 @@
 //! The service, put together: load, prove, bind, run, follow signals, stop in order. Knows every
 //! room and decides nothing that a rule could decide.
 
-use std::{io, net::SocketAddr, sync::Arc, time::Duration};
+use std::{io, net::SocketAddr, path::Path, sync::Arc, time::Duration};
 
 use sd_notify::NotifyState;
 use tokio::{
@@ -12,6 +12,7 @@ use tokio::{
 };
 use tokio_util::sync::CancellationToken;
 
+mod needs;
 mod prepare;
 mod reload;
 pub(crate) mod signals;
@@ -26,15 +27,16 @@ use signals::{Received, Signals};
 use crate::{
     access::Rules,
     audit::{self, Audit},
-    config::Config,
+    config::{Config, Environment},
     engine::{self, Alerting, Command, Engine, Handle, Metrics, Panicked, Route, World},
+    hardening::{self, Hardened, HardeningError},
     hubspot::NoTls,
     incident::Severity,
     journal::{Keeper, Recovered, StateError, open_state},
     lifecycle::Refusal,
     portal::PortalId,
     sink::{Log, Webhook},
-    socket::{ListenError, Socket, serve_health, serve_socket},
+    socket::{Inherited, ListenError, Socket, serve_health, serve_socket},
     store::StoreError,
     time::Clock,
 };
@@ -63,6 +65,9 @@ pub enum StartError {
     /// The socket.
     #[error(transparent)]
     Listen(#[from] ListenError),
+    /// The process could not be restricted.
+    #[error(transparent)]
+    Hardening(#[from] HardeningError),
     /// The audit log.
     #[error(transparent)]
     Audit(#[from] audit::OpenError),
@@ -128,12 +133,39 @@ pub fn engine_settings(config: &Config) -> engine::Settings {
     }
 }
 
+/// What is done before there are threads.
+#[derive(Debug, Default)]
+pub struct Before {
+    /// What the process has given up.
+    pub hardened: Hardened,
+    /// The socket that systemd made, if it did.
+    pub inherited: Option<Inherited>,
+}
+
+impl Before {
+    /// Gives up what `config`, which stands at `origin`, does not need, and takes over what was passed on. Must be
+    /// called before there are threads.
+    ///
+    /// # Errors
+    /// The operating system says no.
+    pub fn threads(
+        config: &Config,
+        origin: &Path,
+        env: Environment<'_>,
+    ) -> Result<Self, StartError> {
+        let inherited = Inherited::take()?;
+        let hardened = hardening::restrict(config.landlock, &needs::needs(config, origin, env))?;
+        Ok(Self { hardened, inherited })
+    }
+}
+
 /// Runs the service until it is told to stop. `reread` reads the configuration again at SIGHUP.
 ///
 /// # Errors
 /// See [`StartError`].
 pub async fn run(
     config: Config,
+    before: Before,
     reread: impl Fn() -> Result<Config, String>,
 ) -> Result<(), StartError> {
     let mut signals = Signals::listen()?;
@@ -143,7 +175,10 @@ pub async fn run(
         () = signals.stop() => return Ok(()),
     };
     let audit = open_audit(&config, &world.clock)?;
-    let socket = Socket::bind(&config.socket)?;
+    let socket = match before.inherited {
+        Some(inherited) => Socket::inherit(inherited)?,
+        None => Socket::bind(&config.socket)?,
+    };
     let health = bind_health(&config).await?;
     let metrics = Arc::new(Metrics::default());
     let stop_alerts = CancellationToken::new();
@@ -155,11 +190,12 @@ pub async fn run(
         Engine::new(world, settings.clone(), start, alerting, Arc::clone(&metrics));
     let rules = rules(&config);
     let handle =
-        Handle::new(&running, rules, &settings, Arc::clone(&metrics), clock, audit.clone());
+        Handle::new(&running, rules, &settings, Arc::clone(&metrics), clock, audit.clone())
+            .hardened(before.hardened);
 
     let (stop_serving, stop_engine) = (CancellationToken::new(), CancellationToken::new());
     let mut serving = JoinSet::new();
-    serving.spawn(serve_socket(socket, handle.clone(), stop_serving.clone()));
+    serving.spawn(serve_socket(socket, config.socket.limits, handle.clone(), stop_serving.clone()));
     if let Some(listener) = health {
         serving.spawn(serve_health(listener, handle.clone(), stop_serving.clone()));
     }

@@ -5,7 +5,7 @@
 //! - Ground, words: [`secret`], [`portal`], [`time`].
 //! - First, rules, pure: [`lifecycle`], [`access`], [`incident`], [`validate`].
 //! - Second, the outside world, one system a file: [`store`], [`hubspot`], [`sink`],
-//!   [`journal`], [`sealing`], [`audit`].
+//!   [`journal`], [`sealing`], [`audit`], [`hardening`].
 //! - Third, the running machine: [`engine`], [`socket`], [`telemetry`].
 //! - Roof, putting it together: [`config`], [`daemon`], [`init`], [`rotation`], [`sim`], [`cli`].
 
@@ -20,6 +20,7 @@ pub mod lifecycle;
 pub mod validate;
 
 pub mod audit;
+pub mod hardening;
 pub mod hubspot;
 pub mod journal;
 pub mod sealing;

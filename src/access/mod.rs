@@ -1,6 +1,7 @@
-//! Who may do what: callers, rights, rules. Pure: the kernel's word on who is calling comes in as a
+//! Who may do what, and how much of it: callers, rights, rules, allowances. Pure: the kernel's word on who is calling comes in as a
 //! value, and names of users and groups have been resolved before.
 
+pub mod allowance;
 pub mod caller;
 pub mod rules;
 

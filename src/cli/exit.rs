@@ -9,6 +9,7 @@ use crate::{
     audit,
     config::ConfigError,
     daemon::StartError,
+    hardening::HardeningError,
     hubspot::NoTls,
     journal::{FolderError, OpenError, StateError},
     lifecycle::{Refusal, RefusalClass},
@@ -229,6 +230,7 @@ impl From<StartError> for Failure {
                     "See `grantkeeper check` for each, or set validate.on_start = \"require_app\".",
                 )
             }
+            StartError::Hardening(error) => error.into(),
             StartError::Audit(error) => {
                 let refused = matches!(error, audit::OpenError::Open(_));
                 let exit = if refused { Exit::Refused } else { Exit::Invalid };
@@ -264,6 +266,22 @@ impl From<StartError> for Failure {
             )
             .because(source.to_string()),
         }
+    }
+}
+
+impl From<HardeningError> for Failure {
+    fn from(error: HardeningError) -> Self {
+        let hint = match &error {
+            HardeningError::NotEnforced => {
+                "Say hardening.landlock = \"best_effort\", or run it on a kernel with Landlock (6.12 or later for all of it)."
+            }
+            HardeningError::Landlock(_) => {
+                "Say hardening.landlock = \"off\" if this system can't have it, and report what it said."
+            }
+            HardeningError::System { .. } => "See what limits the one who starts it is under.",
+        };
+        let cause = causes(&error);
+        Self { cause, ..Self::new(Exit::Refused, "hardening", error.to_string(), hint) }
     }
 }
 

@@ -11,7 +11,7 @@ use std::{
 use clap::{Args, Parser, Subcommand};
 use zeroize::Zeroizing;
 
-use crate::{secret::MalformedSecret, telemetry};
+use crate::{hardening, secret::MalformedSecret, telemetry};
 
 mod app;
 mod audit;
@@ -94,7 +94,7 @@ enum Command {
     /// Show the whole job with nothing installed, in under a minute
     Demo(demo::Demo),
     /// Run the service, in the foreground
-    Run,
+    Run(run::Run),
     /// Fetch tokens once, write them to files and end: for an init container
     Init(init::Init),
     /// Check configuration, store, client pair and every grant; spends nothing
@@ -154,6 +154,12 @@ pub fn main() -> ExitCode {
 fn carry_out(cli: Cli, output: Output) -> Result<ExitCode, Failure> {
     let Cli { global, command } = cli;
     start_log(&global, &command)?;
+    // Every command may hold a secret.
+    hardening::no_dumps()?;
+    let before = match &command {
+        Command::Run(run) => Some(run.before_threads(&global)?),
+        _ => None,
+    };
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build();
     let runtime = runtime.map_err(|error| {
         Failure::new(
@@ -168,7 +174,13 @@ fn carry_out(cli: Cli, output: Output) -> Result<ExitCode, Failure> {
     let ended = runtime.block_on(async {
         match command {
             Command::Demo(demo) => demo.run(output).await,
-            Command::Run => run::run(&global).await.map(done),
+            Command::Run(run) => {
+                let ready = match before {
+                    Some(ready) => ready,
+                    None => run.before_threads(&global)?,
+                };
+                run::Run::run(&global, ready).await.map(done)
+            }
             Command::Init(init) => init.run(&global, output).await.map(done),
             Command::Check(check) => check.run(&global, output).await,
             Command::Sim(sim) => sim.run(output).await.map(done),
@@ -193,7 +205,7 @@ fn carry_out(cli: Cli, output: Output) -> Result<ExitCode, Failure> {
 fn start_log(global: &Global, command: &Command) -> Result<(), Failure> {
     // The service tells what it does; a command only what goes wrong.
     let usual = match (global.verbose, command) {
-        (0, Command::Run) => "info",
+        (0, Command::Run(_)) => "info",
         (0, _) => "error",
         (1, _) => "info,grantkeeper=debug",
         (_, _) => "debug,grantkeeper=trace",

@@ -123,6 +123,7 @@ fn show(status: &StatusBody) -> String {
                 vec!["mode".into(), status.mode.clone(), status.budget.summary.clone()],
                 vec!["journal".into(), journal, String::new()],
                 vec!["audit log".into(), audit, last],
+                vec!["Landlock".into(), told(&status.hardening.landlock), String::new()],
             ],
         )
         .trim_start_matches('\n'),

@@ -34,7 +34,9 @@ use reader::Section;
 
 use crate::{
     access::Rule,
-    audit, hubspot, journal,
+    audit,
+    hardening::Landlock,
+    hubspot, journal,
     lifecycle::{RefreshPolicy, ValidatePolicy},
     portal::{AppName, Scopes},
     socket,
@@ -83,6 +85,8 @@ pub struct Config {
     pub http: Option<SocketAddr>,
     /// Where decisions are written down, if anywhere.
     pub audit: Option<audit::Settings>,
+    /// How much of Landlock there must be.
+    pub landlock: Landlock,
     /// What is allowed and worth a word.
     pub warnings: Vec<String>,
 }
@@ -165,6 +169,7 @@ impl Config {
             ("[socket]", self.socket != next.socket),
             ("[http]", self.http != next.http),
             ("[audit]", self.audit != next.audit),
+            ("[hardening]", self.landlock != next.landlock),
         ];
         sections.into_iter().filter(|(_, changed)| *changed).map(|(name, _)| name).collect()
     }
@@ -194,6 +199,7 @@ fn read(
     let alerts = alert::read(root.sections("alert", findings), findings);
     let http = service::http(root.section("http", findings), findings);
     let audit = service::audit(root.section("audit", findings), findings);
+    let landlock = service::hardening(root.section("hardening", findings), findings);
     root.finish(findings);
     Some(Config {
         state,
@@ -207,6 +213,7 @@ fn read(
         alerts,
         http,
         audit,
+        landlock,
         warnings: Vec::new(),
     })
 }

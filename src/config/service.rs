@@ -2,14 +2,20 @@
 
 use std::{net::SocketAddr, path::PathBuf, time::Duration};
 
-use super::{App, DEFAULT_SOCKET, access, findings::Findings, place, reader::Section};
+use super::{
+    App, DEFAULT_SOCKET, access,
+    findings::{Findings, Found},
+    place,
+    reader::Section,
+};
 use crate::{
     audit::{self, Repeats},
+    hardening::Landlock,
     hubspot::{self, ApiVersion},
     journal,
     lifecycle::{OnStart, RefreshMode, RefreshPolicy, ValidatePolicy},
     portal::{AppName, Scopes},
-    socket,
+    socket::{self, Limits},
 };
 
 const SECOND: Duration = Duration::from_secs(1);
@@ -153,11 +159,26 @@ pub(super) fn socket(
         None => Some(None),
         Some(found) => access::group_id(&found, findings).map(Some),
     };
+    let usual = Limits::default();
+    let connections = section.whole("connections", 16, 65_536, findings);
+    let per_user = section.whole("connections_per_user", 1, 65_536, findings);
+    let requests = section.whole("requests_per_second", 1, 1_000_000, findings);
+    let count = |found: Option<Found<u64>>, usual: usize| {
+        found.and_then(|found| usize::try_from(found.value).ok()).unwrap_or(usual)
+    };
+    let limits = Limits {
+        connections: count(connections, usual.connections),
+        connections_per_user: count(per_user, usual.connections_per_user),
+        requests_per_second: requests
+            .and_then(|found| u32::try_from(found.value).ok())
+            .unwrap_or(usual.requests_per_second),
+    };
     section.finish(findings);
     Some(socket::Settings {
         path: path.unwrap_or_else(|| PathBuf::from(DEFAULT_SOCKET)),
         mode: mode?,
         group: group?,
+        limits,
     })
 }
 
@@ -199,4 +220,15 @@ pub(super) fn audit(
         file: (file != "-").then(|| PathBuf::from(file)),
         repeats: repeats.map_or(Repeats::default(), |found| found.value),
     })
+}
+
+pub(super) fn hardening(mut section: Section<'_, '_>, findings: &mut Findings<'_>) -> Landlock {
+    let kinds = [
+        ("best_effort", Landlock::BestEffort),
+        ("required", Landlock::Required),
+        ("off", Landlock::Off),
+    ];
+    let landlock = section.one_of("landlock", &kinds, findings);
+    section.finish(findings);
+    landlock.map_or(Landlock::default(), |found| found.value)
 }

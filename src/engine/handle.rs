@@ -12,12 +12,14 @@ use super::{
     Denial, Metrics, Running, Settings,
     asked::Asked,
     command::Command,
-    metrics::ByResult,
+    metrics::{ByReason, ByResult},
+    renew::Wish,
     view::{PortalView, View},
 };
 use crate::{
     access::{Caller, Right, Rules},
     audit::Audit,
+    hardening::Hardened,
     hubspot::signature::{self, Signed, Unsigned, Webhook},
     lifecycle::{App, OnStart, PortalState, RefreshPolicy},
     portal::{AppName, PortalId, Scopes},
@@ -66,6 +68,7 @@ pub struct Handle {
     pub(super) clock: Arc<dyn Clock>,
     pub(super) refused_reload: Arc<ArcSwap<Option<String>>>,
     pub(super) audit: Audit,
+    pub(super) hardened: Hardened,
 }
 
 impl Handle {
@@ -88,7 +91,20 @@ impl Handle {
             clock,
             refused_reload: Arc::default(),
             audit,
+            hardened: Hardened::default(),
         }
+    }
+
+    /// The same, saying in `status` what the process has given up.
+    #[must_use]
+    pub fn hardened(self, hardened: Hardened) -> Self {
+        Self { hardened, ..self }
+    }
+
+    /// What the process has given up.
+    #[must_use]
+    pub const fn hardening(&self) -> &Hardened {
+        &self.hardened
     }
 
     /// An access token with at least `min_ttl` of life (the configured floor if none is named).
@@ -296,6 +312,11 @@ impl Handle {
         self.told(&Asked { caller, action: "verify_webhook", portal: None }, None, answer).await
     }
 
+    /// Counts what a user was refused for asking too much: `connections` or `requests`.
+    pub fn count_refused(&self, reason: &'static str) {
+        self.metrics.socket_refused.get_or_create(&ByReason { reason }).inc();
+    }
+
     /// Whether the engine is still running.
     #[must_use]
     pub fn is_alive(&self) -> bool {
@@ -342,36 +363,6 @@ impl Handle {
 
 pub(super) fn permit(allowed: bool) -> Result<(), Denial> {
     if allowed { Ok(()) } else { Err(Denial::Forbidden) }
-}
-
-/// A token that was had from HubSpot so recently is not renewed because somebody met a 401 with it: where a fresh
-/// one is refused, the next would be too, and each costs a request that others need.
-const YOUNG: Duration = Duration::from_secs(30);
-
-/// What a caller wants of a token.
-#[derive(Debug, Clone, Copy)]
-pub(super) struct Wish {
-    pub(super) min_ttl: Option<Duration>,
-    /// Not this one.
-    pub(super) rejected: Option<Fingerprint>,
-}
-
-impl Wish {
-    fn rejects(self, view: &PortalView) -> bool {
-        let name = view.token.as_ref().map(|issued| issued.fingerprint);
-        self.rejected.is_some() && self.rejected == name
-    }
-
-    fn fits(self, view: &PortalView, now: BootTime, least: Duration) -> bool {
-        view.portal.serves(now, least) && !self.rejects(view)
-    }
-
-    /// How long the rejected token is still too young to be renewed.
-    fn too_soon(self, view: &PortalView, now: BootTime) -> Option<Duration> {
-        let token = view.portal.token.filter(|_| self.rejects(view))?;
-        let left = YOUNG.saturating_sub(now.since(token.issued));
-        (!left.is_zero()).then_some(left)
-    }
 }
 
 enum Verdict {

@@ -27,6 +27,8 @@ labels!(/// By result.
     ByResult { result });
 labels!(/// By outcome.
     ByOutcome { outcome });
+labels!(/// By reason.
+    ByReason { reason });
 labels!(/// By state.
     ByState { state });
 labels!(/// By kind of incident.
@@ -51,6 +53,7 @@ pub struct Metrics {
     pub portals: Family<ByState, Gauge>,
     pub token_requests: Family<ByResult, Counter>,
     pub token_request_duration: Histogram,
+    pub socket_refused: Family<ByReason, Counter>,
     pub refreshes: Family<ByOutcome, Counter>,
     pub refresh_duration: Histogram,
     pub refresh_lag: Histogram,
@@ -84,6 +87,11 @@ impl Default for Metrics {
                 "token_request_duration_seconds",
                 "Time to answer a request for an access token",
                 Histogram::new([0.000_05, 0.000_2, 0.001, 0.005, 0.01, 0.05, 0.25, 1.0, 5.0, 15.0])
+            ),
+            socket_refused: register!(
+                "socket_refused",
+                "Connections and requests of users who ask too much",
+                Family::default()
             ),
             refreshes: register!("refreshes", "Refreshes by outcome", Family::default()),
             refresh_duration: register!(
@@ -142,6 +150,9 @@ impl Metrics {
         }
         for result in ["ok", "forbidden", "unknown_portal", "grant_revoked", "no_token_yet"] {
             self.token_requests.get_or_create(&ByResult { result }).inc_by(0);
+        }
+        for reason in ["connections", "requests"] {
+            self.socket_refused.get_or_create(&ByReason { reason }).inc_by(0);
         }
         for outcome in ["delivered", "failed"] {
             self.alerts.get_or_create(&BySink { sink: "log".to_owned(), outcome }).inc_by(0);

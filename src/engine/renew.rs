@@ -1,16 +1,45 @@
 //! A token that its caller met a 401 with: renewed if it is still the one that is handed out, and not over and over.
 //! Decides nothing of how it is renewed.
 
-use super::{
-    Denial, Handle,
-    asked::Asked,
-    handle::{Answer, Wish},
-};
+use std::time::Duration;
+
+use super::{Answer, Denial, Handle, asked::Asked, view::PortalView};
 use crate::{
     access::{Caller, Right},
     portal::PortalId,
     secret::Fingerprint,
+    time::BootTime,
 };
+
+/// A token that was had from HubSpot so recently is not renewed because somebody met a 401 with it: where a fresh
+/// one is refused, the next would be too, and each costs a request that others need.
+const YOUNG: Duration = Duration::from_secs(30);
+
+/// What a caller wants of a token.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Wish {
+    pub(super) min_ttl: Option<Duration>,
+    /// Not this one.
+    pub(super) rejected: Option<Fingerprint>,
+}
+
+impl Wish {
+    fn rejects(self, view: &PortalView) -> bool {
+        let name = view.token.as_ref().map(|issued| issued.fingerprint);
+        self.rejected.is_some() && self.rejected == name
+    }
+
+    pub(super) fn fits(self, view: &PortalView, now: BootTime, least: Duration) -> bool {
+        view.portal.serves(now, least) && !self.rejects(view)
+    }
+
+    /// How long the rejected token is still too young to be renewed.
+    pub(super) fn too_soon(self, view: &PortalView, now: BootTime) -> Option<Duration> {
+        let token = view.portal.token.filter(|_| self.rejects(view))?;
+        let left = YOUNG.saturating_sub(now.since(token.issued));
+        (!left.is_zero()).then_some(left)
+    }
+}
 
 impl Handle {
     /// A token other than `rejected`: the one that is there by now, or a new one.

@@ -11,6 +11,8 @@ use std::{
     path::{Path, PathBuf},
 };
 
+use super::Limits;
+use listenfd::ListenFd;
 use rustix::{
     fs::{FlockOperation, Mode, flock},
     process::umask,
@@ -26,6 +28,8 @@ pub struct Settings {
     pub mode: u32,
     /// The group it is given to.
     pub group: Option<u32>,
+    /// What there is for each user.
+    pub limits: Limits,
 }
 
 /// A bound socket. Its file goes when this is dropped.
@@ -33,8 +37,27 @@ pub struct Settings {
 pub struct Socket {
     /// Where connections come in.
     pub listener: UnixListener,
-    path: PathBuf,
-    _lock: File,
+    /// The file to take away, and the lock beside it; neither is ours where somebody else made the socket.
+    own: Option<(PathBuf, File)>,
+}
+
+/// A socket that was made before this process was, by systemd.
+#[derive(Debug)]
+pub struct Inherited(StdListener);
+
+impl Inherited {
+    /// The first one that was passed on (sd_listen_fds(3)), if there is any. To be asked before there are threads.
+    ///
+    /// # Errors
+    /// What was passed on is no listening Unix socket.
+    pub fn take() -> Result<Option<Self>, ListenError> {
+        let mut passed = ListenFd::from_env();
+        if passed.len() == 0 {
+            return Ok(None);
+        }
+        let taken = passed.take_unix_listener(0);
+        taken.map(|listener| listener.map(Self)).map_err(ListenError::Passed)
+    }
 }
 
 /// The socket could not be made.
@@ -46,6 +69,9 @@ pub enum ListenError {
     /// Another process has the path.
     #[error("another service is listening on {0}")]
     InUse(PathBuf),
+    /// What systemd passed on is something else.
+    #[error("the socket that was passed on is no listening Unix socket")]
+    Passed(#[source] io::Error),
     /// The folder is not there.
     #[error("the folder {0} does not exist")]
     NoFolder(PathBuf),
@@ -73,6 +99,9 @@ impl ListenError {
             Self::InUse(_) => {
                 "Stop the other service first, or give this one another path in [socket]."
             }
+            Self::Passed(_) => {
+                "Let the socket unit have one ListenStream= with a path, and no other."
+            }
             Self::NoFolder(_) => {
                 "Create it, owned by the service's user, or let systemd do so with RuntimeDirectory=."
             }
@@ -84,6 +113,17 @@ impl ListenError {
 }
 
 impl Socket {
+    /// Takes over a socket that somebody else made, with the mode and owner they gave it. Must be called inside a
+    /// runtime.
+    ///
+    /// # Errors
+    /// The operating system says no.
+    pub fn inherit(inherited: Inherited) -> Result<Self, ListenError> {
+        inherited.0.set_nonblocking(true).map_err(ListenError::Passed)?;
+        let listener = UnixListener::from_std(inherited.0).map_err(ListenError::Passed)?;
+        Ok(Self { listener, own: None })
+    }
+
     /// Binds the socket. Must be called inside a runtime.
     ///
     /// # Errors
@@ -112,14 +152,16 @@ impl Socket {
         fs::set_permissions(path, mode).map_err(failed("set its mode"))?;
         listener.set_nonblocking(true).map_err(failed("make it non-blocking"))?;
         let listener = UnixListener::from_std(listener).map_err(failed("listen"))?;
-        Ok(Self { listener, path: path.clone(), _lock: lock })
+        Ok(Self { listener, own: Some((path.clone(), lock)) })
     }
 }
 
 impl Drop for Socket {
     fn drop(&mut self) {
-        // A file that is gone already is as good.
-        fs::remove_file(&self.path).ok();
+        if let Some((path, _)) = &self.own {
+            // A file that is gone already is as good.
+            fs::remove_file(path).ok();
+        }
     }
 }
 
@@ -170,7 +212,12 @@ mod tests {
     use super::*;
 
     fn settings(folder: &tempfile::TempDir) -> Settings {
-        Settings { path: folder.path().join("gk.sock"), mode: 0o660, group: None }
+        Settings {
+            path: folder.path().join("gk.sock"),
+            mode: 0o660,
+            group: None,
+            limits: Limits::default(),
+        }
     }
 
     #[tokio::test]
@@ -218,7 +265,7 @@ mod tests {
     async fn a_missing_folder_is_named() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("no/such/gk.sock");
-        let error = Socket::bind(&Settings { path, mode: 0o660, group: None }).unwrap_err();
+        let error = Socket::bind(&Settings { path, ..settings(&folder) }).unwrap_err();
         assert!(matches!(error, ListenError::NoFolder(_)), "{error}");
     }
 }

@@ -6,6 +6,7 @@
 mod answer;
 pub mod client;
 mod events;
+pub mod limits;
 pub mod listen;
 pub mod openapi;
 mod orders;
@@ -17,5 +18,6 @@ mod state;
 mod webhooks;
 
 pub use client::Client;
-pub use listen::{ListenError, Settings, Socket};
+pub use limits::Limits;
+pub use listen::{Inherited, ListenError, Settings, Socket};
 pub use serve::{serve_health, serve_socket};

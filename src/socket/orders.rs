@@ -3,15 +3,15 @@
 
 use axum::{
     Extension,
-    body::Bytes,
-    extract::{Query, State, rejection::BytesRejection, rejection::QueryRejection},
+    extract::{Query, State, rejection::QueryRejection},
     http::StatusCode,
     response::Response,
 };
 use serde::{Deserialize, de::DeserializeOwned};
 
 use super::{
-    answer::{bad, json, named, problem},
+    answer::{bad, json, problem},
+    limits::Whole,
     openapi::Refusals,
     protocol::{EnrolBody, EnrolledBody, PausedBody, Problem, RefreshBody, RemovedBody, TokenBody},
     routes::{Named, NamedPortal, portal_id, token_response},
@@ -26,17 +26,17 @@ use crate::{
 /// The longest redirect URI that anybody registers.
 const LONGEST_URI: usize = 2048;
 
-/// A body as it came, or why it did not.
-pub(super) type Body = Result<Bytes, BytesRejection>;
+/// No body is larger, but a webhook's.
+const LARGEST: usize = 64 * 1024;
+
+/// The body of an order.
+pub(super) type Body = Whole<LARGEST>;
 
 /// The body as `T`. What is wrong with it is told by its place, never by its text.
-pub(super) fn read<T: DeserializeOwned>(body: Body) -> Result<T, Problem> {
-    let bytes = body.map_err(|rejection| match rejection.status() {
-        StatusCode::PAYLOAD_TOO_LARGE => {
-            named(StatusCode::PAYLOAD_TOO_LARGE, "payload_too_large", "the body is too large")
-        }
-        _ => bad("the body did not come whole"),
-    })?;
+pub(super) fn read<T: DeserializeOwned, const LARGEST: usize>(
+    body: Whole<LARGEST>,
+) -> Result<T, Problem> {
+    let bytes = body.0?;
     serde_json::from_slice(&bytes).map_err(|error| {
         let what = match error.classify() {
             serde_json::error::Category::Data => {

@@ -162,6 +162,8 @@ pub struct StatusBody {
     pub budget: BudgetBody,
     /// Where decisions are written down.
     pub audit: AuditBody,
+    /// What the process has given up.
+    pub hardening: HardeningBody,
     /// `kept`, `failing` or `none`: with a journal a crash loses no grant (`state_dir`).
     pub journal: String,
     /// Whether the service does its job.
@@ -178,6 +180,17 @@ pub struct StatusBody {
     pub records_read: Option<Timestamp>,
     /// The version of the service.
     pub version: String,
+}
+
+/// What the process has given up, in [`StatusBody`].
+#[derive(Debug, Serialize, Deserialize, ToSchema)]
+pub struct HardeningBody {
+    /// Whether Landlock keeps it to the paths and ports it needs: `enforced`, `partly`, `unsupported` or `off`.
+    pub landlock: String,
+    /// Neither it nor what it starts can gain privileges.
+    pub no_new_privileges: bool,
+    /// It leaves no core dump, and no other process of its user can look into it.
+    pub no_dumps: bool,
 }
 
 /// `POST /v1/reload`.

@@ -5,7 +5,7 @@ use std::{sync::Arc, time::Duration};
 use axum::{
     Extension, Router,
     extract::{
-        DefaultBodyLimit, Path, Query, State,
+        Path, Query, State,
         rejection::{PathRejection, QueryRejection},
     },
     http::{HeaderMap, HeaderValue, StatusCode, header},
@@ -30,10 +30,6 @@ use crate::{
 
 /// A page of portals, unless asked for less.
 const PAGE: usize = 1000;
-/// HubSpot sends a hundred events at once at most; with room for those of large objects, in base64.
-const LARGEST_WEBHOOK: usize = 2 * 1024 * 1024;
-/// No other request's body is larger.
-const LARGEST_BODY: usize = 64 * 1024;
 /// The longest `min_ttl` that makes sense, in seconds: a day.
 const LONGEST_TTL: u64 = 24 * 3600;
 
@@ -46,10 +42,7 @@ pub(super) fn socket(handle: Handle) -> Router {
         .route("/v1/portals/{id}/pause", post(orders::pause))
         .route("/v1/portals/{id}/resume", post(orders::resume))
         .route("/v1/portals", get(portals).post(orders::enrol))
-        .route(
-            "/v1/webhooks/verify",
-            post(webhooks::verify).layer(DefaultBodyLimit::max(LARGEST_WEBHOOK)),
-        )
+        .route("/v1/webhooks/verify", post(webhooks::verify))
         .route("/v1/events", get(events::events))
         .route("/v1/status", get(state::status))
         .route("/v1/reload", post(state::reload))
@@ -57,7 +50,6 @@ pub(super) fn socket(handle: Handle) -> Router {
         .route("/readyz", get(state::readyz_known))
         .route("/metrics", get(state::metrics_allowed))
         .route("/openapi.json", get(openapi::document))
-        .layer(DefaultBodyLimit::max(LARGEST_BODY))
         .fallback(no_such_path)
         .method_not_allowed_fallback(no_such_method)
         .with_state(handle)

@@ -1,16 +1,25 @@
 //! Driving connections: a bounded number, each with a caller the kernel named, none able to hold the
 //! service up by being slow, all finished before the service ends.
 
-use std::{io, sync::Arc, time::Duration};
+use std::{
+    io,
+    sync::{Arc, LazyLock},
+    time::Duration,
+};
 
-use axum::{Router, body::Body};
+use axum::{
+    Router,
+    body::Body,
+    http::{HeaderValue, header},
+    response::IntoResponse,
+};
 use hyper::{Request, body::Incoming, server::conn::http1, service::service_fn};
 use hyper_util::{
     rt::{TokioIo, TokioTimer},
     server::graceful::GracefulShutdown,
 };
 use tokio::{
-    io::{AsyncRead, AsyncWrite},
+    io::{AsyncRead, AsyncWrite, AsyncWriteExt},
     net::{TcpListener, TcpStream, UnixStream},
     sync::{OwnedSemaphorePermit, Semaphore},
     time::{sleep, timeout},
@@ -18,11 +27,15 @@ use tokio::{
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use tower::ServiceExt;
 
-use super::{listen::Socket, peer, routes};
+use super::{
+    limits::{Connected, Limits, PENALTY, Use, too_many},
+    listen::Socket,
+    peer, routes,
+};
 use crate::{access::Caller, engine::Handle};
 
-/// Connections open at once; more wait in the kernel's queue.
-const CONNECTIONS: usize = 1024;
+/// Connections open at once to the health listener; more wait in the kernel's queue.
+const HEALTH_CONNECTIONS: usize = 256;
 /// A request's head has to be there within this time.
 const HEAD: Duration = Duration::from_secs(10);
 /// After a stop, answers in flight have this long.
@@ -31,8 +44,8 @@ const FAREWELL: Duration = Duration::from_secs(5);
 const LARGEST_HEAD: usize = 16 * 1024;
 
 /// Serves local callers until `stop`, then finishes the answers in flight.
-pub async fn serve_socket(socket: Socket, handle: Handle, stop: CancellationToken) {
-    let connections = Connections::new(routes::socket(handle));
+pub async fn serve_socket(socket: Socket, limits: Limits, handle: Handle, stop: CancellationToken) {
+    let connections = Connections::new(routes::socket(handle.clone()), handle, limits);
     connections.take_from(&socket, &stop).await;
     // The file goes first: nobody new can come while the rest is served.
     drop(socket);
@@ -41,10 +54,23 @@ pub async fn serve_socket(socket: Socket, handle: Handle, stop: CancellationToke
 
 /// Serves health and metrics on TCP until `stop`.
 pub async fn serve_health(listener: TcpListener, handle: Handle, stop: CancellationToken) {
-    let connections = Connections::new(routes::health(handle));
+    let limits = Limits { connections: HEALTH_CONNECTIONS, ..Limits::default() };
+    let connections = Connections::new(routes::health(handle.clone()), handle, limits);
     connections.take_from(&listener, &stop).await;
     connections.finish().await;
 }
+
+/// What a connection is told that is one too many. It is not read first.
+static TURNED_AWAY: LazyLock<Vec<u8>> = LazyLock::new(|| {
+    let refusal = too_many("this user has too many connections; see socket.connections_per_user");
+    let body = serde_json::to_string(&refusal).unwrap_or_default();
+    format!(
+        "HTTP/1.1 429 Too Many Requests\r\ncontent-type: application/problem+json\r\nretry-after: 1\r\n\
+         connection: close\r\ncontent-length: {}\r\n\r\n{body}",
+        body.len()
+    )
+    .into_bytes()
+});
 
 /// Where connections come in, with what is known of who is at the other end.
 trait Door: Sync {
@@ -78,16 +104,20 @@ async fn catch_breath(error: &io::Error) {
 
 struct Connections {
     router: Router,
+    handle: Handle,
+    used: Arc<Use>,
     permits: Arc<Semaphore>,
     graceful: GracefulShutdown,
     tasks: TaskTracker,
 }
 
 impl Connections {
-    fn new(router: Router) -> Self {
+    fn new(router: Router, handle: Handle, limits: Limits) -> Self {
         Self {
             router,
-            permits: Arc::new(Semaphore::new(CONNECTIONS)),
+            handle,
+            used: Use::new(limits),
+            permits: Arc::new(Semaphore::new(limits.connections)),
             graceful: GracefulShutdown::new(),
             tasks: TaskTracker::new(),
         }
@@ -98,7 +128,7 @@ impl Connections {
         let one = async || {
             let permit = self.permit().await;
             match door.next().await {
-                Ok((caller, stream)) => self.drive(stream, caller, permit),
+                Ok((caller, stream)) => self.admit(stream, caller, permit),
                 Err(error) => catch_breath(&error).await,
             }
         };
@@ -110,17 +140,60 @@ impl Connections {
         Arc::clone(&self.permits).acquire_owned().await.ok()
     }
 
-    fn drive<S>(&self, stream: S, caller: Option<Caller>, permit: Option<OwnedSemaphorePermit>)
+    /// Serves a connection, unless its user has too many. That one is told, as far as it listens, and no more is
+    /// spent on it.
+    fn admit<S>(&self, stream: S, caller: Option<Caller>, permit: Option<OwnedSemaphorePermit>)
     where
         S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
     {
-        let router = self.router.clone();
+        let connected = caller.as_ref().map(|caller| self.used.connect(caller.uid()));
+        if matches!(connected, Some(None)) {
+            self.handle.count_refused("connections");
+            return self.turn_away(stream);
+        }
+        self.drive(stream, caller, (permit, connected.flatten()));
+    }
+
+    fn turn_away<S>(&self, mut stream: S)
+    where
+        S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+    {
+        self.tasks.spawn(async move {
+            // A buffer takes it at once; who does not read it gets nothing.
+            timeout(PENALTY, stream.write_all(&TURNED_AWAY)).await.ok();
+        });
+    }
+
+    fn drive<S>(
+        &self,
+        stream: S,
+        caller: Option<Caller>,
+        held: (Option<OwnedSemaphorePermit>, Option<Connected>),
+    ) where
+        S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+    {
+        let (router, used, handle) =
+            (self.router.clone(), Arc::clone(&self.used), self.handle.clone());
         let service = service_fn(move |request: Request<Incoming>| {
             let mut request = request.map(Body::new);
-            if let Some(caller) = &caller {
+            let (router, handle) = (router.clone(), handle.clone());
+            let may = caller.as_ref().is_none_or(|caller| {
                 request.extensions_mut().insert(caller.clone());
+                used.ask(caller.uid(), handle.clock().boot())
+            });
+            async move {
+                if may {
+                    return router.oneshot(request).await;
+                }
+                handle.count_refused("requests");
+                // Whoever asks at once again is held up by it.
+                sleep(PENALTY).await;
+                let refusal = too_many("this user asks too much; see socket.requests_per_second");
+                let mut response = refusal.into_response();
+                let close = HeaderValue::from_static("close");
+                response.headers_mut().insert(header::CONNECTION, close);
+                Ok(response)
             }
-            router.clone().oneshot(request)
         });
         let connection = http1::Builder::new()
             .timer(TokioTimer::new())
@@ -131,7 +204,7 @@ impl Connections {
         self.tasks.spawn(async move {
             // A client that hangs up or talks nonsense is its own affair.
             watched.await.ok();
-            drop(permit);
+            drop(held);
         });
     }
 

@@ -12,7 +12,8 @@ use super::{
     answer::{bad, json, problem},
     openapi::{NotReady, Refusals},
     protocol::{
-        self, AppBody, AuditBody, BudgetBody, HealthBody, Problem, ReloadedBody, StatusBody,
+        self, AppBody, AuditBody, BudgetBody, HardeningBody, HealthBody, Problem, ReloadedBody,
+        StatusBody,
     },
 };
 use crate::{
@@ -61,6 +62,11 @@ pub(super) async fn status(
             summary: overall.budget.to_string(),
         },
         audit: audit_body(&handle),
+        hardening: HardeningBody {
+            landlock: handle.hardening().landlock.clone(),
+            no_new_privileges: handle.hardening().no_new_privileges,
+            no_dumps: handle.hardening().no_dumps,
+        },
         journal: match overall.journal_fails() {
             _ if !overall.journal => "none",
             true => "failing",

@@ -9,11 +9,15 @@ use utoipa::ToSchema;
 
 use super::{
     answer::{bad, json, problem},
+    limits::Whole,
     openapi::Refusals,
-    orders::{Body, read},
+    orders::read,
     protocol::Problem,
 };
 use crate::{access::Caller, engine::Handle, hubspot::signature::Webhook};
+
+/// HubSpot sends a hundred events at once at most; with room for those of large objects, in base64.
+const LARGEST: usize = 2 * 1024 * 1024;
 
 /// What `POST /v1/webhooks/verify` is asked with: the request as it came.
 #[derive(Debug, Deserialize, ToSchema)]
@@ -50,7 +54,7 @@ pub(super) struct VerifiedBody {
 pub(super) async fn verify(
     State(handle): State<Handle>,
     Extension(caller): Extension<Caller>,
-    body: Body,
+    body: Whole<LARGEST>,
 ) -> Result<Response, Problem> {
     let WebhookBody { method, uri, body, headers } = read(body)?;
     let body = STANDARD.decode(body).map_err(|_| bad("`body` is not base64"))?;

@@ -412,3 +412,60 @@ async fn i11_what_a_caller_writes_does_not_make_it_somebody_else() {
     assert_eq!(reply.problem(), "forbidden");
     drop(service);
 }
+
+#[tokio::test]
+async fn one_user_who_takes_every_connection_it_can_leaves_the_others_theirs() {
+    let mut place = place(RULES).await;
+    place.extra +=
+        "[socket]\nmode = \"0660\"\nconnections_per_user = 20\nrequests_per_second = 50\n";
+    let service = serve(&place).await;
+    let mut held = Vec::new();
+    for _ in 0..20 {
+        let mut stream = connect_as(&place.socket(), BILLING, BILLING, &[SERVICE]);
+        stream.write_all(b"GET /livez HTTP/1.1\r\n").await.unwrap();
+        held.push(stream);
+    }
+    eventually("they count", async || {
+        // It is told before it has said anything.
+        let stream = connect_as(&place.socket(), BILLING, BILLING, &[SERVICE]);
+        let reply = raw::turned_away(stream).await;
+        reply.is_some_and(|reply| reply.status == 429 && reply.problem() == "too_many_requests")
+    })
+    .await;
+    for (uid, target) in [(WATCHER, "/v1/status"), (CHIEF, "/v1/portals/1/token")] {
+        assert_eq!(ask(&place, (uid, uid), "GET", target).await.status, 200, "{uid}");
+    }
+    held.clear();
+    eventually("they are given back", async || {
+        ask(&place, (BILLING, BILLING), "GET", "/livez").await.status == 200
+    })
+    .await;
+    drop(service);
+}
+
+#[tokio::test]
+async fn one_user_who_asks_too_much_is_held_up_and_told_and_the_others_are_not() {
+    let mut place = place(RULES).await;
+    place.extra += "[socket]\nmode = \"0660\"\nrequests_per_second = 50\n";
+    let service = serve(&place).await;
+    let mut asking = tokio::task::JoinSet::new();
+    for _ in 0..80 {
+        let stream = connect_as(&place.socket(), BILLING, BILLING, &[SERVICE]);
+        asking.spawn(ask_on(stream, "GET", "/v1/portals/1/token"));
+    }
+    // Of somebody else's flood nobody notices anything.
+    for _ in 0..20 {
+        assert_eq!(ask(&place, (CHIEF, CHIEF), "GET", "/v1/portals/1/token").await.status, 200);
+    }
+    let replies = asking.join_all().await;
+    let good = replies.iter().filter(|reply| reply.status == 200).count();
+    let refused: Vec<_> = replies.iter().filter(|reply| reply.status != 200).collect();
+    assert!((50..80).contains(&good), "{good}");
+    for reply in refused {
+        assert_eq!((reply.status, reply.problem().as_str()), (429, "too_many_requests"));
+        assert_eq!(reply.header("retry-after"), Some("1"));
+    }
+    let metrics = ask(&place, (WATCHER, WATCHER), "GET", "/metrics").await.body;
+    assert!(metrics.contains("grantkeeper_socket_refused_total{reason=\"requests\"}"), "{metrics}");
+    drop(service);
+}

@@ -12,7 +12,7 @@ use crate::support::source::{Source, rust_files};
 const FLOORS: [&[&str]; 5] = [
     &["secret", "portal", "time"],
     &["access", "incident", "lifecycle", "validate"],
-    &["audit", "hubspot", "journal", "sealing", "sink", "store"],
+    &["audit", "hardening", "hubspot", "journal", "sealing", "sink", "store"],
     &["engine", "socket", "telemetry"],
     &["config", "daemon", "import", "init", "rotation", "sim", "cli", "main"],
 ];

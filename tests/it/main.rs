@@ -14,6 +14,7 @@ mod cli;
 mod crash;
 mod fleet;
 mod grants;
+mod hardening;
 mod hubspot_network;
 mod hubspot_replies;
 mod import;

@@ -390,3 +390,17 @@ async fn several_requests_on_one_connection_are_answered_in_order() {
     assert!(places.iter().all(Option::is_some) && places.is_sorted(), "{said}");
     drop(service);
 }
+
+#[tokio::test]
+async fn a_body_that_does_not_come_is_waited_for_ten_seconds_and_no_longer() {
+    let (place, service) = ready(1).await;
+    let mut slow = UnixStream::connect(place.socket()).await.unwrap();
+    let head = "POST /v1/portals HTTP/1.1\r\nHost: grantkeeper\r\nContent-Length: 100\r\n\r\n{";
+    slow.write_all(head.as_bytes()).await.unwrap();
+    let mut said = String::new();
+    let read = tokio::io::AsyncReadExt::read_to_string(&mut slow, &mut said);
+    timeout(Duration::from_secs(20), read).await.expect("it is waited for on and on").unwrap();
+    let reply = RawReply::parse(&said).unwrap();
+    assert_eq!((reply.status, reply.problem().as_str()), (408, "request_timeout"), "{reply:?}");
+    service.token(1).await.unwrap();
+}

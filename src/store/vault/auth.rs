@@ -38,6 +38,23 @@ pub enum Auth {
     },
 }
 
+impl Auth {
+    /// The file that is read at each login, if there is one.
+    #[must_use]
+    pub fn file(&self) -> Option<&Path> {
+        match self {
+            Self::TokenFile(file) => Some(file),
+            Self::Method { method, .. } => match method {
+                Method::AppRole { secret_id_file: file, .. }
+                | Method::Kubernetes { jwt_file: file, .. }
+                | Method::Jwt { jwt_file: file, .. } => Some(file),
+                Method::Cert { .. } => None,
+            },
+            Self::Token(_) => None,
+        }
+    }
+}
+
 /// An auth method and what it wants to see.
 #[derive(Debug, Clone)]
 pub enum Method {

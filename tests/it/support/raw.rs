@@ -113,6 +113,13 @@ pub(crate) async fn send_on(
     RawReply::parse(&text).unwrap_or_else(|| panic!("{method} {target}: {text:?}"))
 }
 
+/// What a connection is told that has not asked anything; none if nothing at once.
+pub(crate) async fn turned_away(mut stream: UnixStream) -> Option<RawReply> {
+    let said =
+        tokio::time::timeout(std::time::Duration::from_millis(500), heard(&mut stream)).await;
+    RawReply::parse(&said.ok()?)
+}
+
 /// A stream of events as text.
 pub(crate) struct Events {
     stream: UnixStream,

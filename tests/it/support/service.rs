@@ -168,8 +168,13 @@ impl Place {
         } else {
             format!("{hubspot}{}", self.extra)
         };
+        // A test may say more of the socket.
+        let (extra, socket) = match extra.split_once("[socket]\n") {
+            Some((before, more)) => (before.to_owned(), more.to_owned()),
+            None => (extra, String::new()),
+        };
         format!(
-            "{}[app]\nname = \"acme-sync\"\n{}\n{extra}\n[socket]\npath = \"{}\"\n\
+            "{}[app]\nname = \"acme-sync\"\n{}\n{extra}\n[socket]\npath = \"{}\"\n{socket}\n\
              [[alert]]\nname = \"pager\"\nkind = \"webhook\"\nurl = \"{}\"\nsigning_secret_file = \"{}\"\n",
             self.head,
             self.store,
@@ -195,6 +200,10 @@ impl Place {
     pub(crate) fn command(&self, args: &[&str]) -> Command {
         let mut command = Command::new(env!("CARGO_BIN_EXE_grantkeeper"));
         command.arg("--config").arg(self.config()).args(args);
+        if args.first() == Some(&"run") && self.uid.is_none() {
+            // The tests run as whoever they run as.
+            command.arg("--allow-root");
+        }
         command.env_clear().env("PATH", "/usr/bin:/bin").env("HOME", self.dir.path());
         command.envs(self.env.iter().cloned());
         command.kill_on_drop(true).current_dir(self.dir.path());

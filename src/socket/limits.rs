@@ -1,0 +1,153 @@
+//! What one user can take of the socket: connections, requests, patience. Who asks too much waits and is told so;
+//! nobody else notices.
+
+use std::{
+    collections::HashMap,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::Duration,
+};
+
+use axum::{
+    body::{Bytes, to_bytes},
+    extract::{FromRequest, Request},
+    http::StatusCode,
+};
+use http_body_util::LengthLimitError;
+use tokio::time::timeout;
+
+use super::{
+    answer::{bad, named},
+    protocol::Problem,
+};
+use crate::{access::allowance::Allowances, time::BootTime};
+
+/// A body has to be there whole within this time.
+const BODY: Duration = Duration::from_secs(10);
+/// Who asks too much is answered no sooner than this.
+pub(super) const PENALTY: Duration = Duration::from_secs(1);
+
+/// How much there is for everybody, and for each user (contract section 2, `[socket]`).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Limits {
+    /// Connections open at once, of all users together.
+    pub connections: usize,
+    /// Connections open at once, of each user.
+    pub connections_per_user: usize,
+    /// Requests a second, of each user.
+    pub requests_per_second: u32,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self { connections: 1024, connections_per_user: 256, requests_per_second: 5000 }
+    }
+}
+
+/// What is in use.
+#[derive(Debug)]
+pub(super) struct Use {
+    per_user: usize,
+    open: Mutex<HashMap<u32, usize>>,
+    asked: Mutex<Allowances>,
+}
+
+fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+impl Use {
+    pub(super) fn new(limits: Limits) -> Arc<Self> {
+        Arc::new(Self {
+            per_user: limits.connections_per_user,
+            open: Mutex::default(),
+            asked: Mutex::new(Allowances::per_second(limits.requests_per_second)),
+        })
+    }
+
+    /// One more connection of `uid`'s, unless it has too many.
+    pub(super) fn connect(self: &Arc<Self>, uid: u32) -> Option<Connected> {
+        let mut open = locked(&self.open);
+        let count = open.entry(uid).or_default();
+        if *count >= self.per_user {
+            return None;
+        }
+        *count += 1;
+        Some(Connected { uid, of: Arc::clone(self) })
+    }
+
+    /// One more request of `uid`'s; says whether it may be answered.
+    pub(super) fn ask(&self, uid: u32, now: BootTime) -> bool {
+        locked(&self.asked).take(uid, now).is_ok()
+    }
+}
+
+/// A connection that counts while this lives.
+#[derive(Debug)]
+pub(super) struct Connected {
+    uid: u32,
+    of: Arc<Use>,
+}
+
+impl Drop for Connected {
+    fn drop(&mut self) {
+        let mut open = locked(&self.of.open);
+        if let Some(count) = open.get_mut(&self.uid) {
+            *count -= 1;
+            if *count == 0 {
+                open.remove(&self.uid);
+            }
+        }
+    }
+}
+
+/// The refusal for who asks too much.
+pub(super) fn too_many(what: &str) -> Problem {
+    let refusal = named(StatusCode::TOO_MANY_REQUESTS, "too_many_requests", what);
+    Problem { retry_after: Some(1), ..refusal }
+}
+
+/// A whole body of at most `LARGEST` bytes, or why it is none.
+pub(super) struct Whole<const LARGEST: usize>(pub(super) Result<Bytes, Problem>);
+
+impl<S: Sync, const LARGEST: usize> FromRequest<S> for Whole<LARGEST> {
+    type Rejection = std::convert::Infallible;
+
+    async fn from_request(request: Request, _: &S) -> Result<Self, Self::Rejection> {
+        let came = timeout(BODY, to_bytes(request.into_body(), LARGEST)).await;
+        Ok(Self(match came {
+            Ok(Ok(bytes)) => Ok(bytes),
+            Ok(Err(error)) => {
+                let cause = std::error::Error::source(&error);
+                if cause.is_some_and(<dyn std::error::Error>::is::<LengthLimitError>) {
+                    let (status, code) = (StatusCode::PAYLOAD_TOO_LARGE, "payload_too_large");
+                    Err(named(status, code, "the body is too large"))
+                } else {
+                    Err(bad("the body did not come whole"))
+                }
+            }
+            Err(_) => Err(named(
+                StatusCode::REQUEST_TIMEOUT,
+                "request_timeout",
+                "the body did not come in time",
+            )),
+        }))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_user_has_connections_of_their_own_and_gets_them_back() {
+        let limits = Limits { connections_per_user: 2, ..Limits::default() };
+        let used = Use::new(limits);
+        let first = used.connect(7).unwrap();
+        let _second = used.connect(7).unwrap();
+        assert!(used.connect(7).is_none());
+        let _other = used.connect(8).unwrap();
+        drop(first);
+        assert!(used.connect(7).is_some());
+        assert_eq!(locked(&used.open).len(), 2);
+    }
+}

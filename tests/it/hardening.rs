@@ -1,0 +1,234 @@
+//! What the process gives up, seen from outside: dumps, privileges, paths and ports; and what is left of a secret in its
+//! memory once it is no longer in use.
+
+use std::{
+    collections::BTreeMap,
+    fs,
+    os::unix::{fs::PermissionsExt, net::UnixListener},
+    path::PathBuf,
+    process::Stdio,
+    time::Duration,
+};
+
+use grantkeeper::secret::RefreshToken;
+use serde_json::Value;
+use tokio::process::Command;
+
+use crate::support::{
+    portal,
+    service::{Place, Service, eventually},
+};
+
+fn pid(service: &Service) -> u32 {
+    service.child.id().unwrap()
+}
+
+/// A line of `/proc/<pid>/status` or `limits`.
+fn told(service: &Service, file: &str, name: &str) -> String {
+    let text = fs::read_to_string(format!("/proc/{}/{file}", pid(service))).unwrap();
+    let line = text.lines().find(|line| line.starts_with(name)).unwrap_or_default().to_owned();
+    line.strip_prefix(name).unwrap_or_default().split_whitespace().collect::<Vec<_>>().join(" ")
+}
+
+#[tokio::test]
+async fn i10_the_service_leaves_no_core_dump_and_gains_no_privileges() {
+    let place = Place::new(1, "").await;
+    let service = place.serve().await;
+    assert_eq!(told(&service, "limits", "Max core file size"), "0 0 bytes");
+    assert_eq!(told(&service, "status", "NoNewPrivs:"), "1");
+    // What can't be dumped belongs to root below /proc, whoever it runs as.
+    let status = service.get("/v1/status").await.unwrap();
+    assert_eq!(status["hardening"]["no_dumps"], true);
+    assert_eq!(status["hardening"]["no_new_privileges"], true);
+}
+
+#[tokio::test]
+async fn root_is_refused_unless_it_is_said_and_before_anything_is_opened() {
+    let place = Place::new(1, "").await;
+    assert!(rustix::process::geteuid().is_root(), "this test is about root: run it as root");
+    let mut command = place.command(&["status"]);
+    let program = command.as_std().get_program().to_owned();
+    command = Command::new(program);
+    command.arg("--config").arg(place.config()).arg("run");
+    let ended = crate::support::service::finish(command, "").await;
+    assert_eq!(ended.code, 77, "{ended:?}");
+    assert!(ended.err.contains("--allow-root"), "{ended:?}");
+    assert!(!place.socket().exists());
+}
+
+/// Landlock holds for the whole process: it is asked of one whose configuration leads it to where it may not go.
+#[tokio::test]
+async fn the_service_can_reach_only_paths_and_ports_that_its_configuration_leads_to() {
+    let mut place = Place::new(2, "[settings]\nrotating = true").await;
+    place.head = format!("state_dir = \"{}\"\n", place.path("state").display());
+    place.extra += "[hardening]\nlandlock = \"best_effort\"\n";
+    let service = place.serve().await;
+    service.ready().await;
+    let landlock = service.get("/v1/status").await.unwrap()["hardening"]["landlock"].clone();
+    if landlock == "unsupported" {
+        // Nothing to be seen on this kernel; said, so that nobody takes it for proof.
+        println!("Landlock is not to be had on this kernel: NOT tested");
+        return;
+    }
+    assert!(["enforced", "partly"].contains(&landlock.as_str().unwrap()), "{landlock}");
+    // A reload that would lead it elsewhere is told of, and does no harm: the file is there, and may be read by its user.
+    let elsewhere = crate::support::temp_dir();
+    let secret = elsewhere.path().join("whsec");
+    fs::write(&secret, "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw\n").unwrap();
+    place.extra += &format!(
+        "[[alert]]\nname = \"elsewhere\"\nkind = \"webhook\"\nurl = \"http://127.0.0.1:9/hook\"\nsigning_secret_file = \"{}\"\n",
+        secret.display()
+    );
+    place.config();
+    service.signal(rustix::process::Signal::HUP);
+    place.standin.sim.uninstall(portal(2));
+    service.client.post::<Value>("/v1/portals/1/resume").await.unwrap();
+    service.token(1).await.unwrap();
+    // Whoever does its work goes on.
+    assert_eq!(service.stop().await, 0);
+}
+
+#[tokio::test]
+async fn landlock_that_is_required_and_off_are_what_they_say() {
+    let mut place = Place::new(1, "").await;
+    place.extra += "[hardening]\nlandlock = \"off\"\n";
+    let service = place.serve().await;
+    assert_eq!(service.get("/v1/status").await.unwrap()["hardening"]["landlock"], "off");
+    drop(service);
+    place.extra = place.extra.replace("\"off\"", "\"required\"");
+    let mut service = place.spawn();
+    let up = async || service.client.ask(hyper::Method::GET, "/livez").await.is_ok();
+    let came =
+        tokio::time::timeout(Duration::from_secs(5), crate::support::service::until(up)).await;
+    if came.is_err() {
+        assert_eq!(service.ended().await, 77, "{}", service.log());
+        assert!(service.log().contains("landlock"), "{}", service.log());
+    }
+}
+
+/// A socket as systemd makes one: there before the service is, and there after it.
+#[tokio::test]
+async fn a_socket_that_systemd_made_is_served_and_left() {
+    let place = Place::new(1, "").await;
+    let path = place.path("systemd.sock");
+    let listener = UnixListener::bind(&path).unwrap();
+    fs::set_permissions(&path, fs::Permissions::from_mode(0o640)).unwrap();
+    let inner = place.command(&["run"]);
+    let args: Vec<_> = inner.as_std().get_args().map(ToOwned::to_owned).collect();
+    let mut command = Command::new("sh");
+    // Which descriptor and whose it is, as sd_listen_fds(3) has it.
+    let script =
+        "LISTEN_PID=$$ LISTEN_FDS=1; export LISTEN_PID LISTEN_FDS; exec \"$@\" 3<&0 0</dev/null";
+    command.args(["-c", script, "sh"]).arg(inner.as_std().get_program()).args(args);
+    command.env("PATH", "/usr/bin:/bin").kill_on_drop(true);
+    command.stdin(Stdio::from(std::os::fd::OwnedFd::from(listener)));
+    command.stdout(Stdio::null()).stderr(fs::File::create(place.path("service.log")).unwrap());
+    let mut child = command.spawn().unwrap();
+    let client = grantkeeper::socket::Client::new(&path);
+    eventually("it answers", async || {
+        client.ask(hyper::Method::GET, "/readyz").await.is_ok_and(|reply| reply.status == 200)
+    })
+    .await;
+    assert!(!place.socket().exists(), "the configured path is not made beside it");
+    assert_eq!(fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o640);
+    let id = rustix::process::Pid::from_raw(i32::try_from(child.id().unwrap()).unwrap()).unwrap();
+    rustix::process::kill_process(id, rustix::process::Signal::TERM).unwrap();
+    assert!(child.wait().await.unwrap().success());
+    assert!(path.exists(), "it is systemd's to take away");
+}
+
+/// Which of `secrets` are in the process's memory, in every readable and writable part of it, and how often.
+fn found_in(service: &Service, place: &Place, secrets: &[&str]) -> BTreeMap<String, usize> {
+    use std::io::Write;
+    use std::os::unix::fs::FileExt;
+    let root = PathBuf::from(format!("/proc/{}", pid(service)));
+    let maps = fs::read_to_string(root.join("maps")).unwrap();
+    let memory = fs::File::open(root.join("mem")).unwrap();
+    let (dump, wanted) = (place.path("dump"), place.path("wanted"));
+    let mut file = fs::File::create(&dump).unwrap();
+    for line in maps.lines() {
+        let mut words = line.split_whitespace();
+        let (range, rights) = (words.next().unwrap(), words.next().unwrap());
+        if !rights.starts_with("rw") {
+            continue;
+        }
+        let (from, to) = range.split_once('-').unwrap();
+        let number = |text| u64::from_str_radix(text, 16).unwrap();
+        let (from, to) = (number(from), number(to));
+        let mut bytes = vec![0; usize::try_from(to - from).unwrap()];
+        // What went away between the two readings is not there.
+        if memory.read_exact_at(&mut bytes, from).is_ok() {
+            file.write_all(&bytes).unwrap();
+        }
+    }
+    fs::write(&wanted, secrets.join("\n")).unwrap();
+    let mut grep = std::process::Command::new("grep");
+    grep.args(["-a", "-o", "-F", "-f"]).arg(&wanted).arg(&dump).env("LC_ALL", "C");
+    let said = String::from_utf8(grep.output().unwrap().stdout).unwrap();
+    fs::remove_file(dump).unwrap();
+    let mut found = BTreeMap::new();
+    for line in said.lines() {
+        *found.entry(line.to_owned()).or_default() += 1;
+    }
+    found
+}
+
+#[tokio::test]
+async fn i10_of_secrets_that_are_no_longer_in_use_no_copy_is_left_in_memory() {
+    assert!(
+        rustix::process::geteuid().is_root(),
+        "this test reads another process: run it as root"
+    );
+    let mut place = Place::new(120, "[settings]\nrotating = true\nexpires_in = 4").await;
+    place.head = format!("state_dir = \"{}\"\n", place.path("state").display());
+    let service = place.serve().await;
+    service.ready().await;
+    let sim = &place.standin.sim;
+    let mut old: BTreeMap<String, &str> = BTreeMap::new();
+    let first_secret = sim.client_secret();
+    let note = |old: &mut BTreeMap<String, &'static str>, token: Option<RefreshToken>| {
+        old.extend(token.map(|token| (token.expose().to_owned(), "refresh token")));
+    };
+    for round in 0..3 {
+        for number in 1..=120 {
+            let answer = service.token(number).await.unwrap();
+            old.insert(answer["access_token"].as_str().unwrap().to_owned(), "access token");
+            note(&mut old, sim.refresh_token(portal(number)));
+        }
+        let done = sim.report().refreshes;
+        eventually("all are refreshed", async || sim.report().refreshes > done + 240).await;
+        if round == 1 {
+            let new = sim.rotate_client_secret(Duration::ZERO);
+            let args = ["rotate", "client-secret", "--from-file", "-"];
+            let rotated = place.run_with(&args, new.expose()).await;
+            assert_eq!(rotated.code, 0, "{rotated:?}");
+        }
+    }
+    eventually("a thousand refreshes", async || sim.report().refreshes >= 1000).await;
+    let newest = |number| sim.refresh_token(portal(number)).unwrap().expose().to_owned();
+    let held: Vec<String> = (1..=120).map(newest).collect();
+    old.retain(|token, _| !held.contains(token));
+    // The one before the one in use stands in the app's record, and is known for webhooks: it is taken out.
+    let store = place.file_store();
+    let key = grantkeeper::store::Key::App;
+    let found = grantkeeper::store::CredentialStore::read(&store, key).await.unwrap();
+    let record = found.record.with_previous_secret(None);
+    let at = grantkeeper::store::Expected::At(found.version);
+    grantkeeper::store::CredentialStore::write(&store, key, &record, &at).await.unwrap();
+    service.client.post::<Value>("/v1/reload").await.unwrap();
+    old.insert(first_secret.expose().to_owned(), "client secret");
+    let new_secret = sim.client_secret().expose().to_owned();
+    let wanted: Vec<&str> = old.keys().map(String::as_str).chain([new_secret.as_str()]).collect();
+    eventually("no copy is left", async || {
+        let mut found = found_in(&service, &place, &wanted);
+        // What is in use is found: the search works.
+        assert!(found.remove(&new_secret).is_some(), "the search finds nothing at all");
+        for (secret, count) in &found {
+            println!("left: {} {count} times", old[secret]);
+        }
+        found.is_empty()
+    })
+    .await;
+    println!("{} secrets no longer in use, none left in memory", old.len());
+    assert!(old.len() > 100, "{}", old.len());
+}
