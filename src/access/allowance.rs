@@ -67,15 +67,16 @@ mod tests {
     #[test]
     fn who_keeps_to_the_pace_is_never_refused_and_one_user_s_flood_is_nobody_else_s() {
         let mut allowances = Allowances::per_second(100);
+        let mut flooded = 0;
         for millis in 0..20_000 {
             if millis % 10 == 0 {
                 assert!(allowances.take(1, at(millis)).is_ok(), "{millis}");
             }
             for _ in 0..5 {
-                allowances.take(2, at(millis)).ok();
+                flooded += usize::from(allowances.take(2, at(millis)).is_ok());
             }
         }
-        assert!(allowances.take(2, at(20_000)).is_err());
+        assert!((2000..=2101).contains(&flooded), "{flooded}");
         assert!(allowances.take(3, at(20_000)).is_ok());
     }
 

@@ -232,3 +232,23 @@ async fn i10_of_secrets_that_are_no_longer_in_use_no_copy_is_left_in_memory() {
     println!("{} secrets no longer in use, none left in memory", old.len());
     assert!(old.len() > 100, "{}", old.len());
 }
+
+#[test]
+fn the_systemd_unit_gives_up_nearly_everything() {
+    let unit = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("deploy/systemd/grantkeeper.service");
+    let mut command = std::process::Command::new("systemd-analyze");
+    command.args(["security", "--offline=true"]).arg(&unit);
+    let Ok(told) = command.output() else {
+        println!("systemd-analyze is not on this machine: the unit's exposure is NOT tested");
+        return;
+    };
+    let said = String::from_utf8_lossy(&told.stdout).into_owned();
+    let level = said.rsplit("Overall exposure level for grantkeeper.service: ").next().unwrap();
+    let level: f64 = level.split_whitespace().next().unwrap().parse().unwrap();
+    assert!(level < 2.0, "{said}");
+    let text = fs::read_to_string(unit).unwrap();
+    for needed in ["PrivateUsers=yes", "ProcSubset=pid\n"] {
+        let set = text.lines().any(|line| line.trim_end() == needed.trim_end());
+        assert!(!set, "{needed} would take from the service what it needs");
+    }
+}

@@ -11,6 +11,7 @@ mod audit;
 mod bad_input;
 mod canary;
 mod cli;
+mod clients;
 mod crash;
 mod fleet;
 mod grants;
