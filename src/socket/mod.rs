@@ -20,4 +20,4 @@ mod webhooks;
 pub use client::Client;
 pub use limits::Limits;
 pub use listen::{Inherited, ListenError, Settings, Socket};
-pub use serve::{serve_health, serve_socket};
+pub use serve::{serve_health, serve_socket, serve_stream};

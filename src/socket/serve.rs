@@ -52,6 +52,18 @@ pub async fn serve_socket(socket: Socket, limits: Limits, handle: Handle, stop: 
     connections.finish().await;
 }
 
+/// Serves one connection of `caller`'s to its end, whatever it is made of.
+pub async fn serve_stream<S>(stream: S, caller: Caller, handle: Handle)
+where
+    S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+{
+    let router = routes::socket(handle.clone());
+    let connections = Connections::new(router, handle, Limits::default());
+    connections.drive(stream, Some(caller), (None, None));
+    connections.tasks.close();
+    connections.tasks.wait().await;
+}
+
 /// Serves health and metrics on TCP until `stop`.
 pub async fn serve_health(listener: TcpListener, handle: Handle, stop: CancellationToken) {
     let limits = Limits { connections: HEALTH_CONNECTIONS, ..Limits::default() };

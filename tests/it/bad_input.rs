@@ -133,7 +133,7 @@ async fn every_mistake_of_a_configuration_is_told_at_once_with_line_and_column()
 #[tokio::test]
 async fn a_configuration_that_is_not_there_is_refused_with_the_way_to_name_one() {
     let mut command = tokio::process::Command::new(env!("CARGO_BIN_EXE_grantkeeper"));
-    command.args(["run", "--config", "/nonexistent.toml"]).env_clear();
+    command.args(["run", "--allow-root", "--config", "/nonexistent.toml"]).env_clear();
     let ended = crate::support::service::finish(command, "").await;
     refused(&ended, 78, &["/nonexistent.toml", "--config"]);
 }
@@ -168,7 +168,7 @@ async fn a_regular_file_in_the_socket_s_place_is_refused_and_left_alone() {
 async fn a_second_service_on_the_same_socket_is_refused_and_the_first_goes_on() {
     let place = Place::new(1, ROTATING).await;
     let first = place.serve().await;
-    refused(&place.run(&["run"]).await, 1, &["another service is listening"]);
+    refused(&place.run(&["run"]).await, 75, &["another service is listening"]);
     first.token(1).await.unwrap();
 }
 
@@ -178,7 +178,7 @@ async fn a_missing_socket_folder_is_named() {
     let config = place.config_text().replace("gk.sock", "no/such/folder/gk.sock");
     fs::write(place.path("folder.toml"), config).unwrap();
     let mut command = tokio::process::Command::new(env!("CARGO_BIN_EXE_grantkeeper"));
-    command.arg("run").arg("--config").arg(place.path("folder.toml")).env_clear();
+    command.args(["run", "--allow-root", "--config"]).arg(place.path("folder.toml")).env_clear();
     let ended = crate::support::service::finish(command, "").await;
     refused(&ended, 78, &["no/such/folder", "RuntimeDirectory"]);
 }

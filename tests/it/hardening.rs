@@ -16,7 +16,7 @@ use tokio::process::Command;
 
 use crate::support::{
     portal,
-    service::{Place, Service, eventually},
+    service::{Alerts, Place, Service, eventually},
 };
 
 fn pid(service: &Service) -> u32 {
@@ -56,36 +56,71 @@ async fn root_is_refused_unless_it_is_said_and_before_anything_is_opened() {
     assert!(!place.socket().exists());
 }
 
-/// Landlock holds for the whole process: it is asked of one whose configuration leads it to where it may not go.
-#[tokio::test]
-async fn the_service_can_reach_only_paths_and_ports_that_its_configuration_leads_to() {
-    let mut place = Place::new(2, "[settings]\nrotating = true").await;
-    place.head = format!("state_dir = \"{}\"\n", place.path("state").display());
-    place.extra += "[hardening]\nlandlock = \"best_effort\"\n";
-    let service = place.serve().await;
-    service.ready().await;
-    let landlock = service.get("/v1/status").await.unwrap()["hardening"]["landlock"].clone();
-    if landlock == "unsupported" {
-        // Nothing to be seen on this kernel; said, so that nobody takes it for proof.
-        println!("Landlock is not to be had on this kernel: NOT tested");
-        return;
-    }
-    assert!(["enforced", "partly"].contains(&landlock.as_str().unwrap()), "{landlock}");
-    // A reload that would lead it elsewhere is told of, and does no harm: the file is there, and may be read by its user.
-    let elsewhere = crate::support::temp_dir();
-    let secret = elsewhere.path().join("whsec");
-    fs::write(&secret, "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw\n").unwrap();
-    place.extra += &format!(
-        "[[alert]]\nname = \"elsewhere\"\nkind = \"webhook\"\nurl = \"http://127.0.0.1:9/hook\"\nsigning_secret_file = \"{}\"\n",
+/// A receiver of alerts, as a reload adds one.
+fn receiver(name: &str, url: &str, secret: &std::path::Path) -> String {
+    format!(
+        "[[alert]]\nname = \"{name}\"\nkind = \"webhook\"\nurl = \"{url}\"\nsigning_secret_file = \"{}\"\n",
         secret.display()
-    );
-    place.config();
-    service.signal(rustix::process::Signal::HUP);
-    place.standin.sim.uninstall(portal(2));
-    service.client.post::<Value>("/v1/portals/1/resume").await.unwrap();
-    service.token(1).await.unwrap();
-    // Whoever does its work goes on.
-    assert_eq!(service.stop().await, 0);
+    )
+}
+
+/// A reload adds a receiver on a port, and one with a file, that the configuration at the start did not lead to: without
+/// Landlock both are told, with it neither, and the service does its work as before.
+#[tokio::test]
+async fn with_landlock_the_service_reaches_only_paths_and_ports_that_its_configuration_led_to() {
+    for landlock in ["off", "best_effort"] {
+        let mut place = Place::new(2, "[settings]\nrotating = true\nexpires_in = 1800").await;
+        place.head = format!("state_dir = \"{}\"\n", place.path("state").display());
+        place.extra += &format!(
+            "[hardening]\nlandlock = \"{landlock}\"\n[validate]\nevery = \"1s\"\n[audit]\nfile = \"{}\"\n",
+            place.path("audit.jsonl").display()
+        );
+        let service = place.serve().await;
+        service.ready().await;
+        let state = service.get("/v1/status").await.unwrap()["hardening"]["landlock"].clone();
+        if state == "unsupported" {
+            // Said, so that nobody takes it for proof.
+            println!("Landlock is not to be had on this kernel: NOT tested");
+            return;
+        }
+        let holds = landlock != "off";
+        let expected: &[&str] = if holds { &["enforced", "partly"] } else { &["off"] };
+        assert!(expected.contains(&state.as_str().unwrap()), "{state}");
+        // Both are files that the service's user may read.
+        let elsewhere = crate::support::temp_dir();
+        let foreign = elsewhere.path().join("whsec");
+        for file in [&foreign, &place.path("whsec-too")] {
+            fs::write(file, "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw\n").unwrap();
+        }
+        let other = Alerts::start().await;
+        place.extra += &receiver("other-port", &other.url, &place.path("whsec-too"));
+        place.extra += &receiver("other-path", &place.alerts.url, &foreign);
+        place.config();
+        service.signal(rustix::process::Signal::HUP);
+        eventually("the configuration is read", async || {
+            service.log().contains("configuration read again")
+        })
+        .await;
+        place.standin.sim.uninstall(portal(2));
+        place.alerts.wait_for("grant_revoked", "opened").await;
+        let outcome = async |sink: &str, outcome: &str| {
+            let reply = service.client.ask(hyper::Method::GET, "/metrics").await.unwrap();
+            let text = String::from_utf8_lossy(&reply.body).into_owned();
+            let start =
+                format!("grantkeeper_alerts_total{{sink=\"{sink}\",outcome=\"{outcome}\"}} ");
+            let count =
+                text.lines().find_map(|line| line.strip_prefix(&start)?.parse::<u64>().ok());
+            count.unwrap_or(0) > 0
+        };
+        let (met, not) = if holds { ("failed", "delivered") } else { ("delivered", "failed") };
+        for sink in ["other-port", "other-path"] {
+            eventually("it is told, or can't be", async || outcome(sink, met).await).await;
+            assert!(!outcome(sink, not).await, "{landlock}: {sink}");
+        }
+        assert_eq!(other.all().is_empty(), holds, "{landlock}");
+        service.token(1).await.unwrap();
+        assert_eq!(service.stop().await, 0);
+    }
 }
 
 #[tokio::test]
@@ -100,9 +135,12 @@ async fn landlock_that_is_required_and_off_are_what_they_say() {
     let up = async || service.client.ask(hyper::Method::GET, "/livez").await.is_ok();
     let came =
         tokio::time::timeout(Duration::from_secs(5), crate::support::service::until(up)).await;
-    if came.is_err() {
+    if came.is_ok() {
+        let status = service.get("/v1/status").await.unwrap();
+        assert_eq!(status["hardening"]["landlock"], "enforced", "all of it, or no start");
+    } else {
         assert_eq!(service.ended().await, 77, "{}", service.log());
-        assert!(service.log().contains("landlock"), "{}", service.log());
+        assert!(service.log().contains("hardening.landlock"), "{}", service.log());
     }
 }
 

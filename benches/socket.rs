@@ -1,0 +1,277 @@
+//! How long well-behaved callers wait while another floods and another trickles, beside what they wait without the two,
+//! in the same run: 10,000 requests a second from three users, each request counted from when it was due. Whether any is
+//! denied, and whether memory stays flat. Then what a single caller gets at most.
+//!
+//! As root, to be other users: `tests/run --profile simulation --bench socket`. A number after `--` is the seconds of each
+//! part (60).
+#![expect(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::print_stdout,
+    clippy::indexing_slicing,
+    clippy::cast_precision_loss,
+    reason = "a measurement that can't go on stops, and figures are told"
+)]
+
+use std::{
+    fs,
+    os::unix::fs::{PermissionsExt, chown},
+    path::Path,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, AtomicU64, Ordering},
+    },
+    time::Duration,
+};
+
+use grantkeeper::time::{BootTime, Clock, SystemClock};
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
+    net::UnixStream,
+    task::JoinSet,
+    time::{sleep, timeout},
+};
+
+use support::{raw::connect_as, service::Place};
+
+#[path = "../tests/it/support/mod.rs"]
+#[expect(dead_code, unused_imports, reason = "made for the tests, which use the rest")]
+mod support;
+
+const SERVICE: u32 = 64_000;
+const GOOD: [u32; 3] = [64_001, 64_002, 64_003];
+const FLOODER: u32 = 64_004;
+const TRICKLER: u32 = 64_005;
+/// Of all three together.
+const PER_SECOND: u64 = 10_000;
+const CONNECTIONS: u64 = 16;
+const PORTALS: u64 = 50;
+
+/// What the well-behaved met.
+#[derive(Default)]
+struct Met {
+    waits: Vec<Duration>,
+    denied: u64,
+}
+
+impl Met {
+    fn quantile(&self, share: f64) -> Duration {
+        #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "an index")]
+        let at = ((self.waits.len() - 1) as f64 * share) as usize;
+        self.waits[at]
+    }
+
+    fn told(&self, what: &str, seconds: f64) {
+        println!(
+            "{what}: {} answers, {:.0} a second, {} denied; p50 {:.3} ms, p99 {:.3} ms, p99.9 {:.3} ms, longest {:.1} ms",
+            self.waits.len(),
+            self.waits.len() as f64 / seconds,
+            self.denied,
+            ms(self.quantile(0.5)),
+            ms(self.quantile(0.99)),
+            ms(self.quantile(0.999)),
+            ms(self.quantile(1.0)),
+        );
+    }
+}
+
+fn ms(span: Duration) -> f64 {
+    span.as_secs_f64() * 1000.0
+}
+
+/// One answer on a kept connection: its status, or nothing if the other end hung up.
+async fn ask(stream: &mut UnixStream, portal: u64, buffer: &mut Vec<u8>) -> Option<u16> {
+    let request = format!("GET /v1/portals/{portal}/token HTTP/1.1\r\nHost: g\r\n\r\n");
+    stream.write_all(request.as_bytes()).await.ok()?;
+    buffer.clear();
+    loop {
+        if stream.read_buf(buffer).await.ok()? == 0 {
+            return None;
+        }
+        let text = std::str::from_utf8(buffer).ok()?;
+        let Some((head, body)) = text.split_once("\r\n\r\n") else { continue };
+        let length = head.lines().find_map(|line| line.strip_prefix("content-length: "));
+        let length: usize = length.and_then(|length| length.parse().ok()).unwrap_or(0);
+        if body.len() >= length {
+            return head.get(9..12)?.parse().ok();
+        }
+    }
+}
+
+/// The three, for so long.
+async fn behave(socket: &Path, span: Duration) -> Met {
+    let clock = SystemClock;
+    let mut callers = JoinSet::new();
+    let began = clock.boot() + Duration::from_millis(100);
+    let each = GOOD.len() as u64 * CONNECTIONS;
+    let interval = Duration::from_nanos(1_000_000_000 * each / PER_SECOND);
+    for (number, uid) in (0..each).zip(GOOD.into_iter().cycle()) {
+        let mut stream = connect_as(socket, uid, uid, &[SERVICE]);
+        callers.spawn(async move {
+            let clock = SystemClock;
+            let (mut met, mut buffer) = (Met::default(), Vec::with_capacity(4096));
+            let mut due = began + interval.mul_f64(number as f64 / each as f64);
+            while due < began + span {
+                let now = clock.boot();
+                if due > now {
+                    sleep(due.until(now)).await;
+                }
+                let portal = 1 + (number * 7 + met.waits.len() as u64) % PORTALS;
+                let status = ask(&mut stream, portal, &mut buffer).await;
+                // From when it was due: who is kept waiting keeps those after it waiting too.
+                met.waits.push(clock.boot().since(due));
+                met.denied += u64::from(status != Some(200));
+                due = due + interval;
+            }
+            met
+        });
+    }
+    let mut all = Met::default();
+    while let Some(met) = callers.join_next().await {
+        let met = met.unwrap();
+        all.waits.extend(met.waits);
+        all.denied += met.denied;
+    }
+    all.waits.sort_unstable();
+    all
+}
+
+/// As fast as it can, on as many connections as it gets, and again when it is cut off.
+async fn flood(socket: &Path, stop: &Arc<AtomicBool>) -> (u64, u64) {
+    let (good, refused) = (Arc::new(AtomicU64::new(0)), Arc::new(AtomicU64::new(0)));
+    let mut flooding = JoinSet::new();
+    for number in 0..300 {
+        let (socket, stop) = (socket.to_owned(), Arc::clone(stop));
+        let (good, refused) = (Arc::clone(&good), Arc::clone(&refused));
+        flooding.spawn(async move {
+            let mut buffer = Vec::with_capacity(4096);
+            while !stop.load(Ordering::Relaxed) {
+                let mut stream = connect_as(&socket, FLOODER, FLOODER, &[SERVICE]);
+                loop {
+                    let answer = ask(&mut stream, 1 + number % PORTALS, &mut buffer);
+                    let counted = match timeout(Duration::from_secs(5), answer).await {
+                        Ok(Some(200)) => &good,
+                        Ok(Some(_)) => &refused,
+                        Ok(None) | Err(_) => break,
+                    };
+                    counted.fetch_add(1, Ordering::Relaxed);
+                    if stop.load(Ordering::Relaxed) {
+                        break;
+                    }
+                }
+            }
+        });
+    }
+    flooding.join_all().await;
+    (good.load(Ordering::Relaxed), refused.load(Ordering::Relaxed))
+}
+
+/// A byte now and then, on as many connections as it gets.
+async fn trickle(socket: &Path, stop: &Arc<AtomicBool>) {
+    let mut trickling = JoinSet::new();
+    for _ in 0..300 {
+        let (socket, stop) = (socket.to_owned(), Arc::clone(stop));
+        trickling.spawn(async move {
+            while !stop.load(Ordering::Relaxed) {
+                let mut stream = connect_as(&socket, TRICKLER, TRICKLER, &[SERVICE]);
+                for byte in b"GET /v1/portals/1/token HTTP/1.1\r\nX: ".iter().cycle() {
+                    sleep(Duration::from_millis(500)).await;
+                    let gone = stream.write_all(&[*byte]).await.is_err();
+                    if gone || stop.load(Ordering::Relaxed) {
+                        break;
+                    }
+                }
+            }
+        });
+    }
+    trickling.join_all().await;
+}
+
+/// What the service has in memory, in MiB.
+fn resident(pid: u32) -> f64 {
+    let text = fs::read_to_string(format!("/proc/{pid}/status")).unwrap();
+    let line = text.lines().find(|line| line.starts_with("VmRSS:")).unwrap();
+    line.split_whitespace().nth(1).unwrap().parse::<f64>().unwrap() / 1024.0
+}
+
+async fn most(socket: &Path, span: Duration) -> f64 {
+    let clock = SystemClock;
+    let began: BootTime = clock.boot();
+    let mut callers = JoinSet::new();
+    for number in 0..4 {
+        let mut stream = connect_as(socket, SERVICE, SERVICE, &[]);
+        callers.spawn(async move {
+            let (mut count, mut buffer) = (0_u64, Vec::with_capacity(4096));
+            while SystemClock.boot().since(began) < span {
+                if ask(&mut stream, 1 + number, &mut buffer).await == Some(200) {
+                    count += 1;
+                }
+            }
+            count
+        });
+    }
+    let count: u64 = callers.join_all().await.into_iter().sum();
+    count as f64 / span.as_secs_f64()
+}
+
+#[tokio::main(flavor = "multi_thread", worker_threads = 2)]
+async fn main() {
+    let seconds = std::env::args().filter_map(|text| text.parse::<u64>().ok()).next();
+    let span = Duration::from_secs(seconds.unwrap_or(60));
+    let mut place = Place::new(PORTALS, "[settings]\nrotating = true\nexpires_in = 1800").await;
+    for uid in GOOD.into_iter().chain([FLOODER, TRICKLER]) {
+        place.extra +=
+            &format!("[[access]]\nuid = {uid}\nportals = [\"*\"]\nallow = [\"token\"]\n");
+    }
+    place.extra += &format!("[audit]\nfile = \"{}\"\n", place.path("audit.jsonl").display());
+    place.uid = Some(SERVICE);
+    for entry in fs::read_dir(place.dir.path()).unwrap().flatten() {
+        chown(entry.path(), Some(SERVICE), Some(SERVICE)).unwrap();
+    }
+    chown(place.dir.path(), Some(SERVICE), Some(SERVICE)).unwrap();
+    fs::set_permissions(place.dir.path(), fs::Permissions::from_mode(0o755)).unwrap();
+    let service = place.spawn_logging("warn", "text");
+    let socket = place.socket();
+    let pid = service.child.id().unwrap();
+    loop {
+        sleep(Duration::from_millis(100)).await;
+        if !socket.exists() {
+            continue;
+        }
+        let mut stream = connect_as(&socket, SERVICE, SERVICE, &[]);
+        let mut buffer = Vec::new();
+        let mut live = 0;
+        for portal in 1..=PORTALS {
+            live += u64::from(ask(&mut stream, portal, &mut buffer).await == Some(200));
+        }
+        if live == PORTALS {
+            break;
+        }
+    }
+    behave(&socket, Duration::from_secs(3)).await;
+    let before = resident(pid);
+    let alone = behave(&socket, span).await;
+    alone.told("alone", span.as_secs_f64());
+    let between = resident(pid);
+    let stop = Arc::new(AtomicBool::new(false));
+    let (disturbed, (good, refused), ()) = tokio::join!(
+        async {
+            sleep(Duration::from_secs(1)).await;
+            let met = behave(&socket, span).await;
+            stop.store(true, Ordering::Relaxed);
+            met
+        },
+        flood(&socket, &stop),
+        trickle(&socket, &stop),
+    );
+    disturbed.told("beside a flood and a trickle", span.as_secs_f64());
+    println!("the flooder got {good} answers, and {refused} refusals");
+    let ratio = ms(disturbed.quantile(0.99)) / ms(alone.quantile(0.99));
+    println!("p99 beside them is {ratio:.2} times what it is alone");
+    println!(
+        "memory: {before:.1} MiB before, {between:.1} MiB between, {:.1} MiB after",
+        resident(pid)
+    );
+    println!("one user on four connections: {:.0} tokens a second", most(&socket, span / 6).await);
+}
