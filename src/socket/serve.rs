@@ -119,6 +119,7 @@ struct Connections {
     handle: Handle,
     used: Arc<Use>,
     permits: Arc<Semaphore>,
+    held_up: Arc<Semaphore>,
     graceful: GracefulShutdown,
     tasks: TaskTracker,
 }
@@ -130,6 +131,7 @@ impl Connections {
             handle,
             used: Use::new(limits),
             permits: Arc::new(Semaphore::new(limits.connections)),
+            held_up: Arc::new(Semaphore::new(limits.connections_per_user)),
             graceful: GracefulShutdown::new(),
             tasks: TaskTracker::new(),
         }
@@ -170,9 +172,14 @@ impl Connections {
     where
         S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
     {
+        // Whoever would come again at once is held up, as long as it does not take more of us than that.
+        let held = Arc::clone(&self.held_up).try_acquire_owned().ok();
         self.tasks.spawn(async move {
             // A buffer takes it at once; who does not read it gets nothing.
             timeout(PENALTY, stream.write_all(&TURNED_AWAY)).await.ok();
+            if held.is_some() {
+                sleep(PENALTY).await;
+            }
         });
     }
 
