@@ -227,7 +227,7 @@ async fn main() {
         trickle(Path::new(&socket));
         return flood(Path::new(&socket)).await;
     }
-    let seconds = std::env::args().filter_map(|text| text.parse::<u64>().ok()).next();
+    let seconds = std::env::args().find_map(|text| text.parse::<u64>().ok());
     let span = Duration::from_secs(seconds.unwrap_or(60));
     let mut place = Place::new(PORTALS, "[settings]\nrotating = true\nexpires_in = 1800").await;
     for uid in GOOD.into_iter().chain([FLOODER, TRICKLER]) {

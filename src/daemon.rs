@@ -242,6 +242,7 @@ pub async fn run(
         let ended = engine_task.join_next().await;
         // With the engine gone nobody holds the journal any more: it writes what it has and ends.
         while keeping.join_next().await.is_some() {}
+        handle.settled().await;
         audit.close().await;
         ended
     };

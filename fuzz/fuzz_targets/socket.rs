@@ -24,7 +24,7 @@ fuzz_target!(|bytes: &[u8]| {
             answer
         };
         let ((), answer) = tokio::join!(serving, talking);
-        assert!(answer.is_empty() || answer.starts_with(b"HTTP/1.1 "));
+        assert!(answer.is_empty() || answer.starts_with(b"HTTP/1."));
         let text = String::from_utf8_lossy(&answer);
         // What was sent in may come back nowhere either.
         assert!(!text.contains(CANARY) || bytes.windows(CANARY.len()).any(|w| w == CANARY.as_bytes()));

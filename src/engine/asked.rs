@@ -51,6 +51,23 @@ impl Handle {
         written.map_err(|_| Denial::AuditFailing)
     }
 
+    /// Carries an order out to its end, whoever hangs up.
+    pub(super) async fn see_through<T: Send + 'static>(
+        &self,
+        order: impl Future<Output = Result<T, Denial>> + Send + 'static,
+    ) -> Result<T, Denial> {
+        match self.begun.spawn(order).await {
+            Ok(answer) => answer,
+            Err(panicked) => std::panic::resume_unwind(panicked.into_panic()),
+        }
+    }
+
+    /// Waits until every order that has begun is written down.
+    pub async fn settled(&self) {
+        self.begun.close();
+        self.begun.wait().await;
+    }
+
     /// Writes down what came of it. It has happened by then: the answer is what it is.
     pub(super) async fn done<T>(
         &self,

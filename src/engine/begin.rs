@@ -93,7 +93,7 @@ impl Engine {
             hubspot_time,
             portals: Portals::default(),
             queue: Queue::default(),
-            orders: VecDeque::new(),
+            errands: VecDeque::new(),
             soon: VecDeque::new(),
             tasks: JoinSet::new(),
             store_permits: Arc::new(Semaphore::new(AT_STORE)),

@@ -91,7 +91,11 @@ impl Engine {
             return drop(done);
         }
         tracing::info!(%portal, paused, "an operator's order");
-        self.step(portal, Event::Pause(paused));
+        match self.portals.get_mut(portal).and_then(|entry| entry.leaving.as_mut()) {
+            // If it does not leave, it goes on like this.
+            Some(leaving) => leaving.paused = paused,
+            None => self.step(portal, Event::Pause(paused)),
+        }
         let written = self.world.journal.keep_in_order(Entry::Paused { portal, paused });
         self.tasks.spawn(async move {
             // Whoever gave the order may be gone by now.

@@ -39,12 +39,39 @@ pub enum Denial {
     NotGood(Option<&'static str>),
     /// A grant was taken in and is not in the store yet. It is kept, and stored as soon as that is possible.
     #[error(
-        "the grant of portal {0} is taken in, and kept until the store takes it: don't use the code again"
+        "the grant of portal {portal} is taken in, and {}: don't use the code again",
+        if *.kept { "kept until the store takes it" } else { "held in memory alone until the store takes it" }
     )]
-    Unsaved(PortalId),
+    Unsaved {
+        /// Whose.
+        portal: PortalId,
+        /// It outlives the process.
+        kept: bool,
+    },
     /// The token that was rejected is not older than a moment.
     #[error("this token is not older than a moment: another one would fare no better")]
     TooSoon(Duration),
+    /// Too many others wait for the same.
+    #[error("too many orders wait; this one was not begun")]
+    TooMany(Duration),
+    /// The portal is about to be removed.
+    #[error("the portal is being removed by another order")]
+    Leaving,
+    /// The record holds a grant that somebody else stored meanwhile.
+    #[error("the record was replaced meanwhile, and is left as it is")]
+    Replaced,
+    /// The record is still there.
+    #[error(
+        "the store {} the record{}",
+        if *.denied { "does not let the service remove" } else { "could not be reached to remove" },
+        if *.revoked { ", though the grant is ended at HubSpot" } else { "" }
+    )]
+    NotRemoved {
+        /// The store refuses.
+        denied: bool,
+        /// The grant was ended at HubSpot before.
+        revoked: bool,
+    },
     /// What is decided can't be written down, so nothing is.
     #[error("the audit log can't be written, and without it nothing is answered")]
     AuditFailing,
@@ -63,10 +90,15 @@ impl Denial {
             Self::AppRejected(_) => "app_rejected",
             Self::NoTokenYet(_) => "no_token_yet",
             Self::HubspotUnreachable(_) => "hubspot_unreachable",
-            Self::StoreUnreachable(_) => "store_unreachable",
+            Self::StoreUnreachable(_) | Self::NotRemoved { denied: false, .. } => {
+                "store_unreachable"
+            }
             Self::NotGood(_) => "grant_not_good",
-            Self::Unsaved(_) => "grant_unsaved",
-            Self::TooSoon(_) => "too_many_requests",
+            Self::Unsaved { .. } => "grant_unsaved",
+            Self::TooSoon(_) | Self::TooMany(_) => "too_many_requests",
+            Self::Leaving => "portal_leaving",
+            Self::Replaced => "record_replaced",
+            Self::NotRemoved { denied: true, .. } => "store_denied",
             Self::AuditFailing => "audit_failing",
         }
     }
@@ -79,8 +111,11 @@ impl Denial {
             | Self::NoTokenYet(after)
             | Self::HubspotUnreachable(after)
             | Self::TooSoon(after)
+            | Self::TooMany(after)
             | Self::StoreUnreachable(after) => Some(*after),
-            Self::AuditFailing | Self::Unsaved(_) => Some(Duration::from_secs(5)),
+            Self::AuditFailing | Self::Unsaved { .. } | Self::NotRemoved { denied: false, .. } => {
+                Some(Duration::from_secs(5))
+            }
             _ => None,
         }
     }

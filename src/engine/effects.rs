@@ -146,7 +146,8 @@ impl Engine {
         let Some(token) = entry.unsaved.clone() else {
             // The store has it by now: a write whose answer was lost, or another hand.
             let event = Event::Done { generation, outcome: Outcome::Saved };
-            return self.soon.push_back((portal, event));
+            self.soon.push_back((portal, event));
+            return self.tell_enrolled(portal);
         };
         if entry.stored.is_none() && entry.is_new {
             let work = self.world.clone().save_new(portal, generation, token);

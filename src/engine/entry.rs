@@ -6,8 +6,8 @@ use std::{sync::Arc, time::Duration};
 use jiff::Timestamp;
 
 use super::{
+    arrivals::{Arrival, Enrolling, Leaving},
     load::StoredGrant,
-    orders::{Arrival, Enrolling, Leaving},
     view::{Issued, Slot},
 };
 use crate::{
@@ -59,8 +59,6 @@ pub(super) struct Entry {
     pub(super) arriving: Option<Box<Arrival>>,
     /// The portal goes as soon as nothing is under way.
     pub(super) leaving: Option<Leaving>,
-    /// It was paused before it was to go.
-    pub(super) was_paused: bool,
     pub(super) slot: Arc<Slot>,
     pub(super) timer: Option<BootTime>,
 }
@@ -102,6 +100,12 @@ impl Entry {
                 // The store has come back without what it had, or has not taken it yet.
                 let newer = self.refresh_token().cloned();
                 self.unsaved = newer;
+                let name = stored.refresh_token.fingerprint();
+                if let Some(enrolling) = &mut self.enrolling
+                    && !self.lineage.contains(&name)
+                {
+                    enrolling.replaces();
+                }
             }
             Relation::Other => {
                 if self.portal.in_doubt {
@@ -124,6 +128,16 @@ impl Entry {
         let surplus = self.lineage.len().saturating_sub(ANCESTORS);
         self.lineage.drain(..surplus);
         self.unsaved = Some(newer);
+    }
+
+    /// What is in memory came by an order and is owed to the store, which has no record of the portal (any more):
+    /// there will be one. Says whether that is so.
+    pub(super) fn is_owed(&mut self) -> bool {
+        if self.enrolling.is_some() && !self.is_new {
+            self.is_new = true;
+            self.store_has(None);
+        }
+        self.is_new
     }
 
     pub(super) fn store_has(&mut self, stored: Option<StoredGrant>) {

@@ -7,6 +7,7 @@ use std::{sync::Arc, time::Duration};
 use arc_swap::ArcSwap;
 use jiff::Timestamp;
 use tokio::{sync::mpsc, time::timeout};
+use tokio_util::task::TaskTracker;
 
 use super::{
     Denial, Metrics, Running, Settings,
@@ -69,6 +70,8 @@ pub struct Handle {
     pub(super) refused_reload: Arc<ArcSwap<Option<String>>>,
     pub(super) audit: Audit,
     pub(super) hardened: Hardened,
+    /// Orders that have begun.
+    pub(super) begun: TaskTracker,
 }
 
 impl Handle {
@@ -92,6 +95,7 @@ impl Handle {
             refused_reload: Arc::default(),
             audit,
             hardened: Hardened::default(),
+            begun: TaskTracker::new(),
         }
     }
 

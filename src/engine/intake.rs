@@ -4,30 +4,30 @@
 use std::time::Duration;
 
 use serde_json::json;
-use tokio::{
-    sync::{mpsc, oneshot},
-    time::timeout,
-};
+use tokio::{sync::mpsc, time::sleep};
 
 use super::{
     Denial, World,
+    arrivals::{Failed, Fresh, InStore},
     load::StoredGrant,
-    orders::{Arrival, Fresh, News, Offered, tell},
+    orders::{News, Offered, Removed, Waiting},
     work::Report,
 };
 use crate::{
     access::Portals,
-    journal::{Access, Answer, Entry as Line},
+    journal::Access,
     lifecycle::{ClientPair, Code, Generation, Introspection, Refusal, RefusalClass},
     portal::PortalId,
-    secret::RefreshToken,
-    store::{Expected, Key, Record, StoreErrorKind},
+    secret::{Fingerprint, RefreshToken},
+    store::{Expected, Key, Record, StoreErrorKind, Stored},
     time::Stamp,
 };
 
-/// A disk that takes longer has taken nothing.
-const DISK_PATIENCE: Duration = Duration::from_secs(5);
-/// A record that others write meanwhile is read again, so often.
+/// When to ask again, where nothing says when.
+const AGAIN: Duration = Duration::from_secs(5);
+/// The pause before HubSpot is asked again whose a grant is.
+const PAUSE: Duration = Duration::from_secs(1);
+/// What others write meanwhile is read again, and what is not answered asked again, so often.
 const TRIES: u32 = 4;
 /// When a grant came into the store.
 const ENROLLED_AT: &str = "enrolled_at";
@@ -52,47 +52,50 @@ impl World {
         pair: &ClientPair,
         offered: Offered,
         reach: &Portals,
-    ) -> Result<Fresh, Denial> {
+    ) -> Result<Fresh, Failed> {
         // A code is good once: what it brings must have somewhere to go.
         let there = self.store.read(Key::App).await;
-        there.map_err(|_| Denial::StoreUnreachable(Duration::from_secs(5)))?;
-        let mut fresh = match offered {
+        there.map_err(|_| Failed::Otherwise(Denial::StoreUnreachable(AGAIN)))?;
+        let fresh = match offered {
             Offered::RefreshToken(token) => self.recognise(pair, token).await?,
             Offered::Code(code) => self.exchange(pair, &code).await?,
         };
         if !reach.contain(fresh.portal) {
-            return Err(Denial::Forbidden);
+            return Err(Failed::Otherwise(Denial::Forbidden));
         }
-        if let Ok(stored) = self.store.read(Key::Portal(fresh.portal)).await {
-            let grant = stored.record.portal().map(|grant| grant.refresh_token);
-            // A record without a usable grant is one to put this grant into.
-            let refresh_token = grant.unwrap_or_else(|_| fresh.token.clone());
-            let (record, version) = (stored.record, stored.version);
-            fresh.stored = Some(StoredGrant { refresh_token, record, version });
-        }
-        Ok(fresh)
+        let stored = match self.store.read(Key::Portal(fresh.portal)).await {
+            Ok(Stored { record, version }) => {
+                let grant = record.portal().map(|grant| grant.refresh_token);
+                // A record without a usable grant is one to put this grant into.
+                let refresh_token = grant.unwrap_or_else(|_| fresh.token.clone());
+                InStore::Something(Box::new(StoredGrant { refresh_token, record, version }))
+            }
+            Err(error) if error.kind == StoreErrorKind::Missing => InStore::Nothing,
+            Err(_) => InStore::Unknown,
+        };
+        Ok(Fresh { stored, ..fresh })
     }
 
-    async fn recognise(&self, pair: &ClientPair, token: RefreshToken) -> Result<Fresh, Denial> {
-        let told = self.endpoint.introspect(pair, &token).await.map_err(|r| Denial::from(&r))?;
+    async fn recognise(&self, pair: &ClientPair, token: RefreshToken) -> Result<Fresh, Failed> {
+        let told = self.endpoint.introspect(pair, &token).await.map_err(Failed::AtHubSpot)?;
         match told {
             Introspection::Active { portal: Some(portal), client_id, scopes }
                 if client_id.as_ref().is_none_or(|id| *id == pair.client_id) =>
             {
-                Ok(Fresh { portal, token, scopes, access: None, stored: None })
+                Ok(Fresh { portal, token, scopes, access: None, stored: InStore::Unknown })
             }
-            _ => Err(Denial::NotGood(None)),
+            _ => Err(Failed::Otherwise(Denial::NotGood(None))),
         }
     }
 
-    async fn exchange(&self, pair: &ClientPair, code: &Code) -> Result<Fresh, Denial> {
+    async fn exchange(&self, pair: &ClientPair, code: &Code) -> Result<Fresh, Failed> {
         let started = self.clock.boot();
-        let granted = self.endpoint.exchange(pair, code).await.map_err(|r| Denial::from(&r))?;
-        let token = granted.refresh_token.ok_or(Denial::NotGood(None))?;
+        let granted = self.endpoint.exchange(pair, code).await.map_err(Failed::AtHubSpot)?;
+        let token = granted.refresh_token.ok_or(Failed::Otherwise(Denial::NotGood(None)))?;
         let portal = match granted.portal {
             Some(portal) => portal,
             // Older versions of the API do not say whose it is.
-            None => self.recognise(pair, token.clone()).await?.portal,
+            None => self.whose(pair, &token).await?,
         };
         let access = Access {
             token: granted.access_token,
@@ -101,8 +104,22 @@ impl World {
             dated: granted.dated,
             scopes: granted.scopes.clone(),
         };
-        let access = Some((started, access));
-        Ok(Fresh { portal, token, scopes: granted.scopes, access, stored: None })
+        let (access, scopes) = (Some((started, access)), granted.scopes);
+        Ok(Fresh { portal, token, scopes, access, stored: InStore::Unknown })
+    }
+
+    /// Whose grant a code brought. The code is used up: this is asked again and again before it is given up.
+    async fn whose(&self, pair: &ClientPair, token: &RefreshToken) -> Result<PortalId, Failed> {
+        let mut told = self.recognise(pair, token.clone()).await;
+        for _ in 1..TRIES {
+            let Err(Failed::AtHubSpot(refusal)) = &told else { break };
+            if !refusal.class.is_transient() {
+                break;
+            }
+            sleep(refusal.retry_after.unwrap_or(PAUSE).min(AGAIN)).await;
+            told = self.recognise(pair, token.clone()).await;
+        }
+        told.map(|fresh| fresh.portal)
     }
 
     pub(super) async fn take_in(
@@ -112,30 +129,8 @@ impl World {
         reach: Portals,
         news: mpsc::Sender<News>,
     ) -> Report {
-        let fresh = match self.receive(&pair, offered, &reach).await {
-            Ok(fresh) => fresh,
-            Err(denial) => {
-                tell(&news, News::Refused(denial));
-                return Report::NothingCame;
-            }
-        };
-        let mut durable = false;
-        if let Some((_, access)) = &fresh.access {
-            let own = fresh.token.fingerprint();
-            let before = fresh.stored.as_ref().map(|stored| stored.refresh_token.fingerprint());
-            let answer = Answer {
-                spent: before.unwrap_or(own),
-                refresh_token: Some(fresh.token.clone()),
-                access: Some(access.clone()),
-                enrolled: fresh.stored.is_none(),
-            };
-            let line = Line::Answered { portal: fresh.portal, answer };
-            // A disk that hangs keeps the grant from the store no longer than this.
-            let kept = timeout(DISK_PATIENCE, self.journal.keep(line)).await;
-            durable = self.journal.is_there() && matches!(kept, Ok(Ok(())));
-            tracing::trace!(portal = %fresh.portal, durable, point = "enrolment_kept", "enrolment");
-        }
-        Report::Came(Box::new(Arrival { fresh, news, durable }))
+        let outcome = self.receive(&pair, offered, &reach).await.map(Box::new);
+        Report::Came { outcome, news }
     }
 
     /// The first record of a portal.
@@ -155,38 +150,67 @@ impl World {
         record.with_member(ENROLLED_AT, json!(self.clock.wall().to_string()))
     }
 
-    pub(super) async fn take_away(
+    /// Ends a grant at HubSpot, and removes its record.
+    pub(super) async fn end_grant(
         self,
         portal: PortalId,
-        grant: Option<(ClientPair, RefreshToken)>,
-        done: oneshot::Sender<Result<(), Denial>>,
-    ) -> Report {
-        let outcome = self.end_and_forget(portal, grant).await;
-        let gone = outcome.is_ok();
-        done.send(outcome).ok();
-        Report::Left { portal, gone }
+        pair: ClientPair,
+        token: RefreshToken,
+        known: Vec<Fingerprint>,
+    ) -> Ended {
+        let said = self.endpoint.revoke(&pair, &token).await;
+        let outcome = match &said {
+            Ok(()) => self.forget_record(portal, known, true).await,
+            Err(refusal) => Err(Denial::from(refusal)),
+        };
+        Ended { portal, said, outcome }
     }
 
-    async fn end_and_forget(
-        &self,
+    /// Removes a portal's record, if the grant in it is one of those `known`. `revoked` says that it was ended at
+    /// HubSpot.
+    pub(super) async fn forget_record(
+        self,
         portal: PortalId,
-        grant: Option<(ClientPair, RefreshToken)>,
-    ) -> Result<(), Denial> {
-        if let Some((pair, token)) = grant {
-            self.endpoint.revoke(&pair, &token).await.map_err(|r| Denial::from(&r))?;
-        }
+        known: Vec<Fingerprint>,
+        revoked: bool,
+    ) -> Result<Removed, Denial> {
         let key = Key::Portal(portal);
+        let mut kind = StoreErrorKind::Unreachable;
         for _ in 0..TRIES {
             let removed = match self.store.read(key).await {
+                Ok(stored) if is_another(&stored.record, &known) => return Err(Denial::Replaced),
                 Ok(stored) => self.store.remove(key, &stored.version).await,
                 Err(error) => Err(error),
             };
             match removed.map_err(|error| error.kind) {
-                Ok(()) | Err(StoreErrorKind::Missing) => return Ok(()),
+                Ok(()) | Err(StoreErrorKind::Missing) => return Ok(Removed { revoked }),
                 Err(StoreErrorKind::Conflict) => {}
-                Err(_) => break,
+                Err(other) => {
+                    kind = other;
+                    break;
+                }
             }
         }
-        Err(Denial::StoreUnreachable(Duration::from_secs(5)))
+        Err(Denial::NotRemoved { denied: kind == StoreErrorKind::Denied, revoked })
+    }
+}
+
+/// Whether a record holds a grant that is none of those `known`. One that can't be used holds none.
+fn is_another(record: &Record, known: &[Fingerprint]) -> bool {
+    record.portal().is_ok_and(|grant| !known.contains(&grant.refresh_token.fingerprint()))
+}
+
+/// What came of ending a grant.
+#[derive(Debug)]
+pub(super) struct Ended {
+    portal: PortalId,
+    said: Result<(), Refusal>,
+    outcome: Result<Removed, Denial>,
+}
+
+impl Ended {
+    pub(super) fn told_to(self, waiting: Waiting) -> Report {
+        let Self { portal, said, outcome } = self;
+        Report::Left { portal, asked: Some(said), outcome, waiting }
     }
 }

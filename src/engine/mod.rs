@@ -15,6 +15,7 @@ use crate::{
 
 pub mod alerting;
 mod answers;
+mod arrivals;
 mod asked;
 mod begin;
 mod chance;
@@ -49,7 +50,7 @@ pub use denial::Denial;
 pub use handle::{Answer, Handle};
 pub use load::{Loaded, Start, load, load_app, start};
 pub use metrics::Metrics;
-pub use orders::{Enrolled, Offered};
+pub use orders::{Enrolled, Offered, Removed};
 pub use run::{Engine, Panicked, Running};
 pub use survey::survey;
 pub use view::View;

@@ -89,7 +89,6 @@ impl Portals {
             enrolling: None,
             arriving: None,
             leaving: None,
-            was_paused: false,
             slot: Arc::new(Slot::new(view)),
             timer: None,
         };

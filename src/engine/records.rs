@@ -5,7 +5,7 @@ use std::{collections::BTreeSet, sync::Arc};
 
 use super::{
     Engine,
-    entry::Relation,
+    entry::{Entry, Relation},
     load::{Portals as Records, StoredGrant},
     portals::Stamps,
     recovery::life,
@@ -125,7 +125,7 @@ impl Engine {
             },
             Err(error) if error.kind == StoreErrorKind::Missing => {
                 // What was never there is not gone.
-                if !self.portals.get(portal).is_some_and(|entry| entry.is_new) {
+                if !self.is_owed(portal) {
                     return self.forget(portal);
                 }
                 Reread::Failed
@@ -179,11 +179,10 @@ impl Engine {
             );
         }
         for gone in before {
-            if self.portals.get(gone).is_some_and(|entry| entry.is_new) {
-                continue;
-            }
             if self.portals.rests(gone) {
-                self.forget(gone);
+                if !self.is_owed(gone) {
+                    self.forget(gone);
+                }
             } else if let Some(entry) = self.portals.get_mut(gone) {
                 entry.look_again = true;
             }
@@ -266,7 +265,7 @@ impl Engine {
                 }
             }
             Err(error) if error.kind == StoreErrorKind::Missing => {
-                if !self.portals.get(portal).is_some_and(|entry| entry.is_new) {
+                if !self.is_owed(portal) {
                     self.forget(portal);
                 }
             }
@@ -304,16 +303,25 @@ impl Engine {
         }
     }
 
+    fn is_owed(&mut self, portal: PortalId) -> bool {
+        self.portals.get_mut(portal).is_some_and(Entry::is_owed)
+    }
+
     pub(super) fn forget(&mut self, portal: PortalId) {
         tracing::info!(%portal, "the record is gone; the portal is no longer served");
         self.queue.remove(portal);
         let at = Stamp::of(self.world.clock.boot(), &*self.world.clock);
-        let trail = self.portals.remove(portal).and_then(|entry| entry.into_trail(&at));
-        if let Some(trail) = trail {
+        let mut entry = self.portals.remove(portal);
+        let arrival = entry.as_mut().and_then(|entry| entry.arriving.take());
+        if let Some(trail) = entry.and_then(|entry| entry.into_trail(&at)) {
             self.trails.insert(portal, trail);
         }
         self.crowd.settled(portal);
-        self.forget_in_journal(portal);
+        match arrival {
+            // The journal has it, and goes on having it.
+            Some(arrival) => self.arrive_again(*arrival),
+            None => self.forget_in_journal(portal),
+        }
         self.incidents_changed = true;
         for notice in self.book.forget(portal, self.world.clock.wall()) {
             self.announce(&notice);

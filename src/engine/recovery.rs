@@ -108,8 +108,13 @@ impl Entry {
         let in_store = self.stored.as_ref().map(|stored| stored.refresh_token.fingerprint());
         self.lineage = lineage;
         // What stands in the store and is none of the grant's is a newer one (I13).
-        if in_store.is_some_and(|name| !self.lineage.contains(&name)) {
-            self.lineage.clear();
+        if let Some(name) = in_store.filter(|name| !self.lineage.contains(name)) {
+            if enrolled && newest.is_some() {
+                // But for one that came by an order and was on its way there: it was not known what it replaces.
+                self.lineage.insert(0, name);
+            } else {
+                self.lineage.clear();
+            }
         }
         let ours = self.lineage.last().copied();
         if let Some(newest) = newest

@@ -2,7 +2,7 @@
 //! follows. One owner, so there are no locks and one thing happens at a time.
 
 use std::{
-    collections::{BTreeMap, VecDeque},
+    collections::{BTreeMap, BTreeSet, VecDeque},
     sync::Arc,
     time::Duration,
 };
@@ -16,11 +16,11 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use super::{
     Alerting, LONGEST_SLEEP, Metrics, Settings, World,
+    arrivals::Errand,
     chance::Chance,
     command::Command,
     feed::Happening,
     metrics::ByOutcome,
-    orders::{News, Offered},
     portals::{Portals, Surroundings},
     queue::Queue,
     recovery::HubSpotTime,
@@ -32,7 +32,6 @@ use super::{
     work::Report,
 };
 use crate::{
-    access::Portals as Reach,
     incident::Book,
     journal::Trail,
     lifecycle::{
@@ -71,8 +70,8 @@ pub struct Engine {
     pub(super) hubspot_time: Option<HubSpotTime>,
     pub(super) portals: Portals,
     pub(super) queue: Queue,
-    /// Enrolments that wait for their turn at HubSpot.
-    pub(super) orders: VecDeque<(Offered, Reach, mpsc::Sender<News>)>,
+    /// Orders that wait for their turn at HubSpot.
+    pub(super) errands: VecDeque<Errand>,
     /// Events that follow from what is being carried out, in order.
     pub(super) soon: VecDeque<(PortalId, Event)>,
     pub(super) tasks: JoinSet<Report>,
@@ -163,8 +162,7 @@ impl Engine {
     fn drain(&mut self) {
         self.draining = true;
         self.end = Some(self.world.clock.boot() + FAREWELL);
-        // Whoever waits for one hears that there is nobody any more.
-        self.orders.clear();
+        self.refuse_errands();
         self.store_the_rest();
     }
 
@@ -267,9 +265,12 @@ impl Engine {
                 self.note_store("write", result.as_ref().err());
                 self.saved(portal, generation, record, token, result);
             }
-            Report::PauseNoted | Report::NothingCame => {}
-            Report::Came(arrival) => self.came(arrival),
-            Report::Left { portal, gone } => self.left(portal, gone),
+            Report::PauseNoted => {}
+            Report::Came { outcome, news } => self.came(outcome, news),
+            Report::Arrived(arrival) => self.arrived(arrival),
+            Report::Left { portal, asked, outcome, waiting } => {
+                self.left(portal, asked, outcome, waiting);
+            }
             Report::JournalTried { durable } => self.note_journal(durable),
             Report::Looked { portal, stamp, result } => {
                 self.note_store("read", result.as_ref().err());
@@ -289,10 +290,18 @@ impl Engine {
         if std::mem::replace(&mut self.stepping, true) {
             return;
         }
+        let mut met = BTreeSet::new();
         while let Some((portal, event)) = self.soon.pop_front() {
             self.step_once(portal, event);
+            met.insert(portal);
         }
         self.stepping = false;
+        // Only now: what follows from an event must not come between another one and its effects.
+        for portal in met {
+            if !self.follow_orders(portal) {
+                self.look_again(portal);
+            }
+        }
     }
 
     fn step_once(&mut self, portal: PortalId, event: Event) {
@@ -312,9 +321,6 @@ impl Engine {
         }
         self.portals.settle(portal);
         self.tell_state(portal, before, now);
-        if !self.follow_orders(portal) {
-            self.look_again(portal);
-        }
     }
 
     /// Publishes what this turn changed beside single portals.

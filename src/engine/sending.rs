@@ -22,6 +22,8 @@ const PATIENCE: Duration = Duration::from_secs(10);
 const AT_STAKE: Duration = Duration::from_secs(30);
 /// The share of the rate that portals failing on their own account may take (I7).
 const RETRY_SHARE: f64 = 0.2;
+/// The share that orders may take: whoever enrols a thousand customers holds up nobody's renewal.
+const ERRAND_SHARE: f64 = 0.4;
 /// What is taken from the queue so long before it may be sent finds the journal's disk in time. Longer
 /// ahead, and who comes first would be decided too early.
 const AHEAD: Duration = Duration::from_millis(250);
@@ -31,6 +33,7 @@ const AHEAD: Duration = Duration::from_millis(250);
 pub(super) struct Sending {
     pace: Pace,
     retries: Pace,
+    errands: Pace,
     /// Refreshes whose intent is on its way into the journal.
     pub(super) intending: usize,
     /// What may be sent as soon as the pace lets it.
@@ -43,6 +46,7 @@ impl Sending {
         Self {
             pace: Pace::per_second(rate),
             retries: Pace::per_second(rate * RETRY_SHARE),
+            errands: Pace::per_second(rate * ERRAND_SHARE),
             intending: 0,
             ready: VecDeque::new(),
             at_hubspot: 0,
@@ -52,6 +56,7 @@ impl Sending {
     fn change_rate(&mut self, rate: f64) {
         self.pace.change_rate(rate);
         self.retries.change_rate(rate * RETRY_SHARE);
+        self.errands.change_rate(rate * ERRAND_SHARE);
     }
 
     /// HubSpot asked for quiet.
@@ -77,16 +82,23 @@ impl Engine {
     /// When something can be taken from the queue or sent, if nothing happens before.
     pub(super) fn sending_due(&self, now: BootTime) -> Option<BootTime> {
         let free = self.sending.free_at();
-        if !self.sending.ready.is_empty() || !self.orders.is_empty() {
+        if !self.sending.ready.is_empty() {
             return Some(free);
         }
+        let errand = free.max(self.sending.errands.free_at());
+        let errand = (self.may_send_errands()).then_some(errand);
         let early = free - AHEAD;
         let turn = if self.queue.holds_only_retries() {
             early.max(self.sending.retries.free_at())
         } else {
             early
         };
-        self.may_take(now).then_some(turn)
+        let turn = self.may_take(now).then_some(turn);
+        [errand, turn].into_iter().flatten().min()
+    }
+
+    fn may_send_errands(&self) -> bool {
+        !self.errands.is_empty() && self.sending.at_hubspot < AT_HUBSPOT
     }
 
     fn may_take(&self, now: BootTime) -> bool {
@@ -108,8 +120,14 @@ impl Engine {
             self.metrics.refresh_lag.observe(now.since(next.since).as_secs_f64());
             self.step(next.portal, Event::Turn);
         }
-        while !self.orders.is_empty() && self.sending.pace.take(now).is_ok() {
-            self.send_order();
+        self.drop_unwanted_errands();
+        while self.may_send_errands()
+            && self.sending.errands.free_at() <= now
+            && self.sending.pace.take(now).is_ok()
+        {
+            // Free, as was just seen.
+            self.sending.errands.take(now).ok();
+            self.send_errand();
         }
         // What can't be sent takes no slot, and hears of it.
         while !self.sending.ready.is_empty()

@@ -3,12 +3,13 @@
 
 use std::{sync::Arc, time::Duration};
 
-use tokio::time::timeout;
+use tokio::{sync::mpsc, time::timeout};
 
 use super::{
-    World,
+    Denial, World,
+    arrivals::{Arrival, Failed, Fresh},
     load::{self, Records, StoredGrant},
-    orders::Arrival,
+    orders::{News, Removed, Waiting},
     portals::Stamps,
 };
 use crate::{
@@ -35,14 +36,20 @@ pub(super) enum Report {
         durable: bool,
     },
     PauseNoted,
-    /// An enrolment was refused.
-    NothingCame,
-    /// A grant came by an order.
-    Came(Box<Arrival>),
+    /// A grant came by an order, or did not.
+    Came {
+        outcome: Result<Box<Fresh>, Failed>,
+        news: mpsc::Sender<News>,
+    },
+    /// The journal has it, or will not.
+    Arrived(Box<Arrival>),
     /// A removal has ended.
     Left {
         portal: PortalId,
-        gone: bool,
+        /// What HubSpot said, if it was asked to end the grant.
+        asked: Option<Result<(), Refusal>>,
+        outcome: Result<Removed, Denial>,
+        waiting: Waiting,
     },
     /// Whether a journal that failed takes something again.
     JournalTried {

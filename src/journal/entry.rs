@@ -91,7 +91,7 @@ pub struct Answer {
     pub refresh_token: Option<RefreshToken>,
     /// The access token, if it is one that this portal may have.
     pub access: Option<Access>,
-    /// It was an exchange of a code: the store may have no record of the portal yet.
+    /// The grant came by an order: the store may have no record of the portal yet, or another grant's.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub enrolled: bool,
 }

@@ -141,9 +141,10 @@ impl Trails {
             Entry::Refused { portal } => self.of(portal).intent = None,
             Entry::Stored { portal, token } => {
                 let trail = self.of(portal);
-                trail.stored |= trail.lineage.last() == Some(&token);
-                // It has a record by now, whichever grant is in it.
-                trail.enrolled = false;
+                let is_newest = trail.lineage.last() == Some(&token);
+                trail.stored |= is_newest;
+                // One that came meanwhile is still on its way there.
+                trail.enrolled &= !is_newest;
             }
             Entry::Proven { portal, token } => self.of(portal).proven = Some(token),
             Entry::Paused { portal, paused } => self.of(portal).paused = paused,

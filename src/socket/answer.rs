@@ -33,14 +33,15 @@ pub(super) fn problem(denial: &Denial) -> Problem {
         Denial::Forbidden => StatusCode::FORBIDDEN,
         Denial::UnknownPortal => StatusCode::NOT_FOUND,
         Denial::BadRequest(_) | Denial::NotGood(_) => StatusCode::BAD_REQUEST,
-        Denial::TooSoon(_) => StatusCode::TOO_MANY_REQUESTS,
+        Denial::TooSoon(_) | Denial::TooMany(_) => StatusCode::TOO_MANY_REQUESTS,
         Denial::Ended(_) => StatusCode::GONE,
-        Denial::Paused => StatusCode::CONFLICT,
+        Denial::Paused | Denial::Leaving | Denial::Replaced => StatusCode::CONFLICT,
         Denial::AppRejected(_)
         | Denial::NoTokenYet(_)
         | Denial::HubspotUnreachable(_)
         | Denial::StoreUnreachable(_)
-        | Denial::Unsaved(_)
+        | Denial::Unsaved { .. }
+        | Denial::NotRemoved { .. }
         | Denial::AuditFailing => StatusCode::SERVICE_UNAVAILABLE,
     };
     let seconds = |after: Duration| after.as_secs() + u64::from(after.subsec_nanos() > 0);

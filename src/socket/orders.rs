@@ -136,8 +136,9 @@ pub(super) async fn remove(
     let portal_id = portal_id(id)?;
     let Query(RemoveQuery { revoke }) =
         query.map_err(|_| bad("the query takes revoke, true or false"))?;
-    handle.remove(&caller, portal_id, revoke).await.map_err(|d| problem(&d))?;
-    Ok(json(StatusCode::OK, "application/json", &RemovedBody { portal_id, revoked: revoke }))
+    let removed = handle.remove(&caller, portal_id, revoke).await.map_err(|d| problem(&d))?;
+    let body = RemovedBody { portal_id, revoked: removed.revoked };
+    Ok(json(StatusCode::OK, "application/json", &body))
 }
 
 /// Gives out no token and asks HubSpot nothing about a portal, until it is resumed. Needs `admin` on it.

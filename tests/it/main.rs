@@ -22,6 +22,7 @@ mod import;
 mod init;
 mod journal;
 mod openapi;
+mod orders;
 mod rotate;
 mod service;
 mod sim;

@@ -13,6 +13,10 @@ const AUDIT: &str =
 const NOT_GOOD: &str = "Nothing was stored. Have the customer connect the app again, and use the code at once and only once.";
 const UNSAVED: &str =
     "Don't use the code again; `grantkeeper portal show` tells when it is stored.";
+const LEAVING: &str = "Wait for the other order; `grantkeeper portal list` shows what came of it.";
+const REPLACED: &str = "Look at the grant that is stored now (`grantkeeper portal show`), and remove it if you mean that one.";
+const STORE_DENIED: &str = "Allow the service to remove records of portals (docs/policies, the agent's), then remove it again.";
+const NOT_REMOVED: &str = "Remove it again when the store is back.";
 const TOO_SOON: &str = "Wait as long as it says, then ask again.";
 
 impl From<Denial> for Failure {
@@ -41,8 +45,12 @@ impl From<Denial> for Failure {
                 (Exit::TryAgain, "Try again in a while; `grantkeeper status` says what is wrong.")
             }
             Denial::NotGood(_) => (Exit::NeedsPerson, NOT_GOOD),
-            Denial::Unsaved(_) => (Exit::TryAgain, UNSAVED),
-            Denial::TooSoon(_) => (Exit::TryAgain, TOO_SOON),
+            Denial::Unsaved { .. } => (Exit::TryAgain, UNSAVED),
+            Denial::TooSoon(_) | Denial::TooMany(_) => (Exit::TryAgain, TOO_SOON),
+            Denial::Leaving => (Exit::Failed, LEAVING),
+            Denial::Replaced => (Exit::Failed, REPLACED),
+            Denial::NotRemoved { denied: true, .. } => (Exit::Refused, STORE_DENIED),
+            Denial::NotRemoved { denied: false, .. } => (Exit::TryAgain, NOT_REMOVED),
             Denial::AuditFailing => (Exit::TryAgain, AUDIT),
         };
         Self::new(exit, denial.code(), denial.to_string(), hint)
@@ -85,6 +93,9 @@ impl From<AskError> for Failure {
                     "grant_unsaved" => (Exit::TryAgain, "grant_unsaved", UNSAVED),
                     "too_many_requests" => (Exit::TryAgain, "too_many_requests", TOO_SOON),
                     "audit_failing" => (Exit::TryAgain, "audit_failing", AUDIT),
+                    "portal_leaving" => (Exit::Failed, "portal_leaving", LEAVING),
+                    "record_replaced" => (Exit::Failed, "record_replaced", REPLACED),
+                    "store_denied" => (Exit::Refused, "store_denied", STORE_DENIED),
                     _ if problem.retry_after.is_some() => (
                         Exit::TryAgain,
                         "try_again",
