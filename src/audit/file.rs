@@ -97,6 +97,12 @@ impl LogFile {
         if found.torn.is_some() {
             file.set_len(length).map_err(io)?;
         }
+        if length == 0 {
+            // A file is only there for good once its folder says so.
+            let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty());
+            let folder = File::open(folder.unwrap_or(Path::new("."))).map_err(io)?;
+            folder.sync_all().map_err(io)?;
+        }
         Ok((Self { file, length }, found))
     }
 

@@ -133,7 +133,10 @@ impl Audit {
     /// It could not be written.
     pub async fn note(&self, decision: Decision) -> Result<(), NotWritten> {
         let Some(log) = &self.log else { return Ok(()) };
-        let Some(tally) = &log.tally else { return log.write(decision, false).await };
+        // While nothing can be written there is no line that a repeat could be counted at.
+        let Some(tally) = log.tally.as_ref().filter(|_| *log.health.borrow()) else {
+            return log.write(decision, false).await;
+        };
         let decision = {
             let mut tally = tally.lock().unwrap_or_else(PoisonError::into_inner);
             let seen = tally.widen(Seen::of(&decision));
@@ -165,7 +168,8 @@ impl Audit {
         let Some(log) = &self.log else { return Ok(()) };
         let (done, heard) = oneshot::channel();
         log.jobs.send(Job::Reopen(done)).ok();
-        heard.await.unwrap_or(Ok(()))
+        // A disk that hangs is not waited for, and is told of by what can't be written meanwhile.
+        timeout(PATIENCE, heard).await.map_or(Ok(()), |heard| heard.unwrap_or(Ok(())))
     }
 
     /// Writes what was counted, says that the log ends here, and syncs.

@@ -156,7 +156,7 @@ impl Writer {
     fn keep_house(&mut self) {
         if !*self.health.borrow() {
             let refused = self.refused;
-            self.write(&[Event::Resumed { refused }], false).ok();
+            self.write(&[Event::Resumed { refused }], true).ok();
         }
         let now = self.clock.boot();
         if now.since(self.told) >= TELL_EVERY {

@@ -115,13 +115,15 @@ impl Audit {
 
 fn read(file: &Path, seen: &mut dyn FnMut(&str)) -> Result<Whole, Failure> {
     let opened = File::open(file).map_err(|error| {
-        Failure::new(
-            Exit::NotFound,
-            "no_file",
-            format!("{} can't be read", file.display()),
-            "Name a readable file.",
-        )
-        .because(error.to_string())
+        let denied = error.kind() == std::io::ErrorKind::PermissionDenied;
+        let exit = if denied { Exit::Refused } else { Exit::NotFound };
+        let hint = if denied {
+            "Run it as the service's own user, or as one who may read its log."
+        } else {
+            "Name a readable file."
+        };
+        let what = format!("{} can't be read", file.display());
+        Failure::new(exit, "no_file", what, hint).because(error.to_string())
     })?;
     verify(BufReader::new(opened), |tip| seen(&tip.hash.to_string())).map_err(|why| {
         let hint = match why {

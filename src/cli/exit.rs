@@ -232,8 +232,11 @@ impl From<StartError> for Failure {
             }
             StartError::Hardening(error) => error.into(),
             StartError::Audit(error) => {
-                let refused = matches!(error, audit::OpenError::Open(_));
-                let exit = if refused { Exit::Refused } else { Exit::Invalid };
+                let exit = match error {
+                    audit::OpenError::Open(_) => Exit::Refused,
+                    audit::OpenError::InUse(_) => Exit::TryAgain,
+                    _ => Exit::Invalid,
+                };
                 let cause = causes(&error);
                 Self { cause, ..Self::new(exit, "audit_log", error.to_string(), error.hint()) }
             }

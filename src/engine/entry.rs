@@ -6,7 +6,8 @@ use std::{sync::Arc, time::Duration};
 use jiff::Timestamp;
 
 use super::{
-    arrivals::{Arrival, Enrolling, Leaving},
+    arrivals::{Arrival, Enrolling},
+    leaving::Leaving,
     load::StoredGrant,
     view::{Issued, Slot},
 };

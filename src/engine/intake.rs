@@ -8,7 +8,8 @@ use tokio::{sync::mpsc, time::sleep};
 
 use super::{
     Denial, World,
-    arrivals::{Failed, Fresh, InStore},
+    arrivals::{Fresh, InStore},
+    errands::Failed,
     load::StoredGrant,
     orders::{News, Offered, Removed, Waiting},
     work::Report,

@@ -16,9 +16,9 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use super::{
     Alerting, LONGEST_SLEEP, Metrics, Settings, World,
-    arrivals::Errand,
     chance::Chance,
     command::Command,
+    errands::Errand,
     feed::Happening,
     metrics::ByOutcome,
     portals::{Portals, Surroundings},

@@ -7,7 +7,8 @@ use tokio::{sync::mpsc, time::timeout};
 
 use super::{
     Denial, World,
-    arrivals::{Arrival, Failed, Fresh},
+    arrivals::{Arrival, Fresh},
+    errands::Failed,
     load::{self, Records, StoredGrant},
     orders::{News, Removed, Waiting},
     portals::Stamps,

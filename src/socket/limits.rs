@@ -8,11 +8,11 @@ use std::{
 };
 
 use axum::{
-    body::{Bytes, to_bytes},
+    body::{Body, Bytes},
     extract::{FromRequest, Request},
     http::StatusCode,
 };
-use http_body_util::LengthLimitError;
+use http_body_util::BodyExt;
 use tokio::time::timeout;
 
 use super::{
@@ -23,6 +23,8 @@ use crate::{access::allowance::Allowances, time::BootTime};
 
 /// A body has to be there whole within this time.
 const BODY: Duration = Duration::from_secs(10);
+/// As much of a body that is too large is read and dropped.
+const SURPLUS: usize = 16 * 1024 * 1024;
 /// Who asks too much is answered no sooner than this.
 pub(super) const PENALTY: Duration = Duration::from_secs(1);
 
@@ -113,25 +115,37 @@ impl<S: Sync, const LARGEST: usize> FromRequest<S> for Whole<LARGEST> {
     type Rejection = std::convert::Infallible;
 
     async fn from_request(request: Request, _: &S) -> Result<Self, Self::Rejection> {
-        let came = timeout(BODY, to_bytes(request.into_body(), LARGEST)).await;
-        Ok(Self(match came {
-            Ok(Ok(bytes)) => Ok(bytes),
-            Ok(Err(error)) => {
-                let cause = std::error::Error::source(&error);
-                if cause.is_some_and(<dyn std::error::Error>::is::<LengthLimitError>) {
-                    let (status, code) = (StatusCode::PAYLOAD_TOO_LARGE, "payload_too_large");
-                    Err(named(status, code, "the body is too large"))
-                } else {
-                    Err(bad("the body did not come whole"))
-                }
-            }
-            Err(_) => Err(named(
+        let came = timeout(BODY, read(request.into_body(), LARGEST)).await;
+        Ok(Self(came.unwrap_or_else(|_| {
+            Err(named(
                 StatusCode::REQUEST_TIMEOUT,
                 "request_timeout",
                 "the body did not come in time",
-            )),
-        }))
+            ))
+        })))
     }
+}
+
+async fn read(mut body: Body, largest: usize) -> Result<Bytes, Problem> {
+    let (mut bytes, mut surplus) = (Vec::new(), 0);
+    while let Some(frame) = body.frame().await {
+        let frame = frame.map_err(|_| bad("the body did not come whole"))?;
+        let Ok(data) = frame.into_data() else { continue };
+        if surplus > 0 || bytes.len() + data.len() > largest {
+            // Who is still writing when the connection ends would not see the answer.
+            surplus += data.len();
+            if surplus > SURPLUS {
+                break;
+            }
+        } else {
+            bytes.extend_from_slice(&data);
+        }
+    }
+    if surplus > 0 {
+        let (status, code) = (StatusCode::PAYLOAD_TOO_LARGE, "payload_too_large");
+        return Err(named(status, code, "the body is too large"));
+    }
+    Ok(bytes.into())
 }
 
 #[cfg(test)]

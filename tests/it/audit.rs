@@ -109,6 +109,7 @@ async fn i11_a_log_that_can_t_be_written_refuses_everybody_and_heals_by_itself()
     for _ in 0..3 {
         assert_eq!(service.refusal(2).await, "audit_failing");
     }
+    assert_eq!(service.refusal(1).await, "audit_failing", "a repeat of what is written as well");
     let opened = place.alerts.wait_for("audit_failing", "opened").await;
     assert_eq!(opened["data"]["severity"], "critical");
     assert!(service.client.get::<Value>("/v1/status").await.is_err());

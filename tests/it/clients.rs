@@ -1,8 +1,13 @@
 //! The clients in `clients/`, as an app would use them: against the running service, with tokens that expire under
 //! their hands and tokens that HubSpot refuses before their time.
 
-use std::path::PathBuf;
+use std::{path::PathBuf, time::Duration};
 
+use grantkeeper::{
+    secret::AccessToken,
+    sim::{Effect, Endpoint, Fault, HttpFault},
+    socket::client::AskError,
+};
 use serde_json::{Value, json};
 use tokio::process::Command;
 
@@ -173,4 +178,47 @@ async fn the_shell_client_gets_a_token_and_asks_for_another_when_hubspot_refuses
     command.args(["-c", &refused]);
     let ended = finish(command, "").await;
     assert!(ended.code != 0 && ended.err.contains("not older than a moment"), "{ended:?}");
+}
+
+/// An hour may have passed since a token was given, and HubSpot refuse it all the same: each client has it replaced, once,
+/// and goes on.
+#[tokio::test]
+async fn every_client_goes_on_when_hubspot_refuses_a_token_before_its_time() {
+    let place = Place::new(3, "[settings]\nexpires_in = 1800").await;
+    let service = place.serve().await;
+    service.ready().await;
+    let mut longest = 0;
+    for number in 1..=3 {
+        let token = service.token(number).await.unwrap();
+        let text = token["access_token"].as_str().unwrap().to_owned();
+        let name = AccessToken::parse(text).unwrap().fingerprint();
+        let target = format!("/v1/portals/{number}/refresh");
+        let young = service.client.post_json::<Value>(&target, &json!({"rejected": name})).await;
+        let Err(AskError::Refused(young)) = young else { panic!("{young:?}") };
+        longest = longest.max(young.retry_after.unwrap());
+    }
+    // From then on they are old enough to be replaced, as the service says itself.
+    tokio::time::sleep(Duration::from_secs(longest)).await;
+    let before = place.standin.sim.report().refreshes;
+    let mut shell = Command::new("sh");
+    shell.env("GRANTKEEPER_SOCKET", place.socket()).env("HUBSPOT_URL", &place.standin.url);
+    let script = client("shell/grantkeeper.sh");
+    shell.args(["-c", ". \"$0\"; hubspot_get 3 /account-info/v3/details"]).arg(script);
+    let (mut python, mut node) = (python(), node());
+    python.arg(client("examples/hubspot_client.py"));
+    node.arg(client("examples/hubspot_client.mjs"));
+    for (number, command) in [(1, &mut python), (2, &mut node)] {
+        command.arg(number.to_string()).arg(place.socket()).args([&place.standin.url, "1"]);
+    }
+    for (number, mut command) in [(1, python), (2, node), (3, shell)] {
+        let refused = Effect::Http(HttpFault { status: 401, retry_after: None });
+        let fault = Fault::new(refused).on(Endpoint::AccountInfo).of(portal(number)).times(1);
+        place.standin.sim.set_fault(fault);
+        command.kill_on_drop(true);
+        let ended = finish(command, "").await;
+        assert_eq!(ended.code, 0, "{number}: {ended:?}");
+        let told = [format!("{number}\n"), format!("\"portalId\":{number}")];
+        assert!(told.iter().any(|told| ended.out.contains(told)), "{number}: {ended:?}");
+        assert_eq!(place.standin.sim.report().refreshes, before + number, "{number}");
+    }
 }

@@ -289,4 +289,8 @@ fn the_systemd_unit_gives_up_nearly_everything() {
         let set = text.lines().any(|line| line.trim_end() == needed.trim_end());
         assert!(!set, "{needed} would take from the service what it needs");
     }
+    // The socket is the other unit's, and stays while the service restarts.
+    for needed in ["Requires=grantkeeper.socket", "RuntimeDirectoryPreserve=yes"] {
+        assert!(text.lines().any(|line| line == needed), "{needed}");
+    }
 }

@@ -24,7 +24,7 @@ use crate::support::{
     record,
 };
 
-const ROLES: [&str; 3] = ["agent", "init", "operator"];
+const ROLES: [&str; 4] = ["agent", "agent-grants", "init", "operator"];
 const OURS: &str = "arn:aws:secretsmanager:eu-west-1:111122223333:secret:grantkeeper/acme-sync";
 
 fn policy(role: &str) -> Value {
@@ -86,8 +86,8 @@ async fn each_role_may_do_its_work_on_its_own_secrets_and_nothing_else() {
         let operator = role == "operator";
         for secret in portals.iter().chain([&client]) {
             row(read, secret, true);
-            row(write, secret, operator || (role == "agent" && secret != &client));
-            row(manage, secret, operator);
+            row(write, secret, operator || (role.starts_with("agent") && secret != &client));
+            row(manage, secret, operator || (role == "agent-grants" && secret != &client));
             row(&never, secret, false);
         }
         for secret in &others {
@@ -151,11 +151,12 @@ async fn a_server_that_enforces_the_policies_lets_each_role_do_its_work_and_no_m
         let removed = store.remove(keys[0], &first).await;
         enforce(&moto, 1_000_000).await;
         assert_eq!(written.is_ok(), role != "init", "{role}: {written:?}");
-        assert_eq!(created.is_ok(), role == "operator", "{role}: {created:?}");
-        assert_eq!(removed.is_ok(), role == "operator", "{role}: {removed:?}");
+        let manages = ["agent-grants", "operator"].contains(&role);
+        assert_eq!(created.is_ok(), manages, "{role}: {created:?}");
+        assert_eq!(removed.is_ok(), manages, "{role}: {removed:?}");
         assert_eq!(lacks.is_empty(), role != "init", "{role}: {lacks:?}");
         let after = root.list().await.unwrap().portals;
-        let expected = if role == "operator" { [2, 3, 9] } else { [1, 2, 3] };
+        let expected = if manages { [2, 3, 9] } else { [1, 2, 3] };
         assert_eq!(after, expected.map(portal), "{role}");
     }
 }

@@ -47,8 +47,9 @@ async fn the_shipped_policies_allow_each_role_its_work_and_nothing_beside_it() {
         (List, Key::App),
         (Remove, SEVEN()),
     ];
-    let may: [(&str, [bool; 6]); 3] = [
+    let may: [(&str, [bool; 6]); 4] = [
         ("agent", [true, false, true, true, true, false]),
+        ("agent-grants", [true, false, true, true, true, true]),
         ("init", [true, false, true, false, true, false]),
         ("operator", [true, true, true, true, true, true]),
     ];

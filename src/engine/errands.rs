@@ -1,0 +1,165 @@
+//! Orders that wait for their turn: at HubSpot, where they have a share of the rate (I8), and at a portal, where one
+//! thing happens at a time: what is under way ends first, then the portal leaves, then another grant arrives.
+
+use std::time::Duration;
+
+use tokio::sync::mpsc;
+
+use super::{
+    Denial, Engine,
+    leaving::{Leaving, Turn},
+    orders::{News, Offered, Order, tell},
+    upkeep::Probing,
+};
+use crate::{
+    access::Portals,
+    lifecycle::{Event, Refusal, RefusalClass},
+    portal::PortalId,
+};
+
+/// As many orders wait for their turn; more would wait longer than anybody listens.
+const MOST_WAITING: usize = 64;
+/// When to ask again, where nothing says when.
+const AGAIN: Duration = Duration::from_secs(5);
+
+/// What waits for its turn at HubSpot.
+#[derive(Debug)]
+pub(super) enum Errand {
+    TakeIn(Offered, Portals, mpsc::Sender<News>),
+    /// End the grant of a portal that leaves.
+    End(PortalId),
+}
+
+impl Errand {
+    fn ends(&self, portal: PortalId) -> bool {
+        matches!(self, Self::End(id) if *id == portal)
+    }
+}
+
+/// Why an order came to nothing.
+#[derive(Debug)]
+pub(super) enum Failed {
+    /// By what HubSpot said, which tells something of HubSpot and the app as well.
+    AtHubSpot(Refusal),
+    Otherwise(Denial),
+}
+
+impl Engine {
+    /// Takes note of an order. What has to be asked of HubSpot waits for its turn.
+    pub(super) fn take_order(&mut self, order: Order) {
+        match order {
+            Order::Enrol(offered, reach, news) => {
+                if let Err(denial) = self.may_ask() {
+                    return tell(&news, News::Refused(denial));
+                }
+                self.errands.push_back(Errand::TakeIn(offered, reach, news));
+            }
+            Order::Remove(portal, revoke, waiting) => self.begin_leaving(portal, revoke, waiting),
+        }
+    }
+
+    pub(super) fn may_ask(&self) -> Result<(), Denial> {
+        if !self.app.is_open() {
+            let now = self.world.clock.boot();
+            let again = self.app.next_probe().map_or(Duration::ZERO, |at| at.until(now));
+            return Err(Denial::AppRejected(again.max(Duration::from_secs(1))));
+        }
+        if self.pair.is_none() {
+            return Err(Denial::StoreUnreachable(AGAIN));
+        }
+        if self.errands.len() >= MOST_WAITING || self.draining {
+            return Err(Denial::TooMany(AGAIN));
+        }
+        Ok(())
+    }
+
+    /// What only waits for its turn is taken back, so that nothing is under way for it.
+    pub(super) fn take_back(&mut self, portal: PortalId) {
+        if self.queue.remove(portal) {
+            self.step(portal, Event::NotSent);
+        }
+    }
+
+    /// Sends the next errand to HubSpot. It takes a slot like any other request (I8).
+    pub(super) fn send_errand(&mut self) {
+        let Some(errand) = self.errands.pop_front() else { return };
+        let may = match (self.app.is_open(), self.pair.clone()) {
+            (true, Some(pair)) => Ok(pair),
+            _ => Err(Denial::AppRejected(AGAIN)),
+        };
+        match (errand, may) {
+            (Errand::TakeIn(_, _, news), Err(denial)) => tell(&news, News::Refused(denial)),
+            (Errand::TakeIn(offered, reach, news), Ok(pair)) => {
+                tell(&news, News::Sent);
+                self.sending.at_hubspot += 1;
+                self.tasks.spawn(self.world.clone().take_in(pair, offered, reach, news));
+            }
+            (Errand::End(portal), may) => self.end(portal, may),
+        }
+    }
+
+    /// Whether whoever gave the next order has gone: then it is not carried out.
+    pub(super) fn drop_unwanted_errands(&mut self) {
+        let mut given_up = Vec::new();
+        let portals = &self.portals;
+        self.errands.retain(|errand| match errand {
+            Errand::TakeIn(_, _, news) => !news.is_closed(),
+            Errand::End(portal) => {
+                let leaving = portals.get(*portal).and_then(|entry| entry.leaving.as_ref());
+                let unwanted = leaving.is_none_or(Leaving::is_unwanted);
+                given_up.extend(unwanted.then_some(*portal));
+                !unwanted
+            }
+        });
+        for portal in given_up {
+            self.stays(portal);
+        }
+    }
+
+    /// What HubSpot refused an order with says something of HubSpot and the app too.
+    pub(super) fn heed(&mut self, failed: Failed) -> Denial {
+        let refusal = match failed {
+            Failed::AtHubSpot(refusal) => refusal,
+            Failed::Otherwise(denial) => return denial,
+        };
+        self.note_hubspot(Some(&refusal), false);
+        match refusal.class {
+            RefusalClass::RateLimited => self.throttled(refusal.retry_after),
+            // Others' redirect URIs may be what is wrong: asked about a grant, HubSpot says.
+            RefusalClass::AppRefused if self.probing == Probing::No => self.probe(),
+            _ => {}
+        }
+        Denial::from(&refusal)
+    }
+
+    /// What waited for nothing to be under way for this portal; says whether there was anything.
+    pub(super) fn follow_orders(&mut self, portal: PortalId) -> bool {
+        if !self.portals.rests(portal) {
+            return false;
+        }
+        let Some(entry) = self.portals.get_mut(portal) else { return false };
+        let Some(leaving) = &mut entry.leaving else {
+            let Some(arrival) = entry.arriving.take() else { return false };
+            self.settle_in(portal, *arrival);
+            return true;
+        };
+        match leaving.next() {
+            Turn::Stay => self.stays(portal),
+            Turn::End if self.errands.iter().any(|errand| errand.ends(portal)) => {}
+            Turn::End => self.errands.push_back(Errand::End(portal)),
+            Turn::Remove(waiting) => self.remove_record(portal, waiting),
+            Turn::UnderWay => {}
+        }
+        true
+    }
+
+    /// The end has come for what has not been sent.
+    pub(super) fn refuse_errands(&mut self) {
+        for errand in std::mem::take(&mut self.errands) {
+            match errand {
+                Errand::TakeIn(_, _, news) => tell(&news, News::Refused(Denial::TooMany(AGAIN))),
+                Errand::End(portal) => self.stays(portal),
+            }
+        }
+    }
+}

@@ -1,0 +1,165 @@
+//! Portals that go by an order: the grant is ended at HubSpot if that is wanted, the record removed, and only then
+//! nothing is known of it any more. What can't be done leaves the portal as it was.
+
+use std::time::Duration;
+
+use super::{
+    Denial, Engine,
+    errands::Failed,
+    orders::{Removed, Waiting},
+    work::Report,
+};
+use crate::{
+    lifecycle::{ClientPair, Event, Refusal},
+    portal::PortalId,
+    secret::{Fingerprint, RefreshToken},
+};
+
+/// When to ask again, where nothing says when.
+const AGAIN: Duration = Duration::from_secs(5);
+
+/// A portal that is to go as soon as nothing is under way for it.
+#[derive(Debug)]
+pub(super) struct Leaving {
+    revoke: bool,
+    /// Whoever waits, until it has begun.
+    waiting: Option<Waiting>,
+    /// Paused, once it is clear that it stays.
+    pub(super) paused: bool,
+}
+
+impl Engine {
+    /// Has a portal go as soon as nothing is under way for it, and end its grant first if `revoke`.
+    pub(super) fn begin_leaving(&mut self, portal: PortalId, revoke: bool, waiting: Waiting) {
+        if let Err(denial) = self.may_leave(portal, revoke) {
+            // Whoever waited may have gone.
+            waiting.send(Err(denial)).ok();
+            return;
+        }
+        self.take_back(portal);
+        if let Some(entry) = self.portals.get_mut(portal) {
+            let paused = entry.portal.paused;
+            entry.leaving = Some(Leaving { revoke, waiting: Some(waiting), paused });
+        }
+        // What is on its way comes to its end; nothing more is begun.
+        self.step(portal, Event::Pause(true));
+    }
+
+    fn may_leave(&self, portal: PortalId, revoke: bool) -> Result<(), Denial> {
+        let unread = self.overall.without_store;
+        let Some(entry) = self.portals.get(portal) else {
+            return Err(if unread {
+                Denial::StoreUnreachable(AGAIN)
+            } else {
+                Denial::UnknownPortal
+            });
+        };
+        if entry.leaving.is_some() {
+            return Err(Denial::Leaving);
+        }
+        if revoke { self.may_ask() } else { Ok(()) }
+    }
+
+    /// Ends a grant at HubSpot, now that it has its turn, or is told that it can't.
+    pub(super) fn end(&mut self, portal: PortalId, may: Result<ClientPair, Denial>) {
+        let leaving = self.portals.get_mut(portal).and_then(|entry| entry.leaving.as_mut());
+        let Some(waiting) = leaving.and_then(|leaving| leaving.waiting.take()) else { return };
+        let token = self.portals.get(portal).and_then(|entry| entry.refresh_token()).cloned();
+        match (may, token) {
+            (Ok(pair), Some(token)) => {
+                self.sending.at_hubspot += 1;
+                let work = self.world.clone().end_grant(portal, pair, token, self.names(portal));
+                self.tasks.spawn(async move { work.await.told_to(waiting) });
+            }
+            // There is no grant to end.
+            (Ok(_), None) => self.remove_record(portal, waiting),
+            (Err(denial), _) => {
+                waiting.send(Err(denial)).ok();
+                self.stays(portal);
+            }
+        }
+    }
+
+    /// The names of a portal's refresh tokens: what its record holds, unless another hand wrote it.
+    fn names(&self, portal: PortalId) -> Vec<Fingerprint> {
+        let Some(entry) = self.portals.get(portal) else { return Vec::new() };
+        let stored = entry.stored.as_ref().map(|stored| stored.refresh_token.fingerprint());
+        let unsaved = entry.unsaved.as_ref().map(RefreshToken::fingerprint);
+        entry.lineage.iter().copied().chain(stored).chain(unsaved).collect()
+    }
+
+    pub(super) fn remove_record(&mut self, portal: PortalId, waiting: Waiting) {
+        let work = self.world.clone().forget_record(portal, self.names(portal), false);
+        self.tasks.spawn(async move {
+            let outcome = work.await;
+            Report::Left { portal, asked: None, outcome, waiting }
+        });
+    }
+
+    /// A removal has ended. `asked` is what HubSpot said, if it was asked.
+    pub(super) fn left(
+        &mut self,
+        portal: PortalId,
+        asked: Option<Result<(), Refusal>>,
+        outcome: Result<Removed, Denial>,
+        waiting: Waiting,
+    ) {
+        if let Some(said) = asked {
+            self.sending.at_hubspot -= 1;
+            match said {
+                Ok(()) => self.note_hubspot(None, false),
+                Err(refusal) => drop(self.heed(Failed::AtHubSpot(refusal))),
+            }
+        }
+        if outcome.is_ok() {
+            self.forget(portal);
+        } else {
+            if let Some(entry) = self.portals.get_mut(portal) {
+                // The store may have changed, and be the reason.
+                entry.look_again = true;
+            }
+            self.stays(portal);
+        }
+        // Whoever waited may have gone.
+        waiting.send(outcome).ok();
+    }
+
+    /// A portal that was to leave stays.
+    pub(super) fn stays(&mut self, portal: PortalId) {
+        let leaving = self.portals.get_mut(portal).and_then(|entry| entry.leaving.take());
+        if let Some(leaving) = leaving {
+            self.step(portal, Event::Pause(leaving.paused));
+        }
+    }
+}
+
+impl Leaving {
+    /// It has not begun, and nobody waits for it any more.
+    pub(super) fn is_unwanted(&self) -> bool {
+        self.waiting.as_ref().is_some_and(Waiting::is_closed)
+    }
+
+    /// What comes next, where nothing is under way for the portal.
+    pub(super) fn next(&mut self) -> Turn {
+        if self.is_unwanted() {
+            return Turn::Stay;
+        }
+        if self.revoke && self.waiting.is_some() {
+            return Turn::End;
+        }
+        self.waiting.take().map_or(Turn::UnderWay, Turn::Remove)
+    }
+}
+
+/// What comes next for a portal that leaves.
+#[derive(Debug)]
+pub(super) enum Turn {
+    /// It was told to stay.
+    Stay,
+    /// Its grant is ended.
+    End,
+    /// Its record is removed.
+    Remove(Waiting),
+    /// That has begun.
+    UnderWay,
+}
