@@ -5,6 +5,8 @@
 //! a place where secret bytes leave. None of the types can be displayed, serialised or compared
 //! with `==`.
 
+pub mod file;
+
 use std::fmt;
 
 use aws_lc_rs::{constant_time, digest};

@@ -16,8 +16,18 @@ use crate::{
 };
 
 /// What libraries read: certificates, names of hosts, users and groups, time zones.
-const SYSTEM: [&str; 8] =
-    ["/etc", "/usr", "/lib", "/lib64", "/proc", "/sys", "/dev", "/run/systemd/resolve"];
+const SYSTEM: [&str; 10] = [
+    "/etc",
+    "/usr",
+    "/lib",
+    "/lib64",
+    "/nix/store",
+    "/var/lib/ca-certificates",
+    "/proc",
+    "/sys",
+    "/dev",
+    "/run/systemd/resolve",
+];
 /// Where programs are that an AWS profile may name (`credential_process`).
 const PROGRAMS: [&str; 6] = ["/usr", "/bin", "/lib", "/lib64", "/opt", "/usr/local"];
 const DNS: u16 = 53;
@@ -34,6 +44,14 @@ const FILES: [&str; 7] = [
     "AWS_SHARED_CREDENTIALS_FILE",
     "AWS_WEB_IDENTITY_TOKEN_FILE",
     "AWS_CONTAINER_AUTHORIZATION_TOKEN_FILE",
+];
+
+/// Variables that name addresses of AWS.
+const AWS_ENDPOINTS: [&str; 4] = [
+    "AWS_ENDPOINT_URL",
+    "AWS_ENDPOINT_URL_SECRETS_MANAGER",
+    "AWS_ENDPOINT_URL_STS",
+    "AWS_EC2_METADATA_SERVICE_ENDPOINT",
 ];
 
 /// What `config`, which stands at `origin`, makes the service need.
@@ -69,7 +87,7 @@ pub(super) fn needs(config: &Config, origin: &Path, env: Environment<'_>) -> Nee
             needs.connect.extend(aws.endpoint_url.as_deref().and_then(port));
             let full = env("AWS_CONTAINER_CREDENTIALS_FULL_URI");
             needs.connect.extend(full.as_deref().and_then(port));
-            for name in ["AWS_ENDPOINT_URL", "AWS_EC2_METADATA_SERVICE_ENDPOINT"] {
+            for name in AWS_ENDPOINTS {
                 needs.connect.extend(env(name).as_deref().and_then(port));
             }
             let home = env("HOME").map(|home| Path::new(&home).join(".aws"));
@@ -82,13 +100,16 @@ pub(super) fn needs(config: &Config, origin: &Path, env: Environment<'_>) -> Nee
         }
     }
     if let Some(state) = &config.state {
-        needs.write.push(there(&state.dir));
+        needs.write.extend(folder(&state.dir.join("journal")));
         files.extend(state.key_file.clone());
     }
     let log = config.audit.as_ref().and_then(|audit| audit.file.as_deref());
     needs.write.extend(log.and_then(folder));
     needs.write.extend(folder(&config.socket.path));
-    needs.read.extend(files.iter().filter_map(|file| folder(file)));
+    // A link may lead into another folder.
+    let targets: Vec<PathBuf> =
+        files.iter().filter_map(|file| fs::canonicalize(file).ok()).collect();
+    needs.read.extend(files.iter().chain(&targets).filter_map(|file| folder(file)));
     needs
 }
 
@@ -110,7 +131,9 @@ fn port(url: &str) -> Option<u16> {
 /// The folder that a file is in, as far as there is one by now.
 fn folder(file: &Path) -> Option<PathBuf> {
     let folder = if file.is_dir() { Some(file) } else { file.parent() }?;
-    Some(there(if folder.as_os_str().is_empty() { Path::new(".") } else { folder }))
+    let folder = there(if folder.as_os_str().is_empty() { Path::new(".") } else { folder });
+    // Never everything there is: where it stands at the root, the file alone.
+    if folder == Path::new("/") { file.exists().then(|| file.to_owned()) } else { Some(folder) }
 }
 
 /// The path, or what of it is there: the rest will be made in it.
@@ -141,5 +164,8 @@ mod tests {
         assert_eq!(there(&dir.path().join("a/b")), dir.path());
         assert_eq!(folder(&dir.path().join("x.toml")), Some(dir.path().to_owned()));
         assert_eq!(folder(Path::new("x.toml")), Some(PathBuf::from(".")));
+        // Nothing at the root opens everything below it.
+        assert_eq!(folder(Path::new("/no-such-file")), None);
+        assert_eq!(folder(Path::new("/no/such/folder/file")), None);
     }
 }

@@ -125,11 +125,14 @@ fn check_access(file: &Path, metadata: &Metadata) -> Result<(), KeyFault> {
     }
     // Root could read it anyway, and repairs things at night for a service that has a user of its own.
     let own = rustix::process::geteuid();
-    if metadata.uid() != own.as_raw() && !own.is_root() {
+    let of_root = metadata.uid() == 0 && metadata.gid() == 0;
+    if metadata.uid() != own.as_raw() && !own.is_root() && !of_root {
         return Err(KeyFault::Foreign(file.to_owned()));
     }
     let mode = metadata.mode() & 0o777;
-    if mode & 0o077 != 0 {
+    // systemd's credentials are root's, with a list of who else may read: its mask stands where the group's rights do.
+    let forbidden = if of_root { 0o037 } else { 0o077 };
+    if mode & forbidden != 0 {
         return Err(KeyFault::Open { file: file.to_owned(), mode });
     }
     Ok(())

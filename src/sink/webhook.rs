@@ -13,7 +13,7 @@ use zeroize::Zeroizing;
 use super::{AlertSink, DeliveryError};
 use crate::{
     incident::{Incident, Notice},
-    secret::SigningSecret,
+    secret::{SigningSecret, file::closed_to_others},
     time::Clock,
 };
 
@@ -113,8 +113,13 @@ impl Webhook {
 }
 
 async fn read(path: &PathBuf) -> Result<Zeroizing<String>, DeliveryError> {
-    let read = tokio::fs::read_to_string(path).await.map(Zeroizing::new);
-    read.map_err(|error| DeliveryError::retryable(format!("{}: {}", path.display(), error.kind())))
+    let failed = |error: std::io::Error| {
+        DeliveryError::retryable(format!("{}: {}", path.display(), error.kind()))
+    };
+    let metadata = tokio::fs::metadata(path).await.map_err(failed)?;
+    closed_to_others(path, &metadata)
+        .map_err(|open| DeliveryError::retryable(format!("{open}; {}", open.hint())))?;
+    tokio::fs::read_to_string(path).await.map(Zeroizing::new).map_err(failed)
 }
 
 /// The key in a Standard Webhooks secret: base64 behind `whsec_`.

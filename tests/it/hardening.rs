@@ -16,7 +16,7 @@ use tokio::process::Command;
 
 use crate::support::{
     portal,
-    service::{Alerts, Place, Service, eventually},
+    service::{Alerts, Place, Service, eventually, secret_file},
 };
 
 fn pid(service: &Service) -> u32 {
@@ -90,7 +90,7 @@ async fn with_landlock_the_service_reaches_only_paths_and_ports_that_its_configu
         let elsewhere = crate::support::temp_dir();
         let foreign = elsewhere.path().join("whsec");
         for file in [&foreign, &place.path("whsec-too")] {
-            fs::write(file, "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw\n").unwrap();
+            secret_file(file, "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw\n");
         }
         let other = Alerts::start().await;
         place.extra += &receiver("other-port", &other.url, &place.path("whsec-too"));

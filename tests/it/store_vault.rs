@@ -1,6 +1,8 @@
 //! What only Vault and OpenBao can do to us: tokens that die, policies that deny, and mounts.
 
-use std::{fs, path::PathBuf, sync::Arc, time::Duration};
+use std::{
+    fs::Permissions, os::unix::fs::PermissionsExt, path::PathBuf, sync::Arc, time::Duration,
+};
 
 use grantkeeper::{
     secret::StoreCredential,
@@ -13,7 +15,7 @@ use grantkeeper::{
 use serde_json::json;
 use tokio_util::sync::CancellationToken;
 
-use crate::support::{openbao, openbao::OpenBao, portal, record, temp_dir};
+use crate::support::{openbao, openbao::OpenBao, portal, record, service::secret_file, temp_dir};
 
 pub(crate) fn connect(settings: Settings) -> VaultStore {
     VaultStore::connect(settings, Arc::new(SystemClock)).unwrap()
@@ -113,7 +115,7 @@ async fn a_revoked_token_is_read_anew_from_its_file_and_the_call_goes_through() 
     let (mount, policy) = furnished(bao).await;
     let (dir, old) = (temp_dir(), bao.token(&policy, json!({})).await);
     let file = dir.path().join("token");
-    fs::write(&file, format!("{old}\n")).unwrap();
+    secret_file(&file, &format!("{old}\n"));
     let auth = Auth::TokenFile(file.clone());
     let store = connect(Settings { auth, ..bao.settings(&mount) });
     store.read(SEVEN()).await.unwrap();
@@ -122,8 +124,29 @@ async fn a_revoked_token_is_read_anew_from_its_file_and_the_call_goes_through() 
     let error = store.read(SEVEN()).await.unwrap_err();
     assert_told(&error, StoreErrorKind::Denied, "refuses the token", &file.display().to_string());
 
-    fs::write(&file, bao.token(&policy, json!({})).await).unwrap();
+    secret_file(&file, &(bao.token(&policy, json!({})).await));
     store.read(SEVEN()).await.unwrap();
+}
+
+#[tokio::test]
+async fn i10_a_token_that_every_user_of_the_machine_could_read_is_refused() {
+    let bao = openbao().await;
+    let (mount, policy) = furnished(bao).await;
+    let (dir, token) = (temp_dir(), bao.token(&policy, json!({})).await);
+    let file = dir.path().join("token");
+    secret_file(&file, &token);
+    let auth = Auth::TokenFile(file.clone());
+    for (mode, taken) in [(0o644, false), (0o604, false), (0o640, true), (0o600, true)] {
+        std::fs::set_permissions(&file, Permissions::from_mode(mode)).unwrap();
+        let store = connect(Settings { auth: auth.clone(), ..bao.settings(&mount) });
+        match store.read(SEVEN()).await {
+            Ok(_) => assert!(taken, "{mode:o}"),
+            Err(error) => {
+                assert!(!taken, "{mode:o}: {error:?}");
+                assert_told(&error, StoreErrorKind::Denied, "is no secret", "chmod o=");
+            }
+        }
+    }
 }
 
 #[tokio::test]
@@ -137,7 +160,7 @@ async fn a_credential_file_that_an_editor_mangled_is_refused_without_being_echoe
         ("blank", "CANARY CANARY", "blank"),
     ] {
         let file = dir.path().join(name);
-        fs::write(&file, text).unwrap();
+        secret_file(&file, text);
         let auth = Auth::TokenFile(file.clone());
         let error = connect(Settings { auth, ..bao.settings(&mount) }).check().await.unwrap_err();
         let shown = file.display().to_string();
@@ -157,7 +180,7 @@ async fn a_wrong_secret_id_is_denied_with_a_hint() {
     let (login, role_id, _) = bao.approle(&policy, json!({})).await;
     let dir = temp_dir();
     let secret_id_file = dir.path().join("secret-id");
-    fs::write(&secret_id_file, "CANARY-wrong").unwrap();
+    secret_file(&secret_id_file, "CANARY-wrong");
     let auth = approle(login, role_id, secret_id_file.clone());
     let error = connect(Settings { auth, ..bao.settings(&mount) }).check().await.unwrap_err();
     let shown = secret_id_file.display().to_string();
@@ -169,7 +192,7 @@ async fn an_approle_mount_that_is_not_there_is_a_setting_to_correct() {
     let bao = openbao().await;
     let (mount, dir) = (bao.mount().await, temp_dir());
     let secret_id_file = dir.path().join("secret-id");
-    fs::write(&secret_id_file, "CANARY").unwrap();
+    secret_file(&secret_id_file, "CANARY");
     let login = "nowhere".to_owned();
     let auth = approle(login, "r".to_owned(), secret_id_file);
     let error = connect(Settings { auth, ..bao.settings(&mount) }).check().await.unwrap_err();
@@ -185,7 +208,7 @@ async fn a_short_approle_lease_is_renewed_and_beyond_its_maximum_logged_in_anew(
     let (login, role_id, secret_id) = bao.approle(&policy, role).await;
     let dir = temp_dir();
     let secret_id_file = dir.path().join("secret-id");
-    fs::write(&secret_id_file, secret_id).unwrap();
+    secret_file(&secret_id_file, &secret_id);
     let auth = approle(login, role_id, secret_id_file);
     let store = connect(Settings { auth, ..bao.settings(&mount) });
     store.read(SEVEN()).await.unwrap();
@@ -212,7 +235,7 @@ async fn after_a_revocation_many_callers_cause_one_login() {
     let (login, role_id, secret_id) = bao.approle(&policy, role).await;
     let dir = temp_dir();
     let secret_id_file = dir.path().join("secret-id");
-    fs::write(&secret_id_file, secret_id).unwrap();
+    secret_file(&secret_id_file, &secret_id);
     let auth = approle(login.clone(), role_id, secret_id_file);
     let store = connect(Settings { auth, ..bao.settings(&mount) });
     store.read(SEVEN()).await.unwrap();

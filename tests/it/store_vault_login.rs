@@ -22,7 +22,9 @@ use crate::{
         answerer::{Act, Answerer, Greeting},
         openbao,
         openbao::OpenBao,
-        random_hex, temp_dir,
+        random_hex,
+        service::secret_file,
+        temp_dir,
     },
 };
 
@@ -84,7 +86,7 @@ async fn a_wrapped_secret_id_is_opened_once_and_good_for_more_logins() {
     let (login, role_id, _) = bao.approle(&policy, json!({})).await;
     let dir = temp_dir();
     let file = dir.path().join("wrapped");
-    fs::write(&file, wrapped_secret_id(bao, &login).await + "\n").unwrap();
+    secret_file(&file, &(wrapped_secret_id(bao, &login).await + "\n"));
     let method = wrapped(&role_id, &file);
     let store = connect(by(&login, method, bao.settings(&mount)));
     store.read(SEVEN()).await.unwrap();
@@ -92,7 +94,7 @@ async fn a_wrapped_secret_id_is_opened_once_and_good_for_more_logins() {
     store.read(SEVEN()).await.unwrap();
     // The secret id is revoked, and another one delivered: the file is read again.
     bao.post(&format!("auth/{login}/role/r"), json!({"secret_id_num_uses": 1})).await;
-    fs::write(&file, wrapped_secret_id(bao, &login).await).unwrap();
+    secret_file(&file, &(wrapped_secret_id(bao, &login).await));
     revoke(bao, &login).await;
     store.read(SEVEN()).await.unwrap();
 }
@@ -105,7 +107,7 @@ async fn a_wrapping_token_that_somebody_has_used_is_a_security_incident() {
     let dir = temp_dir();
     let file = dir.path().join("wrapped");
     let token = wrapped_secret_id(bao, &login).await;
-    fs::write(&file, &token).unwrap();
+    secret_file(&file, &token);
     bao.post("sys/wrapping/unwrap", json!({ "token": token })).await;
     let store = connect(by(&login, wrapped(&role_id, &file), bao.settings(&mount)));
     let error = store.check().await.unwrap_err();
@@ -130,7 +132,7 @@ async fn a_wrapping_token_of_something_else_is_left_unopened() {
     let token = wrapping_token(&answer.json().await.unwrap());
     let dir = temp_dir();
     let file = dir.path().join("wrapped");
-    fs::write(&file, &token).unwrap();
+    secret_file(&file, &token);
     let store = connect(by(&login, wrapped(&role_id, &file), bao.settings(&mount)));
     let error = store.check().await.unwrap_err();
     assert_told(&error, StoreErrorKind::Compromised, "was not made by a secret id", "unopened");
@@ -226,7 +228,7 @@ fn certificate(dir: &Path, ca: &CertifiedIssuer<'_, KeyPair>, name: &str) -> Ide
     let certificate = params.signed_by(&key, ca).unwrap();
     let (cert_file, key_file) = (dir.join("client.pem"), dir.join("client.key"));
     fs::write(&cert_file, certificate.pem()).unwrap();
-    fs::write(&key_file, key.serialize_pem()).unwrap();
+    secret_file(&key_file, &key.serialize_pem());
     Identity { cert_file, key_file }
 }
 

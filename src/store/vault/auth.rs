@@ -11,7 +11,7 @@ use vaultrs::{
 };
 
 use super::{
-    connection::{Connection, Speaker, misconfigured, read_credential, take_token},
+    connection::{Connection, Speaker, misconfigured, read_credential, read_secret, take_token},
     fault::{Asked, Fault},
 };
 use crate::{
@@ -122,7 +122,7 @@ pub(super) async fn log_in(
 ) -> Result<Obtained, StoreError> {
     let answer = match method {
         Method::AppRole { role_id, secret_id_file, wrapped } => {
-            let mut secret_id = read_credential(secret_id_file, "AppRole secret id").await?;
+            let mut secret_id = read_secret(secret_id_file, "AppRole secret id").await?;
             if *wrapped {
                 secret_id = unwrap(connection, mount, secret_id_file, secret_id, unwrapped).await?;
             }

@@ -20,7 +20,10 @@ use zeroize::{Zeroize, Zeroizing};
 
 use super::{Settings, fault::Fault};
 use crate::{
-    secret::{MalformedSecret, StoreCredential},
+    secret::{
+        MalformedSecret, StoreCredential,
+        file::{OpenToAll, closed_to_others},
+    },
     store::{StoreError, StoreErrorKind},
 };
 
@@ -185,6 +188,9 @@ impl Identity {
             })
         };
         let (mut pem, key) = (read(&self.cert_file)?, read(&self.key_file)?);
+        if let Ok(metadata) = std::fs::metadata(&self.key_file) {
+            closed_to_others(&self.key_file, &metadata).map_err(refused)?;
+        }
         pem.push(b'\n');
         pem.extend_from_slice(&key);
         reqwest::Identity::from_pem(&pem).map_err(|_| {
@@ -225,6 +231,20 @@ fn read_certificates(file: &Path) -> Result<Vec<Certificate>, StoreError> {
             Err(misconfigured(format!("the CA file {shown} holds no PEM certificate"), hint))
         }
     }
+}
+
+fn refused(open: OpenToAll) -> StoreError {
+    let hint = open.hint();
+    StoreError::new(StoreErrorKind::Denied, "a secret of the Vault login is no secret", hint)
+        .because(open)
+}
+
+/// What stands in a file that holds a secret: one that every user could read is refused.
+pub(super) async fn read_secret(file: &Path, what: &str) -> Result<StoreCredential, StoreError> {
+    if let Ok(metadata) = tokio::fs::metadata(file).await {
+        closed_to_others(file, &metadata).map_err(refused)?;
+    }
+    read_credential(file, what).await
 }
 
 /// What stands in a credential file, without the line break that editors leave at its end.

@@ -10,7 +10,7 @@ use vaultrs::token;
 
 use super::{
     auth::{self, Auth, Obtained, Unwrapped},
-    connection::{Connection, Speaker, read_credential, take_token},
+    connection::{Connection, Speaker, read_secret, take_token},
     fault::{Asked, Fault},
 };
 use crate::{
@@ -234,7 +234,7 @@ impl Login {
             )),
             Auth::Token(token) => self.adopt(token, since).await,
             Auth::TokenFile(file) => {
-                let token = read_credential(file, "Vault token").await?;
+                let token = read_secret(file, "Vault token").await?;
                 if refused.is_some_and(|old| old.fingerprint == token.fingerprint()) {
                     let file = file.display();
                     return Err(token_refused(format!("Put a valid token into {file}.")));

@@ -113,10 +113,10 @@ pub(crate) async fn send_on(
     RawReply::parse(&text).unwrap_or_else(|| panic!("{method} {target}: {text:?}"))
 }
 
-/// What a connection is told that has not asked anything; none if nothing at once.
+/// What a connection is told that has not asked anything; none if nothing soon. Whoever comes again at once waits for
+/// a second.
 pub(crate) async fn turned_away(mut stream: UnixStream) -> Option<RawReply> {
-    let said =
-        tokio::time::timeout(std::time::Duration::from_millis(500), heard(&mut stream)).await;
+    let said = tokio::time::timeout(std::time::Duration::from_secs(4), heard(&mut stream)).await;
     RawReply::parse(&said.ok()?)
 }
 

@@ -186,7 +186,7 @@ impl Place {
 
     fn whsec(&self) -> PathBuf {
         let path = self.path("whsec");
-        fs::write(&path, "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw\n").unwrap();
+        secret_file(&path, "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw\n");
         path
     }
 
