@@ -220,12 +220,13 @@ async fn most(socket: &Path) -> f64 {
 }
 
 #[tokio::main(flavor = "multi_thread", worker_threads = 2)]
-async fn main() {
+async fn main() -> std::process::ExitCode {
     let mut args = std::env::args().skip(1);
     if args.next().as_deref() == Some(FLOOD) {
         let socket = args.next().unwrap();
         trickle(Path::new(&socket));
-        return flood(Path::new(&socket)).await;
+        flood(Path::new(&socket)).await;
+        return std::process::ExitCode::SUCCESS;
     }
     let seconds = std::env::args().find_map(|text| text.parse::<u64>().ok());
     let span = Duration::from_secs(seconds.unwrap_or(60));
@@ -283,6 +284,14 @@ async fn main() {
         "memory: {before:.1} MiB before, {between:.1} MiB between, {:.1} MiB after",
         resident(pid)
     );
+    // The promise: nobody's flood makes others wait more than three times as long, and none of theirs is denied.
+    let denied = alone.denied + disturbed.denied;
+    let broken = ratio > 3.0 || denied > 0;
     // Within a second's worth of what one user may ask.
     println!("one user on four connections: {:.0} tokens a second", most(&socket).await);
+    if broken {
+        println!("MORE than 3 times, or {denied} denied: the promise is broken");
+        return std::process::ExitCode::FAILURE;
+    }
+    std::process::ExitCode::SUCCESS
 }

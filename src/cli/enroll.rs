@@ -75,7 +75,10 @@ impl Enroll {
                 (Enrolled { portal_id, replaced }, true)
             }
             Err(AskError::Unreachable { .. }) => (here(global, brought).await?, false),
-            Err(AskError::Refused(problem)) if problem.code == "forbidden" => {
+            // By then a code may be used up: where the grant turns out to be one that this user may not enrol.
+            Err(AskError::Refused(problem))
+                if problem.code == "forbidden" && matches!(brought, Brought::Token(_)) =>
+            {
                 (here(global, brought).await?, false)
             }
             Err(error) => return Err(error.into()),

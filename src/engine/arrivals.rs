@@ -6,7 +6,7 @@ use std::time::Duration;
 use tokio::{sync::mpsc, time::timeout};
 
 use super::{
-    Engine,
+    Denial, Engine,
     errands::Failed,
     load::StoredGrant,
     orders::{Enrolled, News, tell},
@@ -14,6 +14,7 @@ use super::{
     work::Report,
 };
 use crate::{
+    incident::Kind,
     journal::{Access, Answer, Entry as Line},
     lifecycle::{Event, Found, TokenLife},
     portal::{PortalId, Scopes},
@@ -24,6 +25,10 @@ use crate::{
 /// A disk that takes longer has taken nothing.
 const DISK_PATIENCE: Duration = Duration::from_secs(5);
 
+/// What an end of a portal's grant is told as.
+const ENDED: [Kind; 4] =
+    [Kind::GrantRevoked, Kind::PortalUnavailable, Kind::GrantLost, Kind::GrantMismatched];
+
 /// A grant that was just had from HubSpot.
 #[derive(Debug, Clone)]
 pub(super) struct Fresh {
@@ -32,7 +37,6 @@ pub(super) struct Fresh {
     pub(super) scopes: Option<Scopes>,
     /// When it was asked for, and the access token that came with it.
     pub(super) access: Option<(BootTime, Access)>,
-    pub(super) stored: InStore,
 }
 
 /// What stands in the store for a grant's portal.
@@ -47,12 +51,13 @@ pub(super) enum InStore {
 /// A grant on its way into the portal's entry.
 #[derive(Debug)]
 pub(super) struct Arrival {
+    /// Which one it is, of all that came: of two for one portal the later one counts.
+    number: u64,
     fresh: Box<Fresh>,
+    stored: InStore,
     news: mpsc::Sender<News>,
     /// The journal has it.
     kept: bool,
-    /// Something of the portal's was under way when it came, and may be behind it in the journal.
-    overtaken: bool,
 }
 
 /// Whoever waits for a grant to be stored, and what they are told then.
@@ -69,7 +74,7 @@ impl Enrolling {
 impl Engine {
     /// HubSpot has answered an enrolment, or it came to nothing.
     pub(super) fn came(&mut self, outcome: Result<Box<Fresh>, Failed>, news: mpsc::Sender<News>) {
-        self.sending.at_hubspot -= 1;
+        self.sending.errands_out -= 1;
         match outcome {
             Ok(fresh) => {
                 self.note_hubspot(None, false);
@@ -79,29 +84,40 @@ impl Engine {
         }
     }
 
-    /// Writes a grant into the journal, before anything else is done with it.
+    /// Whether a refresh token that somebody brought is one that HubSpot has replaced since: that is no new grant, and
+    /// what replaced it must not be lost for it.
+    fn is_outdated(&self, fresh: &Fresh) -> bool {
+        let name = fresh.token.fingerprint();
+        let entry = self.portals.get(fresh.portal).filter(|_| fresh.access.is_none());
+        entry.is_some_and(|entry| {
+            entry.lineage.contains(&name) && entry.lineage.last() != Some(&name)
+        })
+    }
+
+    /// Writes a grant into the journal, before anything else is done with it; then looks what stands in the store.
     fn keep_arrival(&mut self, fresh: Box<Fresh>, news: mpsc::Sender<News>) {
+        if self.is_outdated(&fresh) {
+            return tell(&news, News::Refused(Denial::Replaced));
+        }
         let portal = fresh.portal;
         self.take_back(portal);
-        let entry = self.portals.get(portal);
-        let overtaken = entry.is_some() && !self.portals.rests(portal);
+        self.arrivals += 1;
+        let number = self.arrivals;
         let written = self.world.journal.keep_in_order(self.line(&fresh));
-        let is_there = self.world.journal.is_there();
+        let world = self.world.clone();
         self.tasks.spawn(async move {
             // A disk that hangs keeps the grant from the store no longer than this.
-            let kept = timeout(DISK_PATIENCE, written).await.unwrap_or(false) && is_there;
+            let (written, stored) =
+                tokio::join!(timeout(DISK_PATIENCE, written), world.in_store(&fresh));
+            let kept = written.unwrap_or(false) && world.journal.is_there();
             tracing::trace!(%portal, kept, point = "enrolment_kept", "enrolment");
-            Report::Arrived(Box::new(Arrival { fresh, news, kept, overtaken }))
+            Report::Arrived(Box::new(Arrival { number, fresh, stored, news, kept }))
         });
     }
 
     fn line(&self, fresh: &Fresh) -> Line {
         let known = self.portals.get(fresh.portal).and_then(|entry| entry.stored.as_ref());
-        let read = match &fresh.stored {
-            InStore::Something(stored) => Some(&**stored),
-            _ => None,
-        };
-        let before = known.or(read).map(|stored| stored.refresh_token.fingerprint());
+        let before = known.map(|stored| stored.refresh_token.fingerprint());
         let answer = Answer {
             spent: before.unwrap_or_else(|| fresh.token.fingerprint()),
             refresh_token: Some(fresh.token.clone()),
@@ -120,33 +136,40 @@ impl Engine {
             let now = self.world.clock.boot();
             self.portals.insert(portal, None, now);
             if let Some(entry) = self.portals.get_mut(portal) {
-                entry.is_new = matches!(arrival.fresh.stored, InStore::Nothing);
+                entry.is_new = matches!(arrival.stored, InStore::Nothing);
             }
             tracing::info!(%portal, "a new portal is enrolled");
             self.publish_portals();
         }
         self.take_back(portal);
         if let Some(entry) = self.portals.get_mut(portal) {
-            entry.arriving = Some(arrival);
+            if entry.newest_arrival > arrival.number {
+                return tell(&arrival.news, News::Refused(Denial::Replaced));
+            }
+            entry.newest_arrival = arrival.number;
+            if let Some(older) = entry.arriving.replace(arrival) {
+                tell(&older.news, News::Refused(Denial::Replaced));
+            }
         }
         self.follow_orders(portal);
     }
 
     /// A portal is forgotten while a grant arrives for it: that one begins it anew.
     pub(super) fn arrive_again(&mut self, arrival: Arrival) {
-        let Arrival { mut fresh, news, .. } = arrival;
-        fresh.stored = InStore::Nothing;
-        self.keep_arrival(fresh, news);
+        self.keep_arrival(arrival.fresh, arrival.news);
     }
 
     /// The grant that came is the one in use from now on.
     pub(super) fn settle_in(&mut self, portal: PortalId, arrival: Arrival) {
-        let Arrival { fresh, news, kept, overtaken } = arrival;
-        if overtaken {
-            self.world.journal.note(self.line(&fresh));
+        let Arrival { fresh, stored, news, kept, .. } = arrival;
+        if self.is_outdated(&fresh) {
+            return tell(&news, News::Refused(Denial::Replaced));
         }
-        let Fresh { token, scopes, access, stored, .. } = *fresh;
-        if let (Some(entry), InStore::Something(stored)) = (self.portals.get_mut(portal), stored) {
+        let Fresh { token, scopes, access, .. } = *fresh;
+        if let (Some(entry), InStore::Something(stored)) = (self.portals.get_mut(portal), stored)
+            // What is known here may be newer than what was read; a conflict will show.
+            && (entry.stored.is_none() || stored.record.portal().is_err())
+        {
             entry.store_has(Some(*stored));
         }
         self.step(portal, Event::RecordChanged);
@@ -167,6 +190,7 @@ impl Engine {
         } else {
             entry.enrolling = Some(Enrolling(news, enrolled));
         }
+        let access_came = access.is_some();
         let access = access.filter(|_| kept);
         let life = access.map(|(started, access)| {
             let life = TokenLife::new(started, access.expires_in);
@@ -176,6 +200,12 @@ impl Engine {
         });
         let found = Found { token: life, proven: true, unsaved: !is_stored, ..Found::default() };
         self.step(portal, Event::Found(found));
+        if access_came {
+            // The customer has connected again: what had ended is over.
+            for kind in ENDED {
+                self.tell_close(kind, Some(portal));
+            }
+        }
     }
 
     /// The store has a portal's newest grant: whoever waited for that hears of it.

@@ -94,6 +94,7 @@ impl Engine {
             portals: Portals::default(),
             queue: Queue::default(),
             errands: VecDeque::new(),
+            arrivals: 0,
             soon: VecDeque::new(),
             tasks: JoinSet::new(),
             store_permits: Arc::new(Semaphore::new(AT_STORE)),

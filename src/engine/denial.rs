@@ -58,7 +58,7 @@ pub enum Denial {
     #[error("the portal is being removed by another order")]
     Leaving,
     /// The record holds a grant that somebody else stored meanwhile.
-    #[error("the record was replaced meanwhile, and is left as it is")]
+    #[error("another grant is there by now, and is left as it is")]
     Replaced,
     /// The record is still there.
     #[error(

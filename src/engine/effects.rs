@@ -143,6 +143,11 @@ impl Engine {
     fn save(&mut self, portal: PortalId) {
         let Some(entry) = self.portals.get(portal) else { return };
         let generation = entry.portal.generation;
+        if entry.leaving.is_some() {
+            // Its record is about to be removed; if it stays, this is tried again.
+            let event = Event::Done { generation, outcome: Outcome::SaveFailed };
+            return self.soon.push_back((portal, event));
+        }
         let Some(token) = entry.unsaved.clone() else {
             // The store has it by now: a write whose answer was lost, or another hand.
             let event = Event::Done { generation, outcome: Outcome::Saved };

@@ -58,6 +58,8 @@ pub(super) struct Entry {
     pub(super) enrolling: Option<Enrolling>,
     /// A grant that is taken over as soon as nothing is under way.
     pub(super) arriving: Option<Box<Arrival>>,
+    /// The number of the last one that came.
+    pub(super) newest_arrival: u64,
     /// The portal goes as soon as nothing is under way.
     pub(super) leaving: Option<Leaving>,
     pub(super) slot: Arc<Slot>,

@@ -91,7 +91,7 @@ impl Engine {
             (Errand::TakeIn(_, _, news), Err(denial)) => tell(&news, News::Refused(denial)),
             (Errand::TakeIn(offered, reach, news), Ok(pair)) => {
                 tell(&news, News::Sent);
-                self.sending.at_hubspot += 1;
+                self.sending.errands_out += 1;
                 self.tasks.spawn(self.world.clone().take_in(pair, offered, reach, news));
             }
             (Errand::End(portal), may) => self.end(portal, may),

@@ -64,7 +64,12 @@ impl World {
         if !reach.contain(fresh.portal) {
             return Err(Failed::Otherwise(Denial::Forbidden));
         }
-        let stored = match self.store.read(Key::Portal(fresh.portal)).await {
+        Ok(fresh)
+    }
+
+    /// What stands in the store for a grant's portal.
+    pub(super) async fn in_store(&self, fresh: &Fresh) -> InStore {
+        match self.store.read(Key::Portal(fresh.portal)).await {
             Ok(Stored { record, version }) => {
                 let grant = record.portal().map(|grant| grant.refresh_token);
                 // A record without a usable grant is one to put this grant into.
@@ -73,8 +78,7 @@ impl World {
             }
             Err(error) if error.kind == StoreErrorKind::Missing => InStore::Nothing,
             Err(_) => InStore::Unknown,
-        };
-        Ok(Fresh { stored, ..fresh })
+        }
     }
 
     async fn recognise(&self, pair: &ClientPair, token: RefreshToken) -> Result<Fresh, Failed> {
@@ -83,7 +87,7 @@ impl World {
             Introspection::Active { portal: Some(portal), client_id, scopes }
                 if client_id.as_ref().is_none_or(|id| *id == pair.client_id) =>
             {
-                Ok(Fresh { portal, token, scopes, access: None, stored: InStore::Unknown })
+                Ok(Fresh { portal, token, scopes, access: None })
             }
             _ => Err(Failed::Otherwise(Denial::NotGood(None))),
         }
@@ -106,7 +110,7 @@ impl World {
             scopes: granted.scopes.clone(),
         };
         let (access, scopes) = (Some((started, access)), granted.scopes);
-        Ok(Fresh { portal, token, scopes, access, stored: InStore::Unknown })
+        Ok(Fresh { portal, token, scopes, access })
     }
 
     /// Whose grant a code brought. The code is used up: this is asked again and again before it is given up.

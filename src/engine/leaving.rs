@@ -67,7 +67,7 @@ impl Engine {
         let token = self.portals.get(portal).and_then(|entry| entry.refresh_token()).cloned();
         match (may, token) {
             (Ok(pair), Some(token)) => {
-                self.sending.at_hubspot += 1;
+                self.sending.errands_out += 1;
                 let work = self.world.clone().end_grant(portal, pair, token, self.names(portal));
                 self.tasks.spawn(async move { work.await.told_to(waiting) });
             }
@@ -105,19 +105,18 @@ impl Engine {
         waiting: Waiting,
     ) {
         if let Some(said) = asked {
-            self.sending.at_hubspot -= 1;
+            self.sending.errands_out -= 1;
             match said {
                 Ok(()) => self.note_hubspot(None, false),
                 Err(refusal) => drop(self.heed(Failed::AtHubSpot(refusal))),
             }
         }
-        if outcome.is_ok() {
+        let leaves = self.portals.get(portal).is_some_and(|entry| entry.leaving.is_some());
+        if outcome.is_ok() && leaves {
             self.forget(portal);
-        } else {
-            if let Some(entry) = self.portals.get_mut(portal) {
-                // The store may have changed, and be the reason.
-                entry.look_again = true;
-            }
+        } else if let Some(entry) = self.portals.get_mut(portal) {
+            // The store may have changed, and be the reason.
+            entry.look_again = true;
             self.stays(portal);
         }
         // Whoever waited may have gone.

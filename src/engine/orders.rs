@@ -19,12 +19,12 @@ use crate::{
 
 /// The longest an order waits for its turn at HubSpot.
 const TURN_PATIENCE: Duration = Duration::from_secs(30);
-/// The longest an exchange is waited for once it has its turn. One that is given up by then has ended.
-const EXCHANGE_PATIENCE: Duration = Duration::from_secs(45);
+/// Longer than an exchange can take once it has its turn: what comes of it is waited for, and written down.
+const EXCHANGE_PATIENCE: Duration = Duration::from_secs(300);
 /// The longest the store is waited for once a grant is there.
 const STORE_PATIENCE: Duration = Duration::from_secs(15);
-/// The longest a removal takes.
-const REMOVAL_PATIENCE: Duration = Duration::from_secs(45);
+/// Longer than a removal can take, its turn at HubSpot and all.
+const REMOVAL_PATIENCE: Duration = Duration::from_secs(300);
 /// When to ask again, where nothing says when.
 const AGAIN: Duration = Duration::from_secs(5);
 

@@ -88,6 +88,7 @@ impl Portals {
             is_new: false,
             enrolling: None,
             arriving: None,
+            newest_arrival: 0,
             leaving: None,
             slot: Arc::new(Slot::new(view)),
             timer: None,

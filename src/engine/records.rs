@@ -5,7 +5,7 @@ use std::{collections::BTreeSet, sync::Arc};
 
 use super::{
     Engine,
-    entry::{Entry, Relation},
+    entry::Relation,
     load::{Portals as Records, StoredGrant},
     portals::Stamps,
     recovery::life,
@@ -55,7 +55,12 @@ impl Engine {
         let counts = |trail: &Trail| trail.gone.as_ref().is_none_or(|at| is_recent(at, clock));
         let Some(trail) = self.trails.remove(&portal).filter(counts) else { return };
         let Some(entry) = self.portals.get_mut(portal) else { return };
+        let arrived = trail.lineage.last().copied().filter(|_| trail.enrolled);
         let found = entry.adopt(trail, &*self.world.clock, self.hubspot_time);
+        if let Some(token) = arrived.filter(|_| !found.unsaved && entry.stored.is_some()) {
+            // It is where it was on its way to.
+            self.world.journal.note(Line::Stored { portal, token });
+        }
         if found.in_doubt.is_some() {
             // The next start need not wait as long once more.
             let at = Stamp::of(clock.boot(), clock);
@@ -125,7 +130,7 @@ impl Engine {
             },
             Err(error) if error.kind == StoreErrorKind::Missing => {
                 // What was never there is not gone.
-                if !self.is_owed(portal) {
+                if !self.may_be_missing(portal) {
                     return self.forget(portal);
                 }
                 Reread::Failed
@@ -165,7 +170,12 @@ impl Engine {
         let met: BTreeSet<PortalId> = read.chain(unchanged.iter().copied()).collect();
         self.tell_unread(&records);
         for (portal, result) in records {
-            let stamp = stamps.and_then(|stamps| stamps.get(&portal)).copied().unwrap_or_default();
+            let held = stamps.and_then(|stamps| stamps.get(&portal)).copied();
+            if held.is_some() && self.portals.get(portal).is_none() {
+                // It was removed after the reading began.
+                continue;
+            }
+            let stamp = held.unwrap_or_default();
             if stamps.is_some() && result.is_ok() && self.portals.get(portal).is_none() {
                 tracing::info!(%portal, "there is a record; the portal is served from now on");
             }
@@ -179,8 +189,15 @@ impl Engine {
             );
         }
         for gone in before {
-            if self.portals.rests(gone) {
-                if !self.is_owed(gone) {
+            let stamp = self.portals.get(gone).map(|entry| entry.stamp);
+            if stamps.is_some_and(|stamps| stamps.get(&gone).copied() != stamp) {
+                // It came, or was written, after the reading began.
+                if let Some(entry) = self.portals.get_mut(gone) {
+                    entry.look_again = true;
+                }
+                self.look_again(gone);
+            } else if self.portals.rests(gone) {
+                if !self.may_be_missing(gone) {
                     self.forget(gone);
                 }
             } else if let Some(entry) = self.portals.get_mut(gone) {
@@ -265,7 +282,7 @@ impl Engine {
                 }
             }
             Err(error) if error.kind == StoreErrorKind::Missing => {
-                if !self.is_owed(portal) {
+                if !self.may_be_missing(portal) {
                     self.forget(portal);
                 }
             }
@@ -303,8 +320,15 @@ impl Engine {
         }
     }
 
-    fn is_owed(&mut self, portal: PortalId) -> bool {
-        self.portals.get_mut(portal).is_some_and(Entry::is_owed)
+    /// A record is missing: that of a portal whose grant is on its way there is made, one that is about to be removed
+    /// anyway is looked for again. Says whether it is one of these.
+    fn may_be_missing(&mut self, portal: PortalId) -> bool {
+        let Some(entry) = self.portals.get_mut(portal) else { return false };
+        if entry.leaving.is_some() {
+            entry.look_again = true;
+            return true;
+        }
+        entry.is_owed()
     }
 
     pub(super) fn forget(&mut self, portal: PortalId) {
@@ -313,13 +337,15 @@ impl Engine {
         let at = Stamp::of(self.world.clock.boot(), &*self.world.clock);
         let mut entry = self.portals.remove(portal);
         let arrival = entry.as_mut().and_then(|entry| entry.arriving.take());
-        if let Some(trail) = entry.and_then(|entry| entry.into_trail(&at)) {
-            self.trails.insert(portal, trail);
-        }
+        let trail = entry.and_then(|entry| entry.into_trail(&at)).filter(|_| arrival.is_none());
+        self.trails.extend(trail.map(|trail| (portal, trail)));
         self.crowd.settled(portal);
         match arrival {
-            // The journal has it, and goes on having it.
-            Some(arrival) => self.arrive_again(*arrival),
+            Some(arrival) => {
+                // The journal has it, and goes on having it; of the grant before it nothing stays.
+                self.world.journal.note(Line::Paused { portal, paused: false });
+                self.arrive_again(*arrival);
+            }
             None => self.forget_in_journal(portal),
         }
         self.incidents_changed = true;

@@ -72,6 +72,8 @@ pub struct Engine {
     pub(super) queue: Queue,
     /// Orders that wait for their turn at HubSpot.
     pub(super) errands: VecDeque<Errand>,
+    /// How many grants have come by orders.
+    pub(super) arrivals: u64,
     /// Events that follow from what is being carried out, in order.
     pub(super) soon: VecDeque<(PortalId, Event)>,
     pub(super) tasks: JoinSet<Report>,
@@ -274,7 +276,10 @@ impl Engine {
             Report::JournalTried { durable } => self.note_journal(durable),
             Report::Looked { portal, stamp, result } => {
                 self.note_store("read", result.as_ref().err());
-                self.consider(portal, stamp, result);
+                // One that has gone meanwhile is not begun by what was read before.
+                if self.portals.get(portal).is_some() {
+                    self.consider(portal, stamp, result);
+                }
             }
             Report::Probed { pair, verdict, record_refused } => {
                 self.probed(pair, &verdict, record_refused);

@@ -16,6 +16,8 @@ use crate::{
 
 /// As many requests as may be under way at HubSpot at once: a hung edge must not pile up more.
 const AT_HUBSPOT: usize = 64;
+/// As many orders, which take longer than a request does.
+const ERRANDS_OUT: usize = 16;
 /// An answer is waited for so long (design section 3), and longer where it may bring a refresh token that nobody
 /// else will ever see: whoever wants the token may be let go, the answer may not (I3).
 const PATIENCE: Duration = Duration::from_secs(10);
@@ -39,6 +41,8 @@ pub(super) struct Sending {
     /// What may be sent as soon as the pace lets it.
     pub(super) ready: VecDeque<(PortalId, Request)>,
     pub(super) at_hubspot: usize,
+    /// Orders that are carried out at present.
+    pub(super) errands_out: usize,
 }
 
 impl Sending {
@@ -50,6 +54,7 @@ impl Sending {
             intending: 0,
             ready: VecDeque::new(),
             at_hubspot: 0,
+            errands_out: 0,
         }
     }
 
@@ -98,7 +103,7 @@ impl Engine {
     }
 
     fn may_send_errands(&self) -> bool {
-        !self.errands.is_empty() && self.sending.at_hubspot < AT_HUBSPOT
+        !self.errands.is_empty() && self.sending.errands_out < ERRANDS_OUT
     }
 
     fn may_take(&self, now: BootTime) -> bool {

@@ -86,6 +86,16 @@ impl Trail {
 
     fn answered(&mut self, answer: Answer) {
         let Answer { spent, refresh_token, access, enrolled } = answer;
+        if self.enrolled && !enrolled && self.lineage.last() != Some(&spent) {
+            // The grant that it came before was still being renewed: nothing of that counts any more.
+            self.intent = None;
+            let behind = self.lineage.len().saturating_sub(1);
+            let names = refresh_token.as_ref().map(RefreshToken::fingerprint);
+            let names = [Some(spent), names].into_iter().flatten();
+            let new: Vec<_> = names.filter(|name| !self.lineage.contains(name)).collect();
+            self.lineage.splice(behind..behind, new);
+            return;
+        }
         self.enrolled |= enrolled;
         self.gone = None;
         self.intent = None;
@@ -311,5 +321,32 @@ mod tests {
         fn boot_id(&self) -> crate::time::BootId {
             SystemClock.boot_id()
         }
+    }
+
+    #[test]
+    fn i3_a_grant_that_came_by_an_order_is_not_displaced_by_a_renewal_of_the_one_before_it() {
+        let mut trails = Trails::default();
+        let arrived = |spent: &str| {
+            let Entry::Answered { portal, answer } = answer(spent, Some("arrived")) else {
+                unreachable!("it is one")
+            };
+            Entry::Answered { portal, answer: Answer { enrolled: true, ..answer } }
+        };
+        trails.apply(answer("a", Some("b")));
+        trails.apply(arrived("b"));
+        // It was on its way when the other one came, and is rotated.
+        trails.apply(answer("b", Some("c")));
+        trails.apply(Entry::Stored { portal: portal(), token: token("c").fingerprint() });
+        let trail = &trails.portals[&portal()];
+        assert!(trail.newest.as_ref().unwrap().same_as(&token("arrived")));
+        assert!(trail.enrolled && !trail.stored);
+        let names = ["a", "b", "c", "arrived"].map(|text| token(text).fingerprint());
+        assert_eq!(trail.lineage, names, "what may stand in the store is known to be older");
+        trails.apply(Entry::Stored { portal: portal(), token: token("arrived").fingerprint() });
+        let trail = &trails.portals[&portal()];
+        assert!(!trail.enrolled && trail.stored);
+        // From then on it is a grant like any other.
+        trails.apply(answer("arrived", Some("next")));
+        assert!(trails.portals[&portal()].newest.as_ref().unwrap().same_as(&token("next")));
     }
 }

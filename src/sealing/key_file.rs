@@ -125,7 +125,7 @@ fn check_access(file: &Path, metadata: &Metadata) -> Result<(), KeyFault> {
     }
     // Root could read it anyway, and repairs things at night for a service that has a user of its own.
     let own = rustix::process::geteuid();
-    let of_root = metadata.uid() == 0 && metadata.gid() == 0;
+    let of_root = metadata.uid() == 0 && metadata.gid() == 0 && !own.is_root();
     if metadata.uid() != own.as_raw() && !own.is_root() && !of_root {
         return Err(KeyFault::Foreign(file.to_owned()));
     }

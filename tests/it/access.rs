@@ -92,7 +92,7 @@ const QUESTIONS: [(&str, &str); 11] = [
 ];
 
 /// A place whose program runs as [`SERVICE`] and whose files are its own.
-async fn place(rules: &str) -> Place {
+pub(crate) async fn place(rules: &str) -> Place {
     assert!(rustix::process::geteuid().is_root(), "this test plays other users: run it as root");
     let mut place = Place::new(3, "[settings]\nrotating = true").await;
     place.extra += rules;
@@ -107,7 +107,7 @@ async fn place(rules: &str) -> Place {
 }
 
 /// The running service; the test's own client is a stranger to it.
-async fn serve(place: &Place) -> Service {
+pub(crate) async fn serve(place: &Place) -> Service {
     let service = place.spawn();
     let up = || tokio::net::UnixStream::connect(place.socket());
     eventually("the socket is there", || async { up().await.is_ok() }).await;

@@ -4,7 +4,10 @@
 use std::{
     collections::BTreeMap,
     fs,
-    os::unix::{fs::PermissionsExt, net::UnixListener},
+    os::unix::{
+        fs::{MetadataExt, PermissionsExt},
+        net::UnixListener,
+    },
     path::PathBuf,
     process::Stdio,
     time::Duration,
@@ -36,10 +39,27 @@ async fn i10_the_service_leaves_no_core_dump_and_gains_no_privileges() {
     let service = place.serve().await;
     assert_eq!(told(&service, "limits", "Max core file size"), "0 0 bytes");
     assert_eq!(told(&service, "status", "NoNewPrivs:"), "1");
-    // What can't be dumped belongs to root below /proc, whoever it runs as.
     let status = service.get("/v1/status").await.unwrap();
     assert_eq!(status["hardening"]["no_dumps"], true);
     assert_eq!(status["hardening"]["no_new_privileges"], true);
+}
+
+/// What can't be dumped belongs to root below `/proc`, whoever it runs as.
+#[tokio::test]
+async fn i10_no_other_process_of_its_user_can_look_into_the_service_or_a_command() {
+    let place = crate::access::place("").await;
+    let service = crate::access::serve(&place).await;
+    let owner = |pid: u32| fs::metadata(format!("/proc/{pid}/environ")).unwrap().uid();
+    assert_eq!(told(&service, "status", "Uid:"), "64000 64000 64000 64000");
+    assert_eq!(owner(pid(&service)), 0);
+    let mut command =
+        place.command(&["app", "set", "--client-id", "x", "--client-secret-file", "-"]);
+    command.stdin(Stdio::piped()).stdout(Stdio::null()).stderr(Stdio::null()).kill_on_drop(true);
+    let child = command.spawn().unwrap();
+    eventually("a command that waits for a secret is closed", async || {
+        owner(child.id().unwrap()) == 0
+    })
+    .await;
 }
 
 #[tokio::test]
