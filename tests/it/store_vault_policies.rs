@@ -196,3 +196,36 @@ async fn a_portal_that_was_seen_to_be_gone_stays_gone_when_records_can_t_be_read
     place.alerts.wait_for("store_denied", "resolved").await;
     assert!(is_gone().await);
 }
+
+/// As `agent`, the service may write records and not take them away: what an order did is told, and by `agent-grants` it
+/// is done.
+#[tokio::test]
+async fn a_store_that_refuses_a_removal_is_told_as_that_and_whether_the_grant_is_ended() {
+    let bao = openbao().await;
+    for (role, may) in [("agent", false), ("agent-grants", true)] {
+        let mut place = Place::new(2, "[settings]\nrotating = true\nexpires_in = 1800").await;
+        let (mount, store) = place.move_to_openbao(bao).await;
+        let file = Path::new(env!("CARGO_MANIFEST_DIR")).join(format!("policies/vault/{role}.hcl"));
+        let text = fs::read_to_string(file).unwrap();
+        let policy = bao.policy(&text.replace("\"secret/", &format!("\"{mount}/"))).await;
+        place.use_openbao(bao, &mount, &bao.token(&policy, json!({})).await);
+        let service = place.serve().await;
+        service.ready().await;
+        for (target, ended) in [("/v1/portals/1", false), ("/v1/portals/2?revoke=true", true)] {
+            let removed = service.client.delete::<serde_json::Value>(target).await;
+            if may {
+                assert_eq!(removed.unwrap()["revoked"], ended, "{target}");
+                continue;
+            }
+            let Err(AskError::Refused(problem)) = removed else { panic!("{removed:?}") };
+            assert_eq!((problem.status, &*problem.code), (503, "store_denied"), "{problem:?}");
+            assert_eq!(problem.detail.contains("is ended at HubSpot"), ended, "{problem:?}");
+        }
+        for number in [1, 2] {
+            let there = store.read(Key::Portal(crate::support::portal(number))).await;
+            assert_eq!(there.is_ok(), !may, "{role} {number}");
+        }
+        // The one whose grant goes on is served on.
+        assert_eq!(service.token(1).await.is_ok(), !may, "{role}");
+    }
+}
