@@ -299,6 +299,18 @@ mod tests {
     }
 
     #[test]
+    fn numbers_in_members_unknown_to_us_do_not_drift_from_one_writing_to_the_next() {
+        for number in ["18446744073709551615", "-9223372036854775808", "0.1", "1e-7"] {
+            let text = format!(r#"{{"team":{number}}}"#);
+            assert_eq!(*record(&text).to_json(), text);
+        }
+        // Of more digits than a double has the rest is gone, and no more of them each time.
+        let long = r#"{"team":88888888888800000000000000000000000759902413}"#;
+        let once = record(long).to_json();
+        assert_eq!(record(&once).to_json(), once);
+    }
+
+    #[test]
     fn members_unknown_to_us_survive_a_new_refresh_token() {
         let stored = record(r#"{"refresh_token":"old","crm":{"tier":3},"note":"x"}"#);
         let written = stored.with_refresh_token(&RefreshToken::parse("new").unwrap());
