@@ -155,8 +155,8 @@ impl Engine {
     }
 
     /// A portal is forgotten while a grant arrives for it: that one begins it anew.
-    pub(super) fn arrive_again(&mut self, arrival: Arrival) {
-        self.keep_arrival(arrival.fresh, arrival.news);
+    pub(super) fn arrive_again(&mut self, Arrival { fresh, news, .. }: Arrival) {
+        self.keep_arrival(fresh, news);
     }
 
     /// The grant that came is the one in use from now on.

@@ -4,6 +4,9 @@ use std::time::Duration;
 
 use crate::{lifecycle::End, portal::PortalId};
 
+/// When to ask again, where nothing says when.
+pub(super) const AGAIN: Duration = Duration::from_secs(5);
+
 /// Why a question was not answered. Says nothing that the caller may not know.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum Denial {

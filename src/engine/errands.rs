@@ -7,6 +7,7 @@ use tokio::sync::mpsc;
 
 use super::{
     Denial, Engine,
+    denial::AGAIN,
     leaving::{Leaving, Turn},
     orders::{News, Offered, Order, tell},
     upkeep::Probing,
@@ -19,8 +20,6 @@ use crate::{
 
 /// As many orders wait for their turn; more would wait longer than anybody listens.
 const MOST_WAITING: usize = 64;
-/// When to ask again, where nothing says when.
-const AGAIN: Duration = Duration::from_secs(5);
 
 /// What waits for its turn at HubSpot.
 #[derive(Debug)]

@@ -9,6 +9,7 @@ use tokio::{sync::mpsc, time::sleep};
 use super::{
     Denial, World,
     arrivals::{Fresh, InStore},
+    denial::AGAIN,
     errands::Failed,
     load::StoredGrant,
     orders::{News, Offered, Removed, Waiting},
@@ -24,10 +25,10 @@ use crate::{
     time::Stamp,
 };
 
-/// When to ask again, where nothing says when.
-const AGAIN: Duration = Duration::from_secs(5);
 /// The pause before HubSpot is asked again whose a grant is.
 const PAUSE: Duration = Duration::from_secs(1);
+/// Nobody is sent away for longer, whatever HubSpot asks for.
+const LONGEST_WAIT: Duration = Duration::from_secs(600);
 /// What others write meanwhile is read again, and what is not answered asked again, so often.
 const TRIES: u32 = 4;
 /// When a grant came into the store.
@@ -35,7 +36,7 @@ const ENROLLED_AT: &str = "enrolled_at";
 
 impl From<&Refusal> for Denial {
     fn from(refusal: &Refusal) -> Self {
-        let again = refusal.retry_after.unwrap_or(Duration::from_secs(5));
+        let again = refusal.retry_after.map_or(AGAIN, |after| after.clamp(PAUSE, LONGEST_WAIT));
         match refusal.class {
             RefusalClass::AppRefused => Self::AppRejected(again),
             RefusalClass::GrantRefused
@@ -121,7 +122,7 @@ impl World {
             if !refusal.class.is_transient() {
                 break;
             }
-            sleep(refusal.retry_after.unwrap_or(PAUSE).min(AGAIN)).await;
+            sleep(refusal.retry_after.unwrap_or(PAUSE).clamp(PAUSE, AGAIN)).await;
             told = self.recognise(pair, token.clone()).await;
         }
         told.map(|fresh| fresh.portal)

@@ -1,10 +1,9 @@
 //! Portals that go by an order: the grant is ended at HubSpot if that is wanted, the record removed, and only then
 //! nothing is known of it any more. What can't be done leaves the portal as it was.
 
-use std::time::Duration;
-
 use super::{
     Denial, Engine,
+    denial::AGAIN,
     errands::Failed,
     orders::{Removed, Waiting},
     work::Report,
@@ -14,9 +13,6 @@ use crate::{
     portal::PortalId,
     secret::{Fingerprint, RefreshToken},
 };
-
-/// When to ask again, where nothing says when.
-const AGAIN: Duration = Duration::from_secs(5);
 
 /// A portal that is to go as soon as nothing is under way for it.
 #[derive(Debug)]

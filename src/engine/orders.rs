@@ -9,7 +9,7 @@ use tokio::{
     time::timeout,
 };
 
-use super::{Denial, Handle, asked::Asked, command::Command};
+use super::{Denial, Handle, asked::Asked, command::Command, denial::AGAIN};
 use crate::{
     access::{Caller, Portals, Right},
     lifecycle::Code,
@@ -25,8 +25,6 @@ const EXCHANGE_PATIENCE: Duration = Duration::from_secs(300);
 const STORE_PATIENCE: Duration = Duration::from_secs(15);
 /// Longer than a removal can take, its turn at HubSpot and all.
 const REMOVAL_PATIENCE: Duration = Duration::from_secs(300);
-/// When to ask again, where nothing says when.
-const AGAIN: Duration = Duration::from_secs(5);
 
 /// What somebody brings for a grant.
 #[derive(Debug)]
