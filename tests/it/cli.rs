@@ -47,6 +47,14 @@ async fn every_command_explains_itself() {
     assert_eq!(plain(&[]).await.code, 2);
 }
 
+/// As whoever runs the tests, root in many containers.
+#[tokio::test]
+async fn the_demo_holds_whoever_runs_it() {
+    let demo = plain(&["demo"]).await;
+    assert_eq!(demo.code, 0, "{}{}", demo.out, demo.err);
+    assert!(demo.out.contains("Every step held."), "{}", demo.out);
+}
+
 #[tokio::test]
 async fn version_and_completions_answer_on_standard_output() {
     let version = plain(&["version", "--output", "json"]).await;

@@ -6,14 +6,15 @@ use std::{
     io,
     os::unix::fs::PermissionsExt,
     path::PathBuf,
-    process::Stdio,
+    process::{ExitStatus, Stdio},
     sync::Arc,
 };
 
 use aws_lc_rs::rand;
 use base64::{Engine, prelude::BASE64_STANDARD};
+use rustix::process::{Pid, Signal, geteuid, kill_process};
 use tempfile::TempDir;
-use tokio::process::{Child, Command};
+use tokio::{process::Command, sync::watch};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use super::super::exit::{Exit, Failure};
@@ -44,9 +45,21 @@ pub(super) struct Stage {
     pub(super) pager: Receiver,
     pub(super) portals: Vec<PortalId>,
     pub(super) service: Client,
-    child: Option<Child>,
+    running: Option<Running>,
     stop: CancellationToken,
     tasks: TaskTracker,
+}
+
+/// The service; a task waits for its end.
+struct Running {
+    process: Option<Pid>,
+    ended: watch::Receiver<Option<ExitStatus>>,
+}
+
+impl Running {
+    async fn ended(&self) -> Option<ExitStatus> {
+        *self.ended.clone().wait_for(Option::is_some).await.ok()?
+    }
 }
 
 fn failed(doing: &str, error: &dyn std::error::Error) -> Failure {
@@ -122,7 +135,7 @@ signing_secret_file = "{secret_file}"
             pager,
             portals,
             service: Client::new(socket),
-            child: None,
+            running: None,
             stop,
             tasks,
         })
@@ -157,27 +170,46 @@ signing_secret_file = "{secret_file}"
     pub(super) fn start_service(&mut self) -> io::Result<()> {
         let log = fs::File::create(self.log())?;
         let mut command = self.grantkeeper(&["run"])?;
-        let child = command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(log).spawn()?;
-        self.child = Some(child);
+        if geteuid().is_root() {
+            // Nothing here is worth protecting, and a container's only user may see the demo, too.
+            command.arg("--allow-root");
+        }
+        let mut child = command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(log).spawn()?;
+        let process = child.id().and_then(|id| i32::try_from(id).ok()).and_then(Pid::from_raw);
+        let (tell, ended) = watch::channel(None);
+        self.tasks.spawn(async move {
+            let status = child.wait().await;
+            tell.send_replace(status.ok());
+        });
+        self.running = Some(Running { process, ended });
         Ok(())
+    }
+
+    /// Returns when the service has ended without having been asked to.
+    pub(super) async fn service_ended(&self) {
+        match &self.running {
+            Some(running) => drop(running.ended().await),
+            None => std::future::pending().await,
+        }
     }
 
     /// Asks the service to stop and says whether it ended well.
     pub(super) async fn stop_service(&mut self) -> bool {
-        let Some(mut child) = self.child.take() else { return false };
-        let id = child.id().and_then(|id| i32::try_from(id).ok());
-        if let Some(process) = id.and_then(rustix::process::Pid::from_raw) {
-            // It may have ended by itself, which the wait shows.
-            rustix::process::kill_process(process, rustix::process::Signal::TERM).ok();
-        }
-        let ended = tokio::time::timeout(super::PATIENCE, child.wait()).await;
-        matches!(ended, Ok(Ok(status)) if status.success())
+        let Some(running) = self.running.take() else { return false };
+        let send = |signal| {
+            if let Some(process) = running.process.filter(|_| running.ended.borrow().is_none()) {
+                // It may have ended by itself, which the wait shows.
+                kill_process(process, signal).ok();
+            }
+        };
+        send(Signal::TERM);
+        let ended = tokio::time::timeout(super::PATIENCE, running.ended()).await;
+        send(Signal::KILL);
+        matches!(ended, Ok(Some(status)) if status.success())
     }
 
     pub(super) async fn clear(mut self) {
-        if self.child.is_some() {
-            self.stop_service().await;
-        }
+        self.stop_service().await;
         self.stop.cancel();
         self.tasks.close();
         self.tasks.wait().await;

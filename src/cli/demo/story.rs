@@ -311,7 +311,10 @@ async fn until(stage: &Stage, good: impl Fn(&StatusBody) -> bool) -> Result<Stat
             sleep(Duration::from_millis(50)).await;
         }
     };
-    timeout(PATIENCE, asking).await.map_err(|_| "it took too long".to_owned())
+    tokio::select! {
+        answer = timeout(PATIENCE, asking) => answer.map_err(|_| "it took too long".to_owned()),
+        () = stage.service_ended() => Err("the service has ended".to_owned()),
+    }
 }
 
 async fn alert(stage: &Stage, event: &str, kind: &str) -> Result<super::receiver::Alert, String> {
