@@ -11,6 +11,7 @@ use tokio_util::task::TaskTracker;
 
 use super::{
     Denial, Metrics, Running, Settings,
+    admission::Asking,
     asked::Asked,
     command::Command,
     metrics::{ByReason, ByResult},
@@ -305,15 +306,15 @@ impl Handle {
         caller: &Caller,
         webhook: &Webhook<'_>,
     ) -> Result<Result<Signed, Unsigned>, Denial> {
-        let allowed = permit(self.rules.load().allow_any(caller, Right::VerifyWebhook));
-        let answer = allowed.and_then(|()| {
+        let asking = Asking::VerifyWebhook;
+        let answer = self.may(caller, asking).and_then(|()| {
             let signers = self.view.signers.load();
             if signers.is_empty() {
                 return Err(Denial::StoreUnreachable(Duration::from_secs(5)));
             }
             Ok(signature::verify(webhook, &signers, self.clock.wall()))
         });
-        self.told(&Asked { caller, action: "verify_webhook", portal: None }, None, answer).await
+        self.told(&asking.by(caller), None, answer).await
     }
 
     /// Counts what a user was refused for asking too much: `connections` or `requests`.

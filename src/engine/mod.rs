@@ -13,6 +13,7 @@ use crate::{
     time::Clock,
 };
 
+pub mod admission;
 pub mod alerting;
 mod answers;
 mod arrivals;
@@ -46,6 +47,7 @@ mod upkeep;
 pub mod view;
 mod work;
 
+pub use admission::Asking;
 pub use alerting::{Alerting, Route};
 pub use command::Command;
 pub use denial::Denial;

@@ -9,7 +9,7 @@ use tokio::{
     time::timeout,
 };
 
-use super::{Denial, Handle, asked::Asked, command::Command, denial::AGAIN};
+use super::{Denial, Handle, admission::Asking, asked::Asked, command::Command, denial::AGAIN};
 use crate::{
     access::{Caller, Portals, Right},
     lifecycle::Code,
@@ -92,7 +92,7 @@ impl Handle {
         let (handle, caller) = (self.clone(), caller.clone());
         self.see_through(async move {
             let reach = handle.rules.load().reach(&caller, Right::Enroll);
-            let asked = Asked { caller: &caller, action: "enroll", portal: None };
+            let asked = Asking::Enroll.by(&caller);
             handle.begin(&asked, reach.is_some()).await?;
             let answer = handle.have_enrolled(offered, reach.ok_or(Denial::Forbidden)?).await;
             let portal = match &answer {

@@ -3,16 +3,18 @@
 
 use std::{sync::Arc, time::Duration};
 
+use jiff::Timestamp;
+
 use super::{
     Denial, Handle,
     asked::Asked,
     handle::permit,
     metrics::{ByKind, ByState},
-    view::{Overall, PortalView},
+    view::{Health, Overall, PortalView},
 };
 use crate::{
     access::{Caller, Right},
-    incident::Kind,
+    incident::{Kind, Severity},
     lifecycle::{App, OnStart, PortalState, RefreshMode},
     portal::PortalId,
 };
@@ -33,6 +35,34 @@ pub struct Readiness {
     pub reasons: Vec<&'static str>,
     /// Remarks that do not count against.
     pub remarks: Vec<String>,
+}
+
+/// What is open, without whom it concerns.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Trouble {
+    /// What kind.
+    pub kind: Kind,
+    /// How bad.
+    pub severity: Severity,
+    /// How many portals.
+    pub portals: usize,
+    /// When it was noticed.
+    pub since: Timestamp,
+}
+
+/// How everything is, in words and counts: nothing that a right would be needed for.
+#[derive(Debug, Clone)]
+pub struct Outline {
+    /// How HubSpot takes the client pair.
+    pub app: App,
+    /// The store.
+    pub store: Health,
+    /// HubSpot.
+    pub hubspot: Health,
+    /// The refresh mode in force.
+    pub mode: RefreshMode,
+    /// Open incidents.
+    pub open: Vec<Trouble>,
 }
 
 impl Handle {
@@ -102,6 +132,25 @@ impl Handle {
         let allowed = permit(self.rules.load().allow_all(caller, Right::Status));
         let answer = allowed.map(|()| self.view.overall.load_full());
         self.told(&Asked { caller, action: "status", portal: None }, None, answer).await
+    }
+
+    /// How everything is. Told to anybody, so no portal is named.
+    #[must_use]
+    pub fn outline(&self) -> Outline {
+        let overall = self.view.overall.load();
+        let open = overall.incidents.iter().map(|incident| Trouble {
+            kind: incident.kind,
+            severity: incident.severity,
+            portals: incident.portal_count,
+            since: incident.since,
+        });
+        Outline {
+            app: overall.app,
+            store: overall.store.clone(),
+            hubspot: overall.hubspot.clone(),
+            mode: overall.mode,
+            open: open.collect(),
+        }
     }
 
     /// How many portals are in each state.

@@ -3,13 +3,8 @@
 
 use std::time::Duration;
 
-use super::{Answer, Denial, Handle, asked::Asked, view::PortalView};
-use crate::{
-    access::{Caller, Right},
-    portal::PortalId,
-    secret::Fingerprint,
-    time::BootTime,
-};
+use super::{Answer, Denial, Handle, admission::Asking, view::PortalView};
+use crate::{access::Caller, portal::PortalId, secret::Fingerprint, time::BootTime};
 
 /// A token that was had from HubSpot so recently is not renewed because somebody met a 401 with it: where a fresh
 /// one is refused, the next would be too, and each costs a request that others need.
@@ -55,17 +50,13 @@ impl Handle {
         portal: PortalId,
         rejected: Fingerprint,
     ) -> Result<Answer, Denial> {
-        let allowed = {
-            let rules = self.rules.load();
-            rules.allow(caller, Right::Refresh, portal) && rules.allow(caller, Right::Token, portal)
-        };
+        let asking = Asking::Refresh(portal);
         let wish = Wish { min_ttl: None, rejected: Some(rejected) };
-        let answer = if allowed {
-            self.fulfil(portal, wish, self.clock.boot()).await
-        } else {
-            Err(Denial::Forbidden)
+        let answer = match self.may(caller, asking) {
+            Ok(()) => self.fulfil(portal, wish, self.clock.boot()).await,
+            Err(denial) => Err(denial),
         };
         let name = answer.as_ref().ok().map(|answer| answer.fingerprint);
-        self.told(&Asked { caller, action: "refresh", portal: Some(portal) }, name, answer).await
+        self.told(&asking.by(caller), name, answer).await
     }
 }

@@ -16,10 +16,10 @@ use http_body_util::BodyExt;
 use tokio::time::timeout;
 
 use super::{
-    answer::{bad, named},
+    answer::{bad, named, problem},
     protocol::Problem,
 };
-use crate::{access::allowance::Allowances, time::BootTime};
+use crate::{access::allowance::Allowances, engine::Denial, time::BootTime};
 
 /// A body has to be there whole within this time.
 const BODY: Duration = Duration::from_secs(10);
@@ -108,21 +108,30 @@ pub(super) fn too_many(what: &str) -> Problem {
     Problem { retry_after: Some(1), ..refusal }
 }
 
-/// A whole body of at most `LARGEST` bytes, or why it is none.
-pub(super) struct Whole<const LARGEST: usize>(pub(super) Result<Bytes, Problem>);
+/// A body of at most `LARGEST` bytes, not read yet.
+pub(super) struct Whole<const LARGEST: usize>(Body);
 
 impl<S: Sync, const LARGEST: usize> FromRequest<S> for Whole<LARGEST> {
     type Rejection = std::convert::Infallible;
 
     async fn from_request(request: Request, _: &S) -> Result<Self, Self::Rejection> {
-        let came = timeout(BODY, read(request.into_body(), LARGEST)).await;
-        Ok(Self(came.unwrap_or_else(|_| {
+        Ok(Self(request.into_body()))
+    }
+}
+
+impl<const LARGEST: usize> Whole<LARGEST> {
+    /// All of it, if its sender is `admitted`.
+    pub(super) async fn read(self, admitted: Result<(), Denial>) -> Result<Bytes, Problem> {
+        let largest = if admitted.is_ok() { LARGEST } else { 0 };
+        let came = timeout(BODY, read(self.0, largest)).await;
+        admitted.map_err(|denial| problem(&denial))?;
+        came.unwrap_or_else(|_| {
             Err(named(
                 StatusCode::REQUEST_TIMEOUT,
                 "request_timeout",
                 "the body did not come in time",
             ))
-        })))
+        })
     }
 }
 

@@ -18,7 +18,7 @@ use super::{
 };
 use crate::{
     access::Caller,
-    engine::{Handle, Offered},
+    engine::{Asking, Denial, Handle, Offered},
     lifecycle::Code,
     secret::{AuthorizationCode, CodeVerifier, Fingerprint, RefreshToken},
 };
@@ -32,11 +32,12 @@ const LARGEST: usize = 64 * 1024;
 /// The body of an order.
 pub(super) type Body = Whole<LARGEST>;
 
-/// The body as `T`. What is wrong with it is told by its place, never by its text.
-pub(super) fn read<T: DeserializeOwned, const LARGEST: usize>(
+/// The body as `T`, if its sender is `admitted`. What is wrong with it is told by its place, never by its text.
+pub(super) async fn read<T: DeserializeOwned, const LARGEST: usize>(
     body: Whole<LARGEST>,
+    admitted: Result<(), Denial>,
 ) -> Result<T, Problem> {
-    let bytes = body.0?;
+    let bytes = body.read(admitted).await?;
     serde_json::from_slice(&bytes).map_err(|error| {
         let what = match error.classify() {
             serde_json::error::Category::Data => {
@@ -63,7 +64,8 @@ pub(super) async fn refresh(
     body: Body,
 ) -> Result<Response, Problem> {
     let portal = portal_id(id)?;
-    let RefreshBody { rejected } = read(body)?;
+    let admitted = handle.admit(&caller, Asking::Refresh(portal)).await;
+    let RefreshBody { rejected } = read(body, admitted).await?;
     let name = rejected.trim().trim_start_matches("W/").trim_matches('"').to_owned();
     let name: Fingerprint = serde_json::from_value(name.into())
         .map_err(|_| bad("`rejected` is the ETag that the rejected token came with"))?;
@@ -80,7 +82,8 @@ pub(super) async fn enrol(
     Extension(caller): Extension<Caller>,
     body: Body,
 ) -> Result<Response, Problem> {
-    let offered = offered(read(body)?)?;
+    let admitted = handle.admit(&caller, Asking::Enroll).await;
+    let offered = offered(read(body, admitted).await?)?;
     let enrolled = handle.enrol(&caller, offered).await.map_err(|d| problem(&d))?;
     let body = EnrolledBody {
         portal_id: enrolled.portal,

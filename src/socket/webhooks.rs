@@ -14,7 +14,11 @@ use super::{
     orders::read,
     protocol::Problem,
 };
-use crate::{access::Caller, engine::Handle, hubspot::signature::Webhook};
+use crate::{
+    access::Caller,
+    engine::{Asking, Handle},
+    hubspot::signature::Webhook,
+};
 
 /// HubSpot sends a hundred events at once at most; with room for those of large objects, in base64.
 const LARGEST: usize = 2 * 1024 * 1024;
@@ -56,7 +60,8 @@ pub(super) async fn verify(
     Extension(caller): Extension<Caller>,
     body: Whole<LARGEST>,
 ) -> Result<Response, Problem> {
-    let WebhookBody { method, uri, body, headers } = read(body)?;
+    let admitted = handle.admit(&caller, Asking::VerifyWebhook).await;
+    let WebhookBody { method, uri, body, headers } = read(body, admitted).await?;
     let body = STANDARD.decode(body).map_err(|_| bad("`body` is not base64"))?;
     let header = |name: &str| {
         let mut found = headers.iter().filter(|(key, _)| key.eq_ignore_ascii_case(name));

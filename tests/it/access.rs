@@ -326,6 +326,22 @@ async fn i11_a_denied_caller_does_not_learn_which_portals_there_are() {
     drop(service);
 }
 
+/// Neither what it says nor how much of it there is matters.
+#[tokio::test]
+async fn i11_who_may_not_ask_is_refused_whatever_the_body_is_and_none_of_it_is_kept() {
+    let place = place(RULES).await;
+    let service = serve(&place).await;
+    let (garbage, large) = ("{", "x".repeat(4 * 1024 * 1024));
+    for target in ["/v1/portals", "/v1/portals/1/refresh", "/v1/webhooks/verify"] {
+        for body in ["", garbage, &large] {
+            let stream = connect_as(&place.socket(), STRANGER, SERVICE, &[]);
+            let reply = raw::send_on(stream, "POST", target, body).await;
+            assert_eq!(reply.problem(), "forbidden", "{target}, {} bytes", body.len());
+        }
+    }
+    drop(service);
+}
+
 #[tokio::test]
 async fn i11_the_socket_itself_is_shut_to_who_is_not_in_its_group() {
     let place = place(RULES).await;
