@@ -10,6 +10,7 @@ pub mod limits;
 pub mod listen;
 pub mod openapi;
 mod orders;
+mod page;
 pub mod peer;
 pub mod protocol;
 mod routes;

@@ -18,7 +18,7 @@ use super::{
     answer::{bad, json, named, problem},
     events,
     openapi::{self, PortalWord, Refusals},
-    orders,
+    orders, page,
     protocol::{self, PortalBody, PortalsBody, Problem, TokenBody},
     state, webhooks,
 };
@@ -55,9 +55,10 @@ pub(super) fn socket(handle: Handle) -> Router {
         .with_state(handle)
 }
 
-/// What the optional TCP listener tells anybody: health and metrics, never a token.
+/// What the optional TCP listener tells anybody: health, metrics and a status page, never a token.
 pub(super) fn health(handle: Handle) -> Router {
     Router::new()
+        .route("/", get(page::status_page))
         .route("/livez", get(state::livez))
         .route("/readyz", get(state::readyz))
         .route("/metrics", get(state::metrics))

@@ -36,6 +36,9 @@ use crate::{access::Caller, engine::Handle};
 
 /// Connections open at once to the health listener; more wait in the kernel's queue.
 const HEALTH_CONNECTIONS: usize = 256;
+/// A connection to the health listener takes one request and ends within this time: who does not read the answer is
+/// no local user whom a number of connections could be set for.
+const HEALTH_LIFE: Duration = Duration::from_secs(30);
 /// A request's head has to be there within this time.
 const HEAD: Duration = Duration::from_secs(10);
 /// After a stop, answers in flight have this long.
@@ -67,7 +70,8 @@ where
 /// Serves health and metrics on TCP until `stop`.
 pub async fn serve_health(listener: TcpListener, handle: Handle, stop: CancellationToken) {
     let limits = Limits { connections: HEALTH_CONNECTIONS, ..Limits::default() };
-    let connections = Connections::new(routes::health(handle.clone()), handle, limits);
+    let mut connections = Connections::new(routes::health(handle.clone()), handle, limits);
+    connections.life = Some(HEALTH_LIFE);
     connections.take_from(&listener, &stop).await;
     connections.finish().await;
 }
@@ -120,6 +124,8 @@ struct Connections {
     used: Arc<Use>,
     permits: Arc<Semaphore>,
     held_up: Arc<Semaphore>,
+    /// A connection takes one request and lives no longer; without it, as long as its caller likes.
+    life: Option<Duration>,
     graceful: GracefulShutdown,
     tasks: TaskTracker,
 }
@@ -132,6 +138,7 @@ impl Connections {
             used: Use::new(limits),
             permits: Arc::new(Semaphore::new(limits.connections)),
             held_up: Arc::new(Semaphore::new(limits.connections_per_user)),
+            life: None,
             graceful: GracefulShutdown::new(),
             tasks: TaskTracker::new(),
         }
@@ -218,11 +225,16 @@ impl Connections {
             .timer(TokioTimer::new())
             .header_read_timeout(HEAD)
             .max_buf_size(LARGEST_HEAD)
+            .keep_alive(self.life.is_none())
             .serve_connection(TokioIo::new(stream), service);
         let watched = self.graceful.watch(connection);
+        let life = self.life;
         self.tasks.spawn(async move {
-            // A client that hangs up or talks nonsense is its own affair.
-            watched.await.ok();
+            // A client that hangs up, is slow or talks nonsense is its own affair.
+            match life {
+                Some(life) => drop(timeout(life, watched).await),
+                None => drop(watched.await),
+            }
             drop(held);
         });
     }

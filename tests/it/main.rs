@@ -16,6 +16,7 @@ mod crash;
 mod fleet;
 mod grants;
 mod hardening;
+mod health;
 mod hubspot_network;
 mod hubspot_replies;
 mod import;

@@ -6,7 +6,7 @@ use std::path::Path;
 use rustix::process::{Gid, Uid};
 use serde_json::Value;
 use tokio::{
-    io::{AsyncReadExt, AsyncWriteExt},
+    io::{AsyncRead, AsyncReadExt, AsyncWriteExt},
     net::UnixStream,
 };
 
@@ -159,7 +159,7 @@ pub(crate) async fn say(socket: &Path, bytes: &[u8]) -> String {
 }
 
 /// What comes until the other side hangs up.
-pub(crate) async fn heard(stream: &mut UnixStream) -> String {
+pub(crate) async fn heard(stream: &mut (impl AsyncRead + Unpin)) -> String {
     let mut answer = Vec::new();
     let read = tokio::time::timeout(PATIENCE, stream.read_to_end(&mut answer)).await;
     // A reset counts as hanging up.
