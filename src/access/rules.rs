@@ -109,6 +109,9 @@ impl Portals {
     }
 }
 
+/// A rule that is shown names no more portals than these.
+const SHOWN: usize = 20;
+
 /// One `[[access]]` entry, names resolved.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Rule {
@@ -118,6 +121,32 @@ pub struct Rule {
     pub portals: Portals,
     /// What they may do.
     pub allow: BTreeSet<Right>,
+}
+
+impl fmt::Display for Rule {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match &self.who {
+            Who::Uid(uid) => write!(f, "uid {uid}")?,
+            Who::Group { gid, members } if members.is_empty() => write!(f, "gid {gid}")?,
+            Who::Group { gid, members } => {
+                write!(f, "gid {gid} (by the group database uid {})", list(members))?;
+            }
+        }
+        write!(f, ": {} on ", list(&self.allow))?;
+        match &self.portals {
+            Portals::All => f.write_str("all portals"),
+            Portals::These(ids) if ids.len() == 1 => write!(f, "portal {}", list(ids)),
+            Portals::These(ids) if ids.len() > SHOWN => {
+                write!(f, "{} portals, {} and more", ids.len(), list(ids.iter().take(SHOWN)))
+            }
+            Portals::These(ids) => write!(f, "portals {}", list(ids)),
+        }
+    }
+}
+
+fn list(items: impl IntoIterator<Item: ToString>) -> String {
+    let items: Vec<_> = items.into_iter().map(|item| item.to_string()).collect();
+    items.join(", ")
 }
 
 /// All rules together, and who the service itself is.
@@ -174,7 +203,9 @@ impl Rules {
         self.is_own(caller) || self.granting(caller, right).any(|rule| rule.portals == Portals::All)
     }
 
-    fn is_own(&self, caller: &Caller) -> bool {
+    /// Whether `caller` is the service's own user.
+    #[must_use]
+    pub fn is_own(&self, caller: &Caller) -> bool {
         caller.uid() == self.own_uid
     }
 
@@ -214,6 +245,30 @@ mod tests {
             Portals::These(portals.iter().map(|n| portal(*n)).collect())
         };
         Rule { who, portals, allow: allow.iter().copied().collect() }
+    }
+
+    #[test]
+    fn a_rule_says_whom_it_lets_do_what_to_which_portals() {
+        use Right::{Status, Token};
+        let group =
+            |members: &[u32]| Who::Group { gid: 50, members: members.iter().copied().collect() };
+        for (rule, said) in [
+            (rule(Who::Uid(7), &[], &[Token]), "uid 7: token on all portals"),
+            (rule(Who::Uid(7), &[3], &[Token, Status]), "uid 7: token, status on portal 3"),
+            (rule(group(&[]), &[3, 4], &[Token]), "gid 50: token on portals 3, 4"),
+            (
+                rule(group(&[8, 9]), &[], &[Token]),
+                "gid 50 (by the group database uid 8, 9): token on all portals",
+            ),
+        ] {
+            assert_eq!(rule.to_string(), said);
+        }
+        let many: Vec<u64> = (1..=500).collect();
+        let said = rule(Who::Uid(7), &many, &[Token]).to_string();
+        assert!(
+            said.contains("500 portals, 1, 2, 3") && said.ends_with("19, 20 and more"),
+            "{said}"
+        );
     }
 
     #[test]

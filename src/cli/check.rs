@@ -12,6 +12,7 @@ use super::{
     setting,
 };
 use crate::{
+    access::Rule,
     config::{Config, StoreSettings},
     daemon,
     engine::{self, survey},
@@ -65,6 +66,7 @@ impl Check {
         )];
         findings
             .extend(config.warnings.iter().map(|warning| Finding::note("configuration", warning)));
+        findings.extend(callers(&config));
         if !self.offline {
             examine(&config, &mut findings).await;
         }
@@ -74,6 +76,17 @@ impl Check {
         output.answer(&report, show)?;
         Ok(worst.map_or(ExitCode::SUCCESS, Into::into))
     }
+}
+
+/// Who may do what at the socket.
+fn callers(config: &Config) -> Vec<Finding> {
+    let rule = |rule: &Rule| Finding::good("access", rule.to_string());
+    let mut rules: Vec<_> = config.access.iter().map(rule).collect();
+    if rules.is_empty() {
+        let nobody = "no [[access]]: nobody but the service's own user gets anything";
+        rules.push(Finding::note("access", nobody));
+    }
+    rules
 }
 
 /// Which exit code counts most: what makes everything else moot comes first.

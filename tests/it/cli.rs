@@ -185,6 +185,20 @@ async fn check_tells_every_grant_and_its_exit_code_is_the_worst_of_them() {
 }
 
 #[tokio::test]
+async fn i11_check_tells_who_may_do_what_at_the_socket() {
+    let mut place = Place::new(1, ROTATING).await;
+    let alone = place.run(&["check", "--offline"]).await;
+    assert!(alone.out.contains("nobody but the service's own user"), "{}", alone.out);
+    place.extra += "[[access]]\nuser = \"root\"\nportals = [\"1\", \"7\"]\nallow = [\"token\", \"refresh\"]\n\
+                    [[access]]\ngid = 64050\nportals = [\"*\"]\nallow = [\"status\"]\n";
+    let told = place.run(&["check", "--offline"]).await;
+    assert_eq!(told.code, 0, "{}", told.err);
+    for rule in ["uid 0: token, refresh on portals 1, 7", "gid 64050: status on all portals"] {
+        assert!(told.out.contains(rule), "{rule}: {}", told.out);
+    }
+}
+
+#[tokio::test]
 async fn check_tells_missing_scopes_and_a_store_that_denies() {
     let mut place = Place::new(1, ROTATING).await;
     let config = place.config_text().replacen(
