@@ -140,6 +140,8 @@ pub struct Before {
     pub hardened: Hardened,
     /// The socket that systemd made, if it did.
     pub inherited: Option<Inherited>,
+    /// As many files may be open.
+    pub files: usize,
 }
 
 impl Before {
@@ -155,7 +157,8 @@ impl Before {
     ) -> Result<Self, StartError> {
         let inherited = Inherited::take()?;
         let hardened = hardening::restrict(config.landlock, &needs::needs(config, origin, env))?;
-        Ok(Self { hardened, inherited })
+        let files = hardening::open_files()?;
+        Ok(Self { hardened, inherited, files })
     }
 }
 
@@ -195,7 +198,15 @@ pub async fn run(
 
     let (stop_serving, stop_engine) = (CancellationToken::new(), CancellationToken::new());
     let mut serving = JoinSet::new();
-    serving.spawn(serve_socket(socket, config.socket.limits, handle.clone(), stop_serving.clone()));
+    let limits = config.socket.limits.within(before.files);
+    if limits != config.socket.limits {
+        tracing::warn!(
+            connections = limits.connections,
+            open_files = before.files,
+            "there are fewer connections than socket.connections: this process may not have more files open"
+        );
+    }
+    serving.spawn(serve_socket(socket, limits, handle.clone(), stop_serving.clone()));
     if let Some(listener) = health {
         serving.spawn(serve_health(listener, handle.clone(), stop_serving.clone()));
     }

@@ -8,7 +8,9 @@ use landlock::{
     ABI, Access, AccessFs, AccessNet, BitFlags, CompatLevel, Compatible, NetPort, PathBeneath,
     PathFd, Ruleset, RulesetAttr, RulesetCreatedAttr, RulesetError, RulesetStatus, Scope,
 };
-use rustix::process::{DumpableBehavior, Resource, Rlimit, set_dumpable_behavior, setrlimit};
+use rustix::process::{
+    DumpableBehavior, Resource, Rlimit, getrlimit, set_dumpable_behavior, setrlimit,
+};
 
 /// The newest features asked for; an older kernel gives what it has.
 const ASKED: ABI = ABI::V6;
@@ -89,6 +91,21 @@ pub fn no_dumps() -> Result<(), HardeningError> {
     setrlimit(Resource::Core, Rlimit { current: Some(0), maximum: Some(0) })
         .map_err(failed("core dumps"))?;
     set_dumpable_behavior(DumpableBehavior::NotDumpable).map_err(failed("being looked into"))
+}
+
+/// As many open files as this process may have: what it may have at most is taken, since every caller is one.
+///
+/// # Errors
+/// The operating system says no.
+pub fn open_files() -> Result<usize, HardeningError> {
+    let limit = getrlimit(Resource::Nofile);
+    let all = Rlimit { current: limit.maximum, maximum: limit.maximum };
+    setrlimit(Resource::Nofile, all).map_err(|error| HardeningError::System {
+        what: "its usual limit of open files for the highest it may have",
+        source: error.into(),
+    })?;
+    let files = limit.maximum.and_then(|files| usize::try_from(files).ok());
+    Ok(files.unwrap_or(usize::MAX))
 }
 
 /// Gives up all but `needs`.

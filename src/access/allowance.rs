@@ -9,6 +9,10 @@ use crate::time::BootTime;
 /// Users that have asked nothing for so long that nothing is held against them are forgotten beyond this number.
 const REMEMBERED: usize = 1024;
 
+/// Who pays for a request: a user, or all together whom no rule names, lest one who can be many users takes as much
+/// as many.
+pub type Payer = Option<u32>;
+
 /// What each user has asked.
 #[derive(Debug, Clone)]
 pub struct Allowances {
@@ -17,7 +21,7 @@ pub struct Allowances {
     /// How far ahead of that a user may be.
     ahead: Duration,
     /// By user, when all that was asked would be paid for.
-    paid_at: HashMap<u32, BootTime>,
+    paid_at: HashMap<Payer, BootTime>,
 }
 
 impl Allowances {
@@ -28,12 +32,24 @@ impl Allowances {
         Self { interval, ahead: Duration::from_secs(1), paid_at: HashMap::new() }
     }
 
-    /// Takes one request of `uid`'s.
+    /// One for each user in `interval`, and `at_once` of them without waiting.
+    #[must_use]
+    pub fn one_in(interval: Duration, at_once: u32) -> Self {
+        Self { interval, ahead: interval * at_once, paid_at: HashMap::new() }
+    }
+
+    /// Whether a request of `payer`'s would be one too many.
+    #[must_use]
+    pub fn is_spent(&self, payer: Payer, now: BootTime) -> bool {
+        self.paid_at.get(&payer).is_some_and(|paid_at| paid_at.until(now) > self.ahead)
+    }
+
+    /// Takes one request of `payer`'s.
     ///
     /// # Errors
     /// It is one too many: how long it would have to wait.
-    pub fn take(&mut self, uid: u32, now: BootTime) -> Result<(), Duration> {
-        let paid_at = self.paid_at.get(&uid).copied().unwrap_or(now).max(now);
+    pub fn take(&mut self, payer: Payer, now: BootTime) -> Result<(), Duration> {
+        let paid_at = self.paid_at.get(&payer).copied().unwrap_or(now).max(now);
         let owed = paid_at.until(now);
         if let Some(wait) = owed.checked_sub(self.ahead).filter(|wait| !wait.is_zero()) {
             return Err(wait);
@@ -41,7 +57,7 @@ impl Allowances {
         if self.paid_at.len() >= REMEMBERED {
             self.paid_at.retain(|_, paid_at| *paid_at > now);
         }
-        self.paid_at.insert(uid, paid_at + self.interval);
+        self.paid_at.insert(payer, paid_at + self.interval);
         Ok(())
     }
 }
@@ -57,10 +73,10 @@ mod tests {
     #[test]
     fn a_second_s_worth_may_come_at_once_and_then_as_many_as_a_second_gives() {
         let mut allowances = Allowances::per_second(100);
-        let taken = (0..1000).filter(|_| allowances.take(7, at(0)).is_ok()).count();
+        let taken = (0..1000).filter(|_| allowances.take(Some(7), at(0)).is_ok()).count();
         assert_eq!(taken, 101);
-        assert!(allowances.take(7, at(0)).is_err());
-        let later = (0..1000).filter(|_| allowances.take(7, at(500)).is_ok()).count();
+        assert!(allowances.take(Some(7), at(0)).is_err());
+        let later = (0..1000).filter(|_| allowances.take(Some(7), at(500)).is_ok()).count();
         assert_eq!(later, 50);
     }
 
@@ -70,21 +86,31 @@ mod tests {
         let mut flooded = 0;
         for millis in 0..20_000 {
             if millis % 10 == 0 {
-                assert!(allowances.take(1, at(millis)).is_ok(), "{millis}");
+                assert!(allowances.take(Some(1), at(millis)).is_ok(), "{millis}");
             }
             for _ in 0..5 {
-                flooded += usize::from(allowances.take(2, at(millis)).is_ok());
+                flooded += usize::from(allowances.take(Some(2), at(millis)).is_ok());
             }
         }
         assert!((2000..=2101).contains(&flooded), "{flooded}");
-        assert!(allowances.take(3, at(20_000)).is_ok());
+        assert!(allowances.take(Some(3), at(20_000)).is_ok());
+    }
+
+    #[test]
+    fn some_may_come_at_once_and_then_one_in_each_interval() {
+        let mut allowances = Allowances::one_in(Duration::from_millis(200), 50);
+        let mut taken =
+            |millis| (0..1000).filter(|_| allowances.take(None, at(millis)).is_ok()).count();
+        assert_eq!((taken(0), taken(0), taken(1000)), (51, 0, 5));
+        assert!(allowances.is_spent(None, at(1000)) && !allowances.is_spent(None, at(1200)));
+        assert!(!allowances.is_spent(Some(7), at(0)));
     }
 
     #[test]
     fn users_with_nothing_held_against_them_are_forgotten() {
         let mut allowances = Allowances::per_second(1000);
         for uid in 0..100_000 {
-            allowances.take(uid, at(u64::from(uid))).ok();
+            allowances.take(Some(uid), at(u64::from(uid))).ok();
         }
         assert!(allowances.paid_at.len() <= REMEMBERED, "{}", allowances.paid_at.len());
     }

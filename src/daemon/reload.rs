@@ -64,7 +64,10 @@ impl Renew<'_> {
             }
             Err(error) => {
                 tracing::error!(%error, "the new configuration is refused and the old one goes on");
-                self.handle.note_refused_reload(error.to_string());
+                self.handle.note_refused_reload(
+                    "the last reload was refused: a receiver of alerts can't be had, see the log"
+                        .to_owned(),
+                );
                 return None;
             }
         }

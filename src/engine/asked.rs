@@ -1,9 +1,11 @@
 //! What was asked for, by whom, and what came of it, on its way into the audit log: before the answer leaves,
 //! and, where something is changed, before it is (I11). Decides nothing.
 
-use super::{Denial, Handle};
+use std::{sync::PoisonError, time::Duration};
+
+use super::{Denial, Handle, handle::permit};
 use crate::{
-    access::Caller,
+    access::{Caller, allowance::Allowances},
     audit::{Audit, Decision},
     portal::PortalId,
     secret::Fingerprint,
@@ -11,6 +13,15 @@ use crate::{
 
 /// What the log says of something that is about to be changed.
 const BEGUN: &str = "begun";
+
+/// One order in so long for each user, and as many at once: more than people give, and than HubSpot would take.
+const ORDER_EVERY: Duration = Duration::from_millis(200);
+const ORDERS_AT_ONCE: u32 = 50;
+
+/// What each user may order.
+pub(super) fn orders() -> Allowances {
+    Allowances::one_in(ORDER_EVERY, ORDERS_AT_ONCE)
+}
 
 /// One question or order.
 #[derive(Debug, Clone, Copy)]
@@ -42,13 +53,24 @@ impl Handle {
         answer
     }
 
-    /// Writes down that something is about to be changed, or that it may not be.
+    /// Writes down that something is about to be changed, or that it may not be. Each order costs lines that are
+    /// synced and never counted together, so there is an end to how many one user may give.
     pub(super) async fn begin(&self, asked: &Asked<'_>, allowed: bool) -> Result<(), Denial> {
-        if !allowed {
-            return self.told(asked, None, Err(Denial::Forbidden)).await;
+        let granted = permit(allowed).and_then(|()| self.spend(asked.caller));
+        if granted.is_err() {
+            return self.told(asked, None, granted).await;
         }
         let written = self.audit.note_durably(asked.decided(BEGUN, None)).await;
         written.map_err(|_| Denial::AuditFailing)
+    }
+
+    fn spend(&self, caller: &Caller) -> Result<(), Denial> {
+        if self.rules.load().is_own(caller) {
+            return Ok(());
+        }
+        let now = self.clock.boot();
+        let mut given = self.given.lock().unwrap_or_else(PoisonError::into_inner);
+        given.take(Some(caller.uid()), now).map_err(Denial::TooMany)
     }
 
     /// Carries an order out to its end, whoever hangs up.

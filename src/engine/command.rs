@@ -111,15 +111,19 @@ impl Handle {
     /// # Errors
     /// Not allowed, or the store can't be read.
     pub async fn reload(&self, caller: &Caller) -> Result<(), Denial> {
-        let allowed = {
-            let rules = self.rules.load();
-            [Right::Rotate, Right::Admin, Right::Enroll]
-                .into_iter()
-                .any(|right| rules.allow_all(caller, right))
-        };
-        let asked = Asked { caller, action: "reload", portal: None };
-        self.begin(&asked, allowed).await?;
-        self.done(&asked, self.read_again().await).await
+        let (handle, caller) = (self.clone(), caller.clone());
+        self.see_through(async move {
+            let allowed = {
+                let rules = handle.rules.load();
+                [Right::Rotate, Right::Admin, Right::Enroll]
+                    .into_iter()
+                    .any(|right| rules.allow_all(&caller, right))
+            };
+            let asked = Asked { caller: &caller, action: "reload", portal: None };
+            handle.begin(&asked, allowed).await?;
+            handle.done(&asked, handle.read_again().await).await
+        })
+        .await
     }
 
     async fn read_again(&self) -> Result<(), Denial> {
@@ -160,11 +164,15 @@ impl Handle {
         portal: PortalId,
         paused: bool,
     ) -> Result<bool, Denial> {
-        let allowed = self.rules.load().allow(caller, Right::Admin, portal);
-        let action = if paused { "pause" } else { "resume" };
-        let asked = Asked { caller, action, portal: Some(portal) };
-        self.begin(&asked, allowed).await?;
-        self.done(&asked, self.order_pause(portal, paused).await).await
+        let (handle, caller) = (self.clone(), caller.clone());
+        self.see_through(async move {
+            let allowed = handle.rules.load().allow(&caller, Right::Admin, portal);
+            let action = if paused { "pause" } else { "resume" };
+            let asked = Asked { caller: &caller, action, portal: Some(portal) };
+            handle.begin(&asked, allowed).await?;
+            handle.done(&asked, handle.order_pause(portal, paused).await).await
+        })
+        .await
     }
 
     async fn order_pause(&self, portal: PortalId, paused: bool) -> Result<bool, Denial> {

@@ -1,7 +1,7 @@
 //! Orders that wait for their turn: at HubSpot, where they have a share of the rate (I8), and at a portal, where one
 //! thing happens at a time: what is under way ends first, then the portal leaves, then another grant arrives.
 
-use std::time::Duration;
+use std::{collections::VecDeque, time::Duration};
 
 use tokio::sync::mpsc;
 
@@ -18,20 +18,53 @@ use crate::{
     portal::PortalId,
 };
 
-/// As many orders wait for their turn; more would wait longer than anybody listens.
+/// As many orders of a kind wait for their turn; more would wait longer than anybody listens.
 const MOST_WAITING: usize = 64;
 
-/// What waits for its turn at HubSpot.
+/// What waits for its turn at HubSpot. Grants that are to end come first, and wait by themselves: no flood of enrolments
+/// keeps anybody from ending one.
+#[derive(Debug, Default)]
+pub(super) struct Errands {
+    ending: VecDeque<PortalId>,
+    coming: VecDeque<Coming>,
+}
+
+/// A grant that is to be taken in.
 #[derive(Debug)]
-pub(super) enum Errand {
-    TakeIn(Offered, Portals, mpsc::Sender<News>),
+struct Coming {
+    offered: Offered,
+    reach: Portals,
+    news: mpsc::Sender<News>,
+}
+
+enum Errand {
+    TakeIn(Coming),
     /// End the grant of a portal that leaves.
     End(PortalId),
 }
 
-impl Errand {
-    fn ends(&self, portal: PortalId) -> bool {
-        matches!(self, Self::End(id) if *id == portal)
+impl Errands {
+    pub(super) fn is_empty(&self) -> bool {
+        self.ending.is_empty() && self.coming.is_empty()
+    }
+
+    pub(super) fn may_end(&self) -> bool {
+        self.ending.len() < MOST_WAITING
+    }
+
+    fn may_come(&self) -> bool {
+        self.coming.len() < MOST_WAITING
+    }
+
+    fn end(&mut self, portal: PortalId) {
+        if !self.ending.contains(&portal) {
+            self.ending.push_back(portal);
+        }
+    }
+
+    fn next(&mut self) -> Option<Errand> {
+        let ending = self.ending.pop_front().map(Errand::End);
+        ending.or_else(|| self.coming.pop_front().map(Errand::TakeIn))
     }
 }
 
@@ -48,16 +81,17 @@ impl Engine {
     pub(super) fn take_order(&mut self, order: Order) {
         match order {
             Order::Enrol(offered, reach, news) => {
-                if let Err(denial) = self.may_ask() {
+                if let Err(denial) = self.may_ask(self.errands.may_come()) {
                     return tell(&news, News::Refused(denial));
                 }
-                self.errands.push_back(Errand::TakeIn(offered, reach, news));
+                self.errands.coming.push_back(Coming { offered, reach, news });
             }
             Order::Remove(portal, revoke, waiting) => self.begin_leaving(portal, revoke, waiting),
         }
     }
 
-    pub(super) fn may_ask(&self) -> Result<(), Denial> {
+    /// Whether another order may wait for its turn, where there is `room` for it.
+    pub(super) fn may_ask(&self, room: bool) -> Result<(), Denial> {
         if !self.app.is_open() {
             let now = self.world.clock.boot();
             let again = self.app.next_probe().map_or(Duration::ZERO, |at| at.until(now));
@@ -66,7 +100,7 @@ impl Engine {
         if self.pair.is_none() {
             return Err(Denial::StoreUnreachable(AGAIN));
         }
-        if self.errands.len() >= MOST_WAITING || self.draining {
+        if !room || self.draining {
             return Err(Denial::TooMany(AGAIN));
         }
         Ok(())
@@ -81,14 +115,14 @@ impl Engine {
 
     /// Sends the next errand to HubSpot. It takes a slot like any other request (I8).
     pub(super) fn send_errand(&mut self) {
-        let Some(errand) = self.errands.pop_front() else { return };
+        let Some(errand) = self.errands.next() else { return };
         let may = match (self.app.is_open(), self.pair.clone()) {
             (true, Some(pair)) => Ok(pair),
             _ => Err(Denial::AppRejected(AGAIN)),
         };
         match (errand, may) {
-            (Errand::TakeIn(_, _, news), Err(denial)) => tell(&news, News::Refused(denial)),
-            (Errand::TakeIn(offered, reach, news), Ok(pair)) => {
+            (Errand::TakeIn(coming), Err(denial)) => tell(&coming.news, News::Refused(denial)),
+            (Errand::TakeIn(Coming { offered, reach, news }), Ok(pair)) => {
                 tell(&news, News::Sent);
                 self.sending.errands_out += 1;
                 self.tasks.spawn(self.world.clone().take_in(pair, offered, reach, news));
@@ -101,14 +135,12 @@ impl Engine {
     pub(super) fn drop_unwanted_errands(&mut self) {
         let mut given_up = Vec::new();
         let portals = &self.portals;
-        self.errands.retain(|errand| match errand {
-            Errand::TakeIn(_, _, news) => !news.is_closed(),
-            Errand::End(portal) => {
-                let leaving = portals.get(*portal).and_then(|entry| entry.leaving.as_ref());
-                let unwanted = leaving.is_none_or(Leaving::is_unwanted);
-                given_up.extend(unwanted.then_some(*portal));
-                !unwanted
-            }
+        self.errands.coming.retain(|coming| !coming.news.is_closed());
+        self.errands.ending.retain(|portal| {
+            let leaving = portals.get(*portal).and_then(|entry| entry.leaving.as_ref());
+            let unwanted = leaving.is_none_or(Leaving::is_unwanted);
+            given_up.extend(unwanted.then_some(*portal));
+            !unwanted
         });
         for portal in given_up {
             self.stays(portal);
@@ -144,8 +176,7 @@ impl Engine {
         };
         match leaving.next() {
             Turn::Stay => self.stays(portal),
-            Turn::End if self.errands.iter().any(|errand| errand.ends(portal)) => {}
-            Turn::End => self.errands.push_back(Errand::End(portal)),
+            Turn::End => self.errands.end(portal),
             Turn::Remove(waiting) => self.remove_record(portal, waiting),
             Turn::UnderWay => {}
         }
@@ -154,11 +185,12 @@ impl Engine {
 
     /// The end has come for what has not been sent.
     pub(super) fn refuse_errands(&mut self) {
-        for errand in std::mem::take(&mut self.errands) {
-            match errand {
-                Errand::TakeIn(_, _, news) => tell(&news, News::Refused(Denial::TooMany(AGAIN))),
-                Errand::End(portal) => self.stays(portal),
-            }
+        let Errands { ending, coming } = std::mem::take(&mut self.errands);
+        for coming in coming {
+            tell(&coming.news, News::Refused(Denial::TooMany(AGAIN)));
+        }
+        for portal in ending {
+            self.stays(portal);
         }
     }
 }

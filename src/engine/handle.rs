@@ -2,7 +2,10 @@
 //! answered without waiting for anybody (I9), anything else waits within a limit and never cancels
 //! the work it waits for (I2).
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    sync::{Arc, Mutex},
+    time::Duration,
+};
 
 use arc_swap::ArcSwap;
 use jiff::Timestamp;
@@ -12,14 +15,14 @@ use tokio_util::task::TaskTracker;
 use super::{
     Denial, Metrics, Running, Settings,
     admission::Asking,
-    asked::Asked,
+    asked::{self, Asked},
     command::Command,
     metrics::{ByReason, ByResult},
     renew::Wish,
     view::{PortalView, View},
 };
 use crate::{
-    access::{Caller, Right, Rules},
+    access::{Caller, Right, Rules, allowance::Allowances},
     audit::Audit,
     hardening::Hardened,
     hubspot::signature::{self, Signed, Unsigned, Webhook},
@@ -71,6 +74,8 @@ pub struct Handle {
     pub(super) refused_reload: Arc<ArcSwap<Option<String>>>,
     pub(super) audit: Audit,
     pub(super) hardened: Hardened,
+    /// What each user has ordered.
+    pub(super) given: Arc<Mutex<Allowances>>,
     /// Orders that have begun.
     pub(super) begun: TaskTracker,
 }
@@ -96,6 +101,7 @@ impl Handle {
             refused_reload: Arc::default(),
             audit,
             hardened: Hardened::default(),
+            given: Arc::new(Mutex::new(asked::orders())),
             begun: TaskTracker::new(),
         }
     }
@@ -191,7 +197,7 @@ impl Handle {
     fn judge(&self, view: &PortalView, now: BootTime, wish: Wish) -> Result<Verdict, Denial> {
         if let Some(end) = view.portal.ended() {
             // The grant is lost, not its last token.
-            if wish.fits(view, now, Duration::ZERO) {
+            if !view.portal.paused && wish.fits(view, now, Duration::ZERO) {
                 return Ok(Verdict::Serve { short_lived: true });
             }
             return Err(Denial::Ended(end));
@@ -284,13 +290,19 @@ impl Handle {
         self.told(&Asked { caller, action: "metrics", portal: None }, None, allowed).await
     }
 
+    /// Whether any rule names this caller.
+    #[must_use]
+    pub fn knows(&self, caller: &Caller) -> bool {
+        self.rules.load().know(caller)
+    }
+
     /// Lets a caller ask how the service is. Who may ask anything may ask that, as often as probes do: only a
     /// refusal is written down.
     ///
     /// # Errors
     /// Not allowed.
     pub async fn see_health(&self, caller: &Caller) -> Result<(), Denial> {
-        if self.rules.load().know(caller) {
+        if self.knows(caller) {
             return Ok(());
         }
         let asked = Asked { caller, action: "health", portal: None };

@@ -53,7 +53,7 @@ impl Engine {
         if entry.leaving.is_some() {
             return Err(Denial::Leaving);
         }
-        if revoke { self.may_ask() } else { Ok(()) }
+        if revoke { self.may_ask(self.errands.may_end()) } else { Ok(()) }
     }
 
     /// Ends a grant at HubSpot, now that it has its turn, or is told that it can't.

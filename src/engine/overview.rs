@@ -134,6 +134,19 @@ impl Handle {
         self.told(&Asked { caller, action: "status", portal: None }, None, answer).await
     }
 
+    /// What is worth a word and names records: for who may see all.
+    #[must_use]
+    pub fn details(&self) -> Vec<String> {
+        let overall = self.view.overall.load();
+        let store = overall.store_remarks.iter().cloned();
+        let strays = overall.strays.iter().map(|name| {
+            format!(
+                "the store has a record named {name:?} among the portals; a portal id is digits only"
+            )
+        });
+        store.chain(strays).collect()
+    }
+
     /// How everything is. Told to anybody, so no portal is named.
     #[must_use]
     pub fn outline(&self) -> Outline {
@@ -227,7 +240,6 @@ impl Handle {
                 "the store does not do what it is asked ({trouble}); records in memory are used"
             ));
         }
-        remarks.extend(overall.store_remarks.iter().cloned());
         remarks.extend(self.refused_reload.load().as_ref().clone());
         Readiness { reasons, remarks }
     }

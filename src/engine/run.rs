@@ -18,7 +18,7 @@ use super::{
     Alerting, LONGEST_SLEEP, Metrics, Settings, World,
     chance::Chance,
     command::Command,
-    errands::Errand,
+    errands::Errands,
     feed::Happening,
     metrics::ByOutcome,
     portals::{Portals, Surroundings},
@@ -71,7 +71,7 @@ pub struct Engine {
     pub(super) portals: Portals,
     pub(super) queue: Queue,
     /// Orders that wait for their turn at HubSpot.
-    pub(super) errands: VecDeque<Errand>,
+    pub(super) errands: Errands,
     /// How many grants have come by orders.
     pub(super) arrivals: u64,
     /// Events that follow from what is being carried out, in order.

@@ -19,8 +19,16 @@ use super::{
     answer::{bad, named, problem},
     protocol::Problem,
 };
-use crate::{access::allowance::Allowances, engine::Denial, time::BootTime};
+use crate::{
+    access::allowance::{Allowances, Payer},
+    engine::Denial,
+    time::BootTime,
+};
 
+/// Open files that are no caller's connection: the health listener's 256, and then some.
+const OTHER_FILES: usize = 256 + 128;
+/// There are at least as many connections.
+const FEWEST: usize = 16;
 /// A body has to be there whole within this time.
 const BODY: Duration = Duration::from_secs(10);
 /// As much of a body that is too large is read and dropped.
@@ -45,11 +53,21 @@ impl Default for Limits {
     }
 }
 
+impl Limits {
+    /// The same, with no more connections than a process with so many open files can have beside what else it opens:
+    /// who is held up, health, the store, HubSpot, files.
+    #[must_use]
+    pub fn within(self, files: usize) -> Self {
+        let room = files.saturating_sub(self.connections_per_user + OTHER_FILES);
+        Self { connections: self.connections.min(room.max(FEWEST)), ..self }
+    }
+}
+
 /// What is in use.
 #[derive(Debug)]
 pub(super) struct Use {
     per_user: usize,
-    open: Mutex<HashMap<u32, usize>>,
+    open: Mutex<HashMap<Payer, usize>>,
     asked: Mutex<Allowances>,
 }
 
@@ -66,46 +84,78 @@ impl Use {
         })
     }
 
-    /// One more connection of `uid`'s, unless it has too many.
-    pub(super) fn connect(self: &Arc<Self>, uid: u32) -> Option<Connected> {
+    /// One more connection of `payer`'s.
+    ///
+    /// # Errors
+    /// It has too many, or has asked too much: which of the two.
+    pub(super) fn connect(
+        self: &Arc<Self>,
+        payer: Payer,
+        now: BootTime,
+    ) -> Result<Connected, Spent> {
+        if locked(&self.asked).is_spent(payer, now) {
+            return Err(Spent::Requests);
+        }
         let mut open = locked(&self.open);
-        let count = open.entry(uid).or_default();
+        let count = open.entry(payer).or_default();
         if *count >= self.per_user {
-            return None;
+            return Err(Spent::Connections);
         }
         *count += 1;
-        Some(Connected { uid, of: Arc::clone(self) })
+        Ok(Connected { payer, of: Arc::clone(self) })
     }
 
-    /// One more request of `uid`'s; says whether it may be answered.
-    pub(super) fn ask(&self, uid: u32, now: BootTime) -> bool {
-        locked(&self.asked).take(uid, now).is_ok()
+    /// One more request of `payer`'s; says whether it may be answered.
+    pub(super) fn ask(&self, payer: Payer, now: BootTime) -> bool {
+        locked(&self.asked).take(payer, now).is_ok()
+    }
+}
+
+/// What a user has none left of.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Spent {
+    Connections,
+    Requests,
+}
+
+impl Spent {
+    /// The word in the metrics.
+    pub(super) const fn as_str(self) -> &'static str {
+        match self {
+            Self::Connections => "connections",
+            Self::Requests => "requests",
+        }
+    }
+
+    pub(super) fn refusal(self) -> Problem {
+        let what = match self {
+            Self::Connections => {
+                "this user has too many connections; see socket.connections_per_user"
+            }
+            Self::Requests => "this user asks too much; see socket.requests_per_second",
+        };
+        let refusal = named(StatusCode::TOO_MANY_REQUESTS, "too_many_requests", what);
+        Problem { retry_after: Some(1), ..refusal }
     }
 }
 
 /// A connection that counts while this lives.
 #[derive(Debug)]
 pub(super) struct Connected {
-    uid: u32,
+    payer: Payer,
     of: Arc<Use>,
 }
 
 impl Drop for Connected {
     fn drop(&mut self) {
         let mut open = locked(&self.of.open);
-        if let Some(count) = open.get_mut(&self.uid) {
+        if let Some(count) = open.get_mut(&self.payer) {
             *count -= 1;
             if *count == 0 {
-                open.remove(&self.uid);
+                open.remove(&self.payer);
             }
         }
     }
-}
-
-/// The refusal for who asks too much.
-pub(super) fn too_many(what: &str) -> Problem {
-    let refusal = named(StatusCode::TOO_MANY_REQUESTS, "too_many_requests", what);
-    Problem { retry_after: Some(1), ..refusal }
 }
 
 /// A body of at most `LARGEST` bytes, not read yet.
@@ -165,12 +215,22 @@ mod tests {
     fn each_user_has_connections_of_their_own_and_gets_them_back() {
         let limits = Limits { connections_per_user: 2, ..Limits::default() };
         let used = Use::new(limits);
-        let first = used.connect(7).unwrap();
-        let _second = used.connect(7).unwrap();
-        assert!(used.connect(7).is_none());
-        let _other = used.connect(8).unwrap();
+        let connect = |payer| used.connect(payer, BootTime::new(Duration::from_secs(1)));
+        let first = connect(Some(7)).unwrap();
+        let _second = connect(Some(7)).unwrap();
+        assert_eq!(connect(Some(7)).unwrap_err(), Spent::Connections);
+        let _other = connect(Some(8)).unwrap();
+        let _stranger = connect(None).unwrap();
         drop(first);
-        assert!(used.connect(7).is_some());
-        assert_eq!(locked(&used.open).len(), 2);
+        assert!(connect(Some(7)).is_ok());
+        assert_eq!(locked(&used.open).len(), 3);
+    }
+
+    #[test]
+    fn the_process_has_files_for_more_than_its_connections() {
+        let limits = Limits::default();
+        assert_eq!(limits.within(20_000), limits);
+        assert_eq!(limits.within(1024).connections, 1024 - 256 - OTHER_FILES);
+        assert_eq!(limits.within(100).connections, 16, "some are left in any case");
     }
 }

@@ -14,8 +14,11 @@ use std::{
 use super::Limits;
 use listenfd::ListenFd;
 use rustix::{
-    fs::{FlockOperation, Mode, flock},
-    process::umask,
+    fs::{FlockOperation, Mode, fchmod, flock},
+    net::{
+        AddressFamily, SocketAddrUnix, SocketFlags, SocketType, bind, listen, socket_with,
+        sockopt::socket_acceptconn,
+    },
 };
 use tokio::net::UnixListener;
 
@@ -49,14 +52,30 @@ impl Inherited {
     /// The first one that was passed on (sd_listen_fds(3)), if there is any. To be asked before there are threads.
     ///
     /// # Errors
-    /// What was passed on is no listening Unix socket.
+    /// What was passed on is no listening Unix socket, or one that every user may open.
     pub fn take() -> Result<Option<Self>, ListenError> {
         let mut passed = ListenFd::from_env();
         if passed.len() == 0 {
             return Ok(None);
         }
-        let taken = passed.take_unix_listener(0);
-        taken.map(|listener| listener.map(Self)).map_err(ListenError::Passed)
+        let taken = passed.take_unix_listener(0).map_err(ListenError::Passed)?;
+        taken.map(Self::checked).transpose()
+    }
+
+    fn checked(listener: StdListener) -> Result<Self, ListenError> {
+        let listens = socket_acceptconn(&listener).map_err(io::Error::from);
+        if !listens.map_err(ListenError::Passed)? {
+            return Err(ListenError::Passed(io::ErrorKind::NotConnected.into()));
+        }
+        let address = listener.local_addr().map_err(ListenError::Passed)?;
+        // One without a path has no mode, either: everybody may open it.
+        let open_to_all = |path: &Path| {
+            fs::symlink_metadata(path).is_ok_and(|found| found.permissions().mode() & 0o002 != 0)
+        };
+        match address.as_pathname() {
+            Some(path) if !open_to_all(path) => Ok(Self(listener)),
+            path => Err(ListenError::OpenToAll(path.unwrap_or(Path::new("@")).to_owned())),
+        }
     }
 }
 
@@ -72,6 +91,9 @@ pub enum ListenError {
     /// What systemd passed on is something else.
     #[error("the socket that was passed on is no listening Unix socket")]
     Passed(#[source] io::Error),
+    /// The socket that systemd made is open to everybody, as it is unless the unit says otherwise.
+    #[error("every user of this machine may open the socket {0}")]
+    OpenToAll(PathBuf),
     /// The folder is not there.
     #[error("the folder {0} does not exist")]
     NoFolder(PathBuf),
@@ -101,6 +123,9 @@ impl ListenError {
             }
             Self::Passed(_) => {
                 "Let the socket unit have one ListenStream= with a path, and no other."
+            }
+            Self::OpenToAll(_) => {
+                "Let the socket unit have SocketMode=0660, and SocketGroup= the group of the callers."
             }
             Self::NoFolder(_) => {
                 "Create it, owned by the service's user, or let systemd do so with RuntimeDirectory=."
@@ -139,11 +164,7 @@ impl Socket {
         }
         let lock = lock(path)?;
         clear_stale(path)?;
-        // The umask is the process's own: this runs once, before there are other threads' files to make.
-        let before = umask(Mode::from_bits_truncate(!settings.mode & 0o777));
-        let bound = StdListener::bind(path);
-        umask(before);
-        let listener = bound.map_err(failed("bind"))?;
+        let listener = bind_closed(path).map_err(failed("bind"))?;
         if let Some(group) = settings.group {
             std::os::unix::fs::chown(path, None, Some(group))
                 .map_err(failed("give it its group"))?;
@@ -154,6 +175,18 @@ impl Socket {
         let listener = UnixListener::from_std(listener).map_err(failed("listen"))?;
         Ok(Self { listener, own: Some((path.clone(), lock)) })
     }
+}
+
+/// A socket file that nobody but its owner can open from its first instant: what its mode becomes is told the socket
+/// before it has a path. The process's umask would be every thread's.
+fn bind_closed(path: &Path) -> io::Result<StdListener> {
+    let address = SocketAddrUnix::new(path)?;
+    let socket = socket_with(AddressFamily::UNIX, SocketType::STREAM, SocketFlags::CLOEXEC, None)?;
+    fchmod(&socket, Mode::RUSR | Mode::WUSR)?;
+    bind(&socket, &address)?;
+    // As many may wait to be accepted as the kernel lets.
+    listen(&socket, i32::MAX)?;
+    Ok(socket.into())
 }
 
 impl Drop for Socket {
@@ -197,8 +230,10 @@ fn clear_stale(path: &Path) -> Result<(), ListenError> {
     if !found.file_type().is_socket() {
         return Err(ListenError::NotASocket(path.to_owned()));
     }
-    if UnixStream::connect(path).is_ok() {
-        return Err(ListenError::InUse(path.to_owned()));
+    // Only a refusal shows that nobody has it: another kind of socket, or another user's, answers otherwise.
+    match UnixStream::connect(path) {
+        Err(error) if error.kind() == io::ErrorKind::ConnectionRefused => {}
+        _ => return Err(ListenError::InUse(path.to_owned())),
     }
     fs::remove_file(path).map_err(|source| ListenError::Io {
         path: path.to_owned(),
@@ -229,6 +264,35 @@ mod tests {
         assert_eq!(mode & 0o777, 0o660);
         drop(socket);
         assert!(!settings.path.exists());
+    }
+
+    #[test]
+    fn nobody_else_can_open_it_from_its_first_instant() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("gk.sock");
+        let _listener = bind_closed(&path).unwrap();
+        assert_eq!(fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o600);
+    }
+
+    #[tokio::test]
+    async fn a_socket_of_another_kind_is_not_taken_for_a_stale_one() {
+        let folder = tempfile::tempdir().unwrap();
+        let settings = settings(&folder);
+        let _datagrams = std::os::unix::net::UnixDatagram::bind(&settings.path).unwrap();
+        assert!(matches!(Socket::bind(&settings), Err(ListenError::InUse(_))));
+        assert!(settings.path.exists());
+    }
+
+    #[test]
+    fn an_inherited_socket_is_refused_if_every_user_may_open_it() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("gk.sock");
+        let listener = StdListener::bind(&path).unwrap();
+        for (mode, fine) in [(0o660, true), (0o600, true), (0o666, false), (0o662, false)] {
+            fs::set_permissions(&path, fs::Permissions::from_mode(mode)).unwrap();
+            let inherited = Inherited::checked(listener.try_clone().unwrap());
+            assert_eq!(inherited.is_ok(), fine, "{mode:o}");
+        }
     }
 
     #[tokio::test]

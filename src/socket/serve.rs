@@ -3,7 +3,10 @@
 
 use std::{
     io,
-    sync::{Arc, LazyLock},
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering::Relaxed},
+    },
     time::Duration,
 };
 
@@ -24,15 +27,19 @@ use tokio::{
     sync::{OwnedSemaphorePermit, Semaphore},
     time::{sleep, timeout},
 };
+use tokio_io_timeout::TimeoutStream;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use tower::ServiceExt;
 
 use super::{
-    limits::{Connected, Limits, PENALTY, Use, too_many},
+    limits::{Connected, Limits, PENALTY, Spent, Use},
     listen::Socket,
     peer, routes,
 };
-use crate::{access::Caller, engine::Handle};
+use crate::{
+    access::{Caller, allowance::Payer},
+    engine::Handle,
+};
 
 /// Connections open at once to the health listener; more wait in the kernel's queue.
 const HEALTH_CONNECTIONS: usize = 256;
@@ -41,6 +48,8 @@ const HEALTH_CONNECTIONS: usize = 256;
 const HEALTH_LIFE: Duration = Duration::from_secs(30);
 /// A request's head has to be there within this time.
 const HEAD: Duration = Duration::from_secs(10);
+/// An answer or an event of which nothing is read for this long ends the connection.
+const UNREAD: Duration = Duration::from_secs(30);
 /// After a stop, answers in flight have this long.
 const FAREWELL: Duration = Duration::from_secs(5);
 /// No request of ours has a longer head.
@@ -62,7 +71,8 @@ where
 {
     let router = routes::socket(handle.clone());
     let connections = Connections::new(router, handle, Limits::default());
-    connections.drive(stream, Some(caller), (None, None));
+    let payer = Some(caller.uid());
+    connections.drive(stream, Some(Account { caller, payer }), (None, None));
     connections.tasks.close();
     connections.tasks.wait().await;
 }
@@ -76,17 +86,23 @@ pub async fn serve_health(listener: TcpListener, handle: Handle, stop: Cancellat
     connections.finish().await;
 }
 
-/// What a connection is told that is one too many. It is not read first.
-static TURNED_AWAY: LazyLock<Vec<u8>> = LazyLock::new(|| {
-    let refusal = too_many("this user has too many connections; see socket.connections_per_user");
-    let body = serde_json::to_string(&refusal).unwrap_or_default();
+/// What a connection is told that is not read.
+fn turned_away(spent: Spent) -> Vec<u8> {
+    let body = serde_json::to_string(&spent.refusal()).unwrap_or_default();
     format!(
         "HTTP/1.1 429 Too Many Requests\r\ncontent-type: application/problem+json\r\nretry-after: 1\r\n\
          connection: close\r\ncontent-length: {}\r\n\r\n{body}",
         body.len()
     )
     .into_bytes()
-});
+}
+
+/// Whose a connection is.
+#[derive(Debug, Clone)]
+struct Account {
+    caller: Caller,
+    payer: Payer,
+}
 
 /// Where connections come in, with what is known of who is at the other end.
 trait Door: Sync {
@@ -167,15 +183,22 @@ impl Connections {
     where
         S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
     {
-        let connected = caller.as_ref().map(|caller| self.used.connect(caller.uid()));
-        if matches!(connected, Some(None)) {
-            self.handle.count_refused("connections");
-            return self.turn_away(stream);
+        let account = caller.map(|caller| {
+            let payer = self.handle.knows(&caller).then_some(caller.uid());
+            Account { caller, payer }
+        });
+        let now = self.handle.clock().boot();
+        let connected = account.as_ref().map(|account| self.used.connect(account.payer, now));
+        match connected.transpose() {
+            Ok(connected) => self.drive(stream, account, (permit, connected)),
+            Err(spent) => {
+                self.handle.count_refused(spent.as_str());
+                self.turn_away(stream, spent);
+            }
         }
-        self.drive(stream, caller, (permit, connected.flatten()));
     }
 
-    fn turn_away<S>(&self, mut stream: S)
+    fn turn_away<S>(&self, mut stream: S, spent: Spent)
     where
         S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
     {
@@ -183,7 +206,7 @@ impl Connections {
         let held = Arc::clone(&self.held_up).try_acquire_owned().ok();
         self.tasks.spawn(async move {
             // A buffer takes it at once; who does not read it gets nothing.
-            timeout(PENALTY, stream.write_all(&TURNED_AWAY)).await.ok();
+            timeout(PENALTY, stream.write_all(&turned_away(spent))).await.ok();
             if held.is_some() {
                 sleep(PENALTY).await;
             }
@@ -193,40 +216,52 @@ impl Connections {
     fn drive<S>(
         &self,
         stream: S,
-        caller: Option<Caller>,
+        account: Option<Account>,
         held: (Option<OwnedSemaphorePermit>, Option<Connected>),
     ) where
         S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
     {
         let (router, used, handle) =
             (self.router.clone(), Arc::clone(&self.used), self.handle.clone());
+        let asked = Arc::new(AtomicBool::new(false));
+        let payer = account.as_ref().map(|account| account.payer);
+        let nonsense = {
+            let (used, handle, asked) = (Arc::clone(&used), handle.clone(), Arc::clone(&asked));
+            // Who connects and asks nothing, or nothing that can be understood, pays as for a request.
+            move || match payer {
+                Some(payer) if !asked.load(Relaxed) => drop(used.ask(payer, handle.clock().boot())),
+                _ => {}
+            }
+        };
         let service = service_fn(move |request: Request<Incoming>| {
+            asked.store(true, Relaxed);
             let mut request = request.map(Body::new);
             let (router, handle) = (router.clone(), handle.clone());
-            let may = caller.as_ref().is_none_or(|caller| {
-                request.extensions_mut().insert(caller.clone());
-                used.ask(caller.uid(), handle.clock().boot())
+            let may = account.as_ref().is_none_or(|account| {
+                request.extensions_mut().insert(account.caller.clone());
+                used.ask(account.payer, handle.clock().boot())
             });
             async move {
                 if may {
                     return router.oneshot(request).await;
                 }
-                handle.count_refused("requests");
+                handle.count_refused(Spent::Requests.as_str());
                 // Whoever asks at once again is held up by it.
                 sleep(PENALTY).await;
-                let refusal = too_many("this user asks too much; see socket.requests_per_second");
-                let mut response = refusal.into_response();
+                let mut response = Spent::Requests.refusal().into_response();
                 let close = HeaderValue::from_static("close");
                 response.headers_mut().insert(header::CONNECTION, close);
                 Ok(response)
             }
         });
+        let mut stream = TimeoutStream::new(stream);
+        stream.set_write_timeout(Some(UNREAD));
         let connection = http1::Builder::new()
             .timer(TokioTimer::new())
             .header_read_timeout(HEAD)
             .max_buf_size(LARGEST_HEAD)
             .keep_alive(self.life.is_none())
-            .serve_connection(TokioIo::new(stream), service);
+            .serve_connection(TokioIo::new(Box::pin(stream)), service);
         let watched = self.graceful.watch(connection);
         let life = self.life;
         self.tasks.spawn(async move {
@@ -235,6 +270,7 @@ impl Connections {
                 Some(life) => drop(timeout(life, watched).await),
                 None => drop(watched.await),
             }
+            nonsense();
             drop(held);
         });
     }

@@ -35,12 +35,7 @@ pub(super) async fn status(
         ok: health.ok,
         trouble: health.trouble.map(str::to_owned),
     };
-    let mut remarks = readiness.remarks;
-    remarks.extend(overall.strays.iter().map(|name| {
-        format!(
-            "the store has a record named {name:?} among the portals; a portal id is digits only"
-        )
-    }));
+    let remarks = readiness.remarks.into_iter().chain(handle.details()).collect();
     let body = StatusBody {
         app: AppBody {
             name: handle.app().as_str().to_owned(),
@@ -167,7 +162,11 @@ pub(super) async fn readyz(State(handle): State<Handle>, query: VerboseQuery) ->
         text.push('\n');
     }
     if query.verbose.is_some() {
-        for remark in &readiness.remarks {
+        let records = match handle.details().len() {
+            0 => None,
+            count => Some(format!("remarks on the store's records, see the status: {count}")),
+        };
+        for remark in readiness.remarks.iter().chain(&records) {
             text.push_str("note: ");
             text.push_str(remark);
             text.push('\n');

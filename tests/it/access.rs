@@ -459,6 +459,74 @@ async fn one_user_who_takes_every_connection_it_can_leaves_the_others_theirs() {
     drop(service);
 }
 
+/// Who can be many users takes no more than one.
+#[tokio::test]
+async fn users_whom_no_rule_names_have_together_what_one_user_has() {
+    let mut place = place(RULES).await;
+    place.extra += "[socket]\nmode = \"0660\"\nconnections_per_user = 20\n";
+    let service = serve(&place).await;
+    let mut held = Vec::new();
+    for uid in 70_000..70_020 {
+        let mut stream = connect_as(&place.socket(), uid, uid, &[SERVICE]);
+        stream.write_all(b"GET /livez HTTP/1.1\r\n").await.unwrap();
+        held.push(stream);
+    }
+    eventually("they count as one", async || {
+        let reply = raw::turned_away(connect_as(&place.socket(), 71_000, 71_000, &[SERVICE])).await;
+        reply.is_some_and(|reply| reply.status == 429)
+    })
+    .await;
+    assert_eq!(ask(&place, (BILLING, BILLING), "GET", "/v1/portals/1/token").await.status, 200);
+    drop(service);
+}
+
+/// Connections that ask nothing are paid for like questions.
+#[tokio::test]
+async fn one_user_who_only_comes_and_goes_is_turned_away_and_the_others_are_not() {
+    let mut place = place(RULES).await;
+    place.extra += "[socket]\nmode = \"0660\"\nrequests_per_second = 50\n";
+    let service = serve(&place).await;
+    let turned_away = async || {
+        for nonsense in [&b""[..], b"\x16\x03\x01\r\n\r\n"] {
+            let mut stream = connect_as(&place.socket(), BILLING, BILLING, &[SERVICE]);
+            stream.write_all(nonsense).await.ok();
+        }
+        let metrics = ask(&place, (WATCHER, WATCHER), "GET", "/metrics").await.body;
+        metrics.contains("grantkeeper_socket_refused_total{reason=\"requests\"}")
+    };
+    for turn in 0.. {
+        if turned_away().await {
+            break;
+        }
+        assert!(turn < 500, "whoever comes and goes is never turned away");
+    }
+    assert_eq!(ask(&place, (CHIEF, CHIEF), "GET", "/v1/portals/1/token").await.status, 200);
+    drop(service);
+}
+
+/// Each would cost lines that are synced.
+#[tokio::test]
+async fn i11_one_user_s_orders_have_an_end_before_the_audit_log_has() {
+    let mut place = place(RULES).await;
+    let log = place.path("audit.jsonl");
+    place.extra += &format!("[audit]\nfile = {log:?}\n");
+    let service = serve(&place).await;
+    let mut told = std::collections::BTreeMap::<String, usize>::new();
+    let stranger_to_it = json!({"refresh_token": "none-of-ours"});
+    for _ in 0..300 {
+        let reply = send(&place, ENROLLER, "POST", "/v1/portals", &stranger_to_it).await;
+        *told.entry(reply.problem()).or_default() += 1;
+    }
+    assert!(told["too_many_requests"] > 100, "{told:?}");
+    let lines = fs::read_to_string(&log).unwrap().lines().count();
+    let begun = 300 - told["too_many_requests"];
+    assert!(lines <= 2 * begun + 20, "{lines} lines: {told:?}");
+    // Somebody else's order is not one too many.
+    let removed = ask(&place, (REVOKER, REVOKER), "DELETE", "/v1/portals/2").await;
+    assert_eq!(removed.status, 200, "{removed:?}");
+    drop(service);
+}
+
 #[tokio::test]
 async fn one_user_who_asks_too_much_is_held_up_and_told_and_the_others_are_not() {
     let mut place = place(RULES).await;

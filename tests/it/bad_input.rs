@@ -104,6 +104,10 @@ async fn two_records_for_one_portal_are_one_portal_and_a_remark() {
     let status = service.get("/v1/status").await.unwrap();
     assert_eq!(status["portals_total"], 1);
     assert!(status["remarks"].to_string().contains("01"), "{status}");
+    // Which, only to who may see all.
+    let ready = service.client.ask(hyper::Method::GET, "/readyz?verbose").await.unwrap();
+    let words = String::from_utf8_lossy(&ready.body);
+    assert_eq!(words, "ready\nnote: remarks on the store's records, see the status: 1\n");
 }
 
 #[tokio::test]

@@ -154,6 +154,24 @@ async fn i8_a_flood_of_enrolments_waits_and_holds_up_no_renewal() {
     assert!(!orders.is_empty(), "others still wait when the token has come: {told:?}");
 }
 
+#[tokio::test]
+async fn enrolments_that_wait_keep_nobody_from_ending_a_grant() {
+    let mut place = place(2).await;
+    place.extra = "[hubspot]\nmax_refreshes_per_second = 2.0\n".into();
+    let service = place.serve().await;
+    service.ready().await;
+    let mut orders = JoinSet::new();
+    for _ in 0..128 {
+        let (client, body) = (service.client.clone(), json!({"refresh_token": "none-of-ours"}));
+        orders.spawn(async move { client.post_json::<Value>("/v1/portals", &body).await });
+    }
+    // No more of them may wait.
+    while word(orders.join_next().await.unwrap().unwrap()) != "too_many_requests" {}
+    let revoked: Value = service.client.delete("/v1/portals/1?revoke=true").await.unwrap();
+    assert_eq!(revoked["revoked"], true);
+    assert!(!orders.is_empty());
+}
+
 /// Every caller comes again when it is told to: its token is too young to be rejected at first.
 #[tokio::test]
 async fn i2_twenty_callers_who_met_a_401_at_once_cost_one_refresh() {

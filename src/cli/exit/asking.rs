@@ -136,9 +136,10 @@ impl From<AskError> for Failure {
 impl From<ListenError> for Failure {
     fn from(error: ListenError) -> Self {
         let exit = match error {
-            ListenError::NotASocket(_) | ListenError::NoFolder(_) | ListenError::Passed(_) => {
-                Exit::Invalid
-            }
+            ListenError::NotASocket(_)
+            | ListenError::NoFolder(_)
+            | ListenError::Passed(_)
+            | ListenError::OpenToAll(_) => Exit::Invalid,
             // Around a restart the former one may not have gone yet.
             ListenError::InUse(_) => Exit::TryAgain,
             ListenError::Io { .. } => Exit::Refused,
