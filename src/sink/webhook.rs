@@ -1,7 +1,11 @@
 //! A signed webhook: CloudEvents 1.0 JSON, signed as Standard Webhooks say. Nothing of ours but the
 //! incident is in it.
 
-use std::{path::PathBuf, sync::Arc, time::Duration};
+use std::{
+    path::{Path, PathBuf},
+    sync::Arc,
+    time::Duration,
+};
 
 use async_trait::async_trait;
 use aws_lc_rs::hmac;
@@ -13,7 +17,10 @@ use zeroize::Zeroizing;
 use super::{AlertSink, DeliveryError};
 use crate::{
     incident::{Incident, Notice},
-    secret::{SigningSecret, file::closed_to_others},
+    secret::{
+        SigningSecret,
+        file::{self, SecretFileError},
+    },
     time::Clock,
 };
 
@@ -112,14 +119,16 @@ impl Webhook {
     }
 }
 
-async fn read(path: &PathBuf) -> Result<Zeroizing<String>, DeliveryError> {
-    let failed = |error: std::io::Error| {
-        DeliveryError::retryable(format!("{}: {}", path.display(), error.kind()))
+async fn read(path: &Path) -> Result<Zeroizing<String>, DeliveryError> {
+    let unusable = |why: &dyn std::fmt::Display| {
+        DeliveryError::retryable(format!("{}: {why}", path.display()))
     };
-    let metadata = tokio::fs::metadata(path).await.map_err(failed)?;
-    closed_to_others(path, &metadata)
-        .map_err(|open| DeliveryError::retryable(format!("{open}; {}", open.hint())))?;
-    tokio::fs::read_to_string(path).await.map(Zeroizing::new).map_err(failed)
+    let bytes = file::read_beside(path).await.map_err(|error| match error {
+        SecretFileError::Open(open) => DeliveryError::retryable(format!("{open}; {}", open.hint())),
+        SecretFileError::Io(error) => unusable(&error.kind()),
+    })?;
+    let text = std::str::from_utf8(&bytes).map_err(|error| unusable(&error))?;
+    Ok(Zeroizing::new(text.to_owned()))
 }
 
 /// The key in a Standard Webhooks secret: base64 behind `whsec_`.

@@ -21,8 +21,8 @@ use zeroize::{Zeroize, Zeroizing};
 use super::{Settings, fault::Fault};
 use crate::{
     secret::{
-        MalformedSecret, StoreCredential,
-        file::{OpenToAll, closed_to_others},
+        self, MalformedSecret, StoreCredential,
+        file::{OpenToOthers, SecretFileError},
     },
     store::{StoreError, StoreErrorKind},
 };
@@ -179,18 +179,20 @@ pub struct Identity {
 
 impl Identity {
     fn read(&self) -> Result<reqwest::Identity, StoreError> {
-        let read = |file: &Path| {
-            std::fs::read(file).map(Zeroizing::new).map_err(|cause| {
-                let what =
-                    format!("the client certificate's file {} can't be read", file.display());
-                misconfigured(what, "See that it is there and that the service's user may read it.")
-                    .because(cause)
-            })
+        let unreadable = |file: &Path, cause: io::Error| {
+            let what = format!("the client certificate's file {} can't be read", file.display());
+            misconfigured(what, "See that it is there and that the service's user may read it.")
+                .because(cause)
         };
-        let (mut pem, key) = (read(&self.cert_file)?, read(&self.key_file)?);
-        if let Ok(metadata) = std::fs::metadata(&self.key_file) {
-            closed_to_others(&self.key_file, &metadata).map_err(refused)?;
-        }
+        let cert = std::fs::read(&self.cert_file);
+        let mut pem = cert.map_err(|cause| unreadable(&self.cert_file, cause))?;
+        let key = secret::file::read(&self.key_file).map_err(|error| match error {
+            SecretFileError::Open(open) => refused(open),
+            SecretFileError::Io(cause) => unreadable(&self.key_file, cause),
+        })?;
+        // Not grown in place, which would leave a copy of the key behind.
+        pem.reserve_exact(key.len() + 1);
+        let mut pem = Zeroizing::new(pem);
         pem.push(b'\n');
         pem.extend_from_slice(&key);
         reqwest::Identity::from_pem(&pem).map_err(|_| {
@@ -233,41 +235,49 @@ fn read_certificates(file: &Path) -> Result<Vec<Certificate>, StoreError> {
     }
 }
 
-fn refused(open: OpenToAll) -> StoreError {
+fn refused(open: OpenToOthers) -> StoreError {
     let hint = open.hint();
     StoreError::new(StoreErrorKind::Denied, "a secret of the Vault login is no secret", hint)
         .because(open)
 }
 
-/// What stands in a file that holds a secret: one that every user could read is refused.
+/// What stands in a file that holds a secret: one that every user could read, or others change, is refused.
 pub(super) async fn read_secret(file: &Path, what: &str) -> Result<StoreCredential, StoreError> {
-    if let Ok(metadata) = tokio::fs::metadata(file).await {
-        closed_to_others(file, &metadata).map_err(refused)?;
-    }
-    read_credential(file, what).await
+    let bytes = secret::file::read_beside(file).await.map_err(|error| match error {
+        SecretFileError::Open(open) => refused(open),
+        SecretFileError::Io(cause) => unreadable(file, what, cause),
+    })?;
+    credential(&bytes, file, what)
 }
 
-/// What stands in a credential file, without the line break that editors leave at its end.
+/// What stands in a file that others may read: a platform that hands out short-lived tokens chooses its mode.
 pub(super) async fn read_credential(
     file: &Path,
     what: &str,
 ) -> Result<StoreCredential, StoreError> {
-    let shown = file.display();
-    let unreadable = |cause: io::Error| {
-        let kind = match cause.kind() {
-            io::ErrorKind::PermissionDenied => StoreErrorKind::Denied,
-            _ => StoreErrorKind::Misconfigured,
-        };
-        let what = format!("the {what} file {shown} can't be read");
-        let hint = "See that the file is there and that the service's user may read it.";
-        StoreError::new(kind, what, hint).because(cause)
-    };
+    let unreadable = |cause| unreadable(file, what, cause);
     let size = tokio::fs::metadata(file).await.map_err(unreadable)?.len();
     if size > FILE_LIMIT {
         return Err(unreadable(io::ErrorKind::FileTooLarge.into()));
     }
     let bytes = Zeroizing::new(tokio::fs::read(file).await.map_err(unreadable)?);
-    let parsed = std::str::from_utf8(&bytes)
+    credential(&bytes, file, what)
+}
+
+fn unreadable(file: &Path, what: &str, cause: io::Error) -> StoreError {
+    let kind = match cause.kind() {
+        io::ErrorKind::PermissionDenied => StoreErrorKind::Denied,
+        _ => StoreErrorKind::Misconfigured,
+    };
+    let what = format!("the {what} file {} can't be read", file.display());
+    let hint = "See that the file is there and that the service's user may read it.";
+    StoreError::new(kind, what, hint).because(cause)
+}
+
+/// The text alone, without the line break that editors leave at its end.
+fn credential(bytes: &[u8], file: &Path, what: &str) -> Result<StoreCredential, StoreError> {
+    let shown = file.display();
+    let parsed = std::str::from_utf8(bytes)
         .map_err(|_| MalformedSecret::Unprintable)
         .and_then(|text| StoreCredential::parse(text.trim_end_matches(['\n', '\r'])));
     parsed.map_err(|why| {
