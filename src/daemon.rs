@@ -233,7 +233,7 @@ pub async fn run(
                 Received::Reload => {
                     let renew = Renew { handle: &handle, commands: &running.commands, metrics: &metrics, stop_alerts: &stop_alerts };
                     current = renew.configuration(current, &reread).await;
-                    reload::audit(&audit).await;
+                    reload::audit(&handle).await;
                     while reloads.try_join_next().is_some() {}
                     reloads.spawn(reload::records(running.commands.clone()));
                 }

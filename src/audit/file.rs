@@ -26,8 +26,8 @@ pub enum OpenError {
         /// Why.
         source: io::Error,
     },
-    /// Others could write to it.
-    #[error("the audit log {} can be written by others than its owner, or is another user's", .0.display())]
+    /// Others could write to it, or everybody read it.
+    #[error("the audit log {} can be written by others than its owner or read by every user, or is another user's", .0.display())]
     Open(PathBuf),
     /// Another process writes to it.
     #[error("the audit log {} is in use by another service", .0.display())]
@@ -46,7 +46,7 @@ impl OpenError {
                 "See that its folder is there, and that the service's user may write in it.".to_owned()
             }
             Self::Open(file) => {
-                format!("Close it: `chown <service user> {0}; chmod go-w {0}`.", file.display())
+                format!("Close it: `chown <service user> {0}; chmod g-w,o= {0}`.", file.display())
             }
             Self::InUse(_) => "Give each service an audit log of its own.".to_owned(),
             Self::NotALog(_) => {
@@ -83,7 +83,8 @@ impl LogFile {
             return Err(io(io::Error::from(io::ErrorKind::InvalidInput)));
         }
         let own = rustix::process::geteuid().as_raw();
-        if metadata.mode() & 0o022 != 0 || metadata.uid() != own {
+        // Who reads what is for those to know whom the machine's owner lets: the group, at most.
+        if metadata.mode() & 0o026 != 0 || metadata.uid() != own {
             return Err(OpenError::Open(path.to_owned()));
         }
         match flock(&file, FlockOperation::NonBlockingLockExclusive) {
@@ -123,6 +124,11 @@ impl LogFile {
 
     pub(super) fn sync(&self) -> io::Result<()> {
         self.file.sync_data()
+    }
+
+    /// Whether it has no name any more, anywhere.
+    pub(super) fn is_nowhere(&self) -> bool {
+        self.file.metadata().is_ok_and(|metadata| metadata.nlink() == 0)
     }
 
     /// Whether `path` still names this file.

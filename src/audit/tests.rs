@@ -142,9 +142,14 @@ async fn a_file_that_is_no_audit_log_or_somebody_else_s_is_refused_and_left_alon
     drop(first);
     let shared = dir.path().join("shared.jsonl");
     fs::write(&shared, "").unwrap();
-    fs::set_permissions(&shared, fs::Permissions::from_mode(0o666)).unwrap();
-    let error = Audit::open(&settings(&shared, Repeats::Count), Arc::new(SystemClock)).unwrap_err();
-    assert!(matches!(error, OpenError::Open(_)), "{error}");
+    for (mode, fine) in [(0o666, false), (0o644, false), (0o660, false), (0o640, true)] {
+        fs::set_permissions(&shared, fs::Permissions::from_mode(mode)).unwrap();
+        match Audit::open(&settings(&shared, Repeats::Count), Arc::new(SystemClock)) {
+            Ok(audit) => audit.close().await,
+            Err(error) => assert!(!fine && matches!(error, OpenError::Open(_)), "{error}"),
+        }
+        assert_eq!(fs::metadata(&shared).unwrap().len() > 0, fine, "{mode:o}");
+    }
 }
 
 #[tokio::test]

@@ -155,8 +155,13 @@ impl Writer {
 
     fn keep_house(&mut self) {
         if !*self.health.borrow() {
-            let refused = self.refused;
-            self.write(&[Event::Resumed { refused }], true).ok();
+            self.write(&[], true).ok();
+        }
+        if matches!(&self.place, Place::File(_, file) if file.is_nowhere()) {
+            // What went on into it, nobody could read.
+            if let Err(error) = self.reopen() {
+                tracing::error!(%error, hint = %error.hint(), "the audit log's file was removed, and no new one can be made");
+            }
         }
         let now = self.clock.boot();
         if now.since(self.told) >= TELL_EVERY {
@@ -183,10 +188,14 @@ impl Writer {
         }
     }
 
+    /// Writes these lines, after one that says how long there were none if that is so.
     fn write(&mut self, events: &[Event<'_>], durable: bool) -> io::Result<()> {
         let time = self.clock.wall();
         let (mut text, mut tip) = (String::new(), self.tip.clone());
-        for event in events {
+        let failed = !*self.health.borrow();
+        let resumed = failed.then_some(Event::Resumed { refused: self.refused });
+        let durable = durable || failed;
+        for event in resumed.iter().chain(events) {
             let (line, next) = line::write(&tip, time, event);
             text += &line;
             tip = next;
@@ -242,10 +251,11 @@ impl Writer {
         self.tell_repeats();
         self.write(&[Event::Closed], true).ok();
         let before = std::mem::replace(&mut self.place, Place::File(path.clone(), next));
-        let previous = found.tip.unwrap_or_else(|| self.tip.clone());
+        let tip = self.tip.clone();
+        let previous = found.tip.unwrap_or_else(|| tip.clone());
         self.tip = previous.clone();
         if let Err(source) = self.opened(Some(&previous), found.torn) {
-            self.place = before;
+            (self.place, self.tip) = (before, tip);
             return Err(OpenError::Io { file: path, source });
         }
         tracing::info!(file = %path.display(), "the audit log goes on in a new file");

@@ -9,7 +9,6 @@ use tokio_util::sync::CancellationToken;
 
 use super::{alerting, engine_settings, notify, rules};
 use crate::{
-    audit::Audit,
     config::Config,
     engine::{Command, Handle, Metrics},
     time::{Clock, SystemClock},
@@ -78,8 +77,12 @@ impl Renew<'_> {
 }
 
 /// Goes on in a new audit log where the one in use was moved away.
-pub(super) async fn audit(audit: &Audit) {
-    if let Err(error) = audit.reopen().await {
+pub(super) async fn audit(handle: &Handle) {
+    if let Err(error) = handle.audit().reopen().await {
+        handle.note_refused_reload(
+            "the audit log could not be reopened and goes on in its old file, see the log"
+                .to_owned(),
+        );
         tracing::error!(%error, hint = %error.hint(), "the audit log is not reopened; the one in use goes on");
     }
 }

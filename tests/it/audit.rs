@@ -123,8 +123,11 @@ async fn i11_a_log_that_can_t_be_written_refuses_everybody_and_heals_by_itself()
     place.alerts.wait_for("audit_failing", "resolved").await;
     service.token(2).await.unwrap();
     assert_eq!(service.state(3).await, "live", "what was refused was not done");
-    let resumed = lines(&place).into_iter().find(|line| line["event"] == "resumed").unwrap();
-    assert!(resumed["refused"].as_u64().unwrap() >= 5, "{resumed}");
+    let lines = lines(&place);
+    let resumed = lines.iter().position(|line| line["event"] == "resumed").unwrap();
+    assert!(lines[resumed]["refused"].as_u64().unwrap() >= 5, "{:?}", lines[resumed]);
+    let given = |line: &Value| line["portal"] == 2 && line["outcome"] == "ok";
+    assert!(resumed < lines.iter().position(given).unwrap(), "before anything else is written");
     assert_eq!(service.stop().await, 0);
     let ended = place.run(&["audit", "verify", log(&place).to_str().unwrap()]).await;
     assert_eq!(ended.code, 0, "{ended:?}");
@@ -154,6 +157,45 @@ async fn i11_i14_a_log_that_is_moved_away_goes_on_in_a_new_file_at_sighup() {
     let backwards = place.run(&["audit", "verify", &new, &old]).await;
     assert_eq!(backwards.code, 1, "{backwards:?}");
     assert!(backwards.err.contains("does not go on where"), "{backwards:?}");
+}
+
+#[tokio::test]
+async fn i11_a_log_whose_file_is_removed_goes_on_in_a_new_one_and_the_gap_shows() {
+    let place = place().await;
+    let service = place.serve().await;
+    service.ready().await;
+    service.token(1).await.unwrap();
+    let copy = place.path("copy.jsonl");
+    fs::copy(log(&place), &copy).unwrap();
+    fs::remove_file(log(&place)).unwrap();
+    service.token(2).await.unwrap();
+    eventually("there is a file again", async || log(&place).exists()).await;
+    service.token(3).await.unwrap();
+    assert_eq!(about(&place, "token").pop().unwrap()["portal"], 3);
+    assert_eq!(service.stop().await, 0);
+    let (copy, new) = (copy.to_str().unwrap().to_owned(), log(&place).to_str().unwrap().to_owned());
+    assert_eq!(place.run(&["audit", "verify", &new]).await.code, 0);
+    let ended = place.run(&["audit", "verify", &copy, &new]).await;
+    assert_ne!(ended.code, 0, "what was written into the removed file is missed: {ended:?}");
+}
+
+#[tokio::test]
+async fn i11_i14_a_log_that_can_t_be_reopened_goes_on_and_says_so() {
+    let place = place().await;
+    let service = place.serve().await;
+    service.ready().await;
+    let old = place.path("audit.jsonl.1");
+    fs::rename(log(&place), &old).unwrap();
+    fs::write(log(&place), "precious\n").unwrap();
+    service.signal(Signal::HUP);
+    eventually("it is told", async || {
+        let status: Value = service.client.get("/v1/status").await.unwrap();
+        status["remarks"].to_string().contains("the audit log could not be reopened")
+    })
+    .await;
+    service.token(1).await.unwrap();
+    assert!(fs::read_to_string(&old).unwrap().contains("\"action\":\"token\""));
+    assert_eq!(fs::read_to_string(log(&place)).unwrap(), "precious\n");
 }
 
 #[tokio::test]
