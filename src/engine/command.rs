@@ -100,7 +100,7 @@ impl Engine {
         self.tasks.spawn(async move {
             // Whoever gave the order may be gone by now.
             done.send(written.await).ok();
-            Report::PauseNoted
+            Report::Noted
         });
     }
 }

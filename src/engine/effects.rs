@@ -95,6 +95,7 @@ impl Engine {
             Effect::Withdraw => {
                 entry.issued = None;
                 entry.held = None;
+                self.world.journal.note(Line::Withdrawn { portal });
             }
             Effect::DropHeld => {
                 entry.held = None;

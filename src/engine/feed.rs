@@ -38,7 +38,7 @@ pub enum Happening {
     Portal {
         /// Whose.
         portal_id: PortalId,
-        /// Its state now.
+        /// Its state now, or `removed`.
         state: &'static str,
         /// Why, if there is anything to say.
         reason: Option<&'static str>,
@@ -68,6 +68,12 @@ pub enum Happening {
 }
 
 impl Happening {
+    /// A portal's record is gone, and it is served no longer.
+    #[must_use]
+    pub const fn removed(portal_id: PortalId) -> Self {
+        Self::Portal { portal_id, state: "removed", reason: None }
+    }
+
     /// The event's name.
     #[must_use]
     pub const fn name(&self) -> &'static str {

@@ -9,9 +9,11 @@ use super::{
     work::Report,
 };
 use crate::{
+    journal::Entry as Line,
     lifecycle::{ClientPair, Event, Refusal},
     portal::PortalId,
     secret::{Fingerprint, RefreshToken},
+    time::Stamp,
 };
 
 /// A portal that is to go as soon as nothing is under way for it.
@@ -110,6 +112,9 @@ impl Engine {
         let leaves = self.portals.get(portal).is_some_and(|entry| entry.leaving.is_some());
         if outcome.is_ok() && leaves {
             self.forget(portal);
+            if self.portals.get(portal).is_none() {
+                return self.tell_when_written(portal, outcome, waiting);
+            }
         } else if let Some(entry) = self.portals.get_mut(portal) {
             // The store may have changed, and be the reason.
             entry.look_again = true;
@@ -117,6 +122,24 @@ impl Engine {
         }
         // Whoever waited may have gone.
         waiting.send(outcome).ok();
+    }
+
+    /// That it is gone outlives a crash by the time that it is told: or a start would take the journal's grant for one
+    /// that has not reached the store yet.
+    fn tell_when_written(
+        &mut self,
+        portal: PortalId,
+        outcome: Result<Removed, Denial>,
+        waiting: Waiting,
+    ) {
+        let at = Stamp::of(self.world.clock.boot(), &*self.world.clock);
+        let written = self.world.journal.keep_in_order(Line::Forgotten { portal, at });
+        self.tasks.spawn(async move {
+            // Without a journal, or one that fails, it is gone all the same.
+            written.await;
+            waiting.send(outcome).ok();
+            Report::Noted
+        });
     }
 
     /// A portal that was to leave stays.

@@ -288,6 +288,13 @@ impl Portals {
         portals <= 60.0 * settings.max_requests_per_second
     }
 
+    /// How long it takes to ask about each of them, and about `more` that are still to come.
+    pub(super) fn time_to_ask(&self, more: usize, per_second: f64) -> Duration {
+        #[expect(clippy::cast_precision_loss, reason = "an estimate")]
+        let portals = (self.entries.len() + more) as f64;
+        Duration::from_secs_f64(portals / per_second.max(0.01))
+    }
+
     /// Whether nothing is under way for this portal.
     pub(super) fn rests(&self, portal: PortalId) -> bool {
         self.get(portal)

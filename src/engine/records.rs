@@ -1,11 +1,12 @@
 //! Records as they are read: at start, on schedule, in doubt. Says which grants come, go, and change
 //! under us; above all what is in the store and what is not (I13).
 
-use std::{collections::BTreeSet, sync::Arc};
+use std::{collections::BTreeSet, sync::Arc, time::Duration};
 
 use super::{
     Engine,
     entry::Relation,
+    feed::Happening,
     load::{Portals as Records, StoredGrant},
     portals::Stamps,
     recovery::life,
@@ -28,7 +29,11 @@ const SAVE_AGAIN: Event = Event::Found(Found {
     unsaved: true,
     in_doubt: None,
     paused: false,
+    asked_within: None,
 });
+
+/// This share of the rate is for asking, after a restart, whether grants are still good.
+const START_SHARE: f64 = 0.25;
 
 /// As many records that are gone at once are worth a word of their own.
 const NOTABLE: usize = 20;
@@ -45,6 +50,7 @@ const IN_DOUBT: Event = Event::Found(Found {
     unsaved: false,
     in_doubt: Some(STRAY),
     paused: false,
+    asked_within: None,
 });
 
 impl Engine {
@@ -54,9 +60,11 @@ impl Engine {
         let clock = &*self.world.clock;
         let counts = |trail: &Trail| trail.gone.as_ref().is_none_or(|at| is_recent(at, clock));
         let Some(trail) = self.trails.remove(&portal).filter(counts) else { return };
+        let asked_within = self.time_to_ask_all();
         let Some(entry) = self.portals.get_mut(portal) else { return };
         let arrived = trail.lineage.last().copied().filter(|_| trail.enrolled);
         let found = entry.adopt(trail, &*self.world.clock, self.hubspot_time);
+        let found = Found { asked_within: Some(asked_within), ..found };
         if let Some(token) = arrived.filter(|_| !found.unsaved && entry.stored.is_some()) {
             // It is where it was on its way to.
             self.world.journal.note(Line::Stored { portal, token });
@@ -71,6 +79,12 @@ impl Engine {
             tracing::warn!(%portal, "the journal holds a newer refresh token than the store; it is stored now");
         }
         self.step(portal, Event::Found(found));
+    }
+
+    /// As long as a share of the rate takes to ask HubSpot about every portal.
+    fn time_to_ask_all(&self) -> Duration {
+        let per_second = self.rate.at(self.world.clock.boot()) * START_SHARE;
+        self.portals.time_to_ask(self.trails.len(), per_second)
     }
 
     /// A portal whose record can't be used, or was not to be had. With a grant in the journal it goes on.
@@ -340,13 +354,13 @@ impl Engine {
         let trail = entry.and_then(|entry| entry.into_trail(&at)).filter(|_| arrival.is_none());
         self.trails.extend(trail.map(|trail| (portal, trail)));
         self.crowd.settled(portal);
-        match arrival {
-            Some(arrival) => {
-                // The journal has it, and goes on having it; of the grant before it nothing stays.
-                self.world.journal.note(Line::Paused { portal, paused: false });
-                self.arrive_again(*arrival);
-            }
-            None => self.forget_in_journal(portal),
+        if let Some(arrival) = arrival {
+            // The journal has it, and goes on having it; of the grant before it nothing stays.
+            self.world.journal.note(Line::Paused { portal, paused: false });
+            self.arrive_again(*arrival);
+        } else {
+            self.forget_in_journal(portal);
+            self.view.feed.tell(Happening::removed(portal));
         }
         self.incidents_changed = true;
         for notice in self.book.forget(portal, self.world.clock.wall()) {

@@ -142,6 +142,7 @@ impl Entry {
             unsaved: self.unsaved.is_some() && (in_store.is_some() || !stored),
             in_doubt,
             paused,
+            asked_within: None,
         }
     }
 }

@@ -267,7 +267,7 @@ impl Engine {
                 self.note_store("write", result.as_ref().err());
                 self.saved(portal, generation, record, token, result);
             }
-            Report::PauseNoted => {}
+            Report::Noted => {}
             Report::Came { outcome, news } => self.came(outcome, news),
             Report::Arrived(arrival) => self.arrived(arrival),
             Report::Left { portal, asked, outcome, waiting } => {

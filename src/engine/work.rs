@@ -36,7 +36,7 @@ pub(super) enum Report {
         generation: Generation,
         durable: bool,
     },
-    PauseNoted,
+    Noted,
     /// A grant came by an order, or did not.
     Came {
         outcome: Result<Box<Fresh>, Failed>,

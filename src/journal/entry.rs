@@ -56,6 +56,11 @@ pub enum Entry {
         /// Which.
         token: Fingerprint,
     },
+    /// The grant has ended, and its access token is given to nobody any more: not after a restart, either.
+    Withdrawn {
+        /// Whose.
+        portal: PortalId,
+    },
     /// An operator paused the portal, or let it go on.
     Paused {
         /// Whose.

@@ -157,6 +157,13 @@ impl Trails {
                 trail.enrolled &= !is_newest;
             }
             Entry::Proven { portal, token } => self.of(portal).proven = Some(token),
+            Entry::Withdrawn { portal } => {
+                let trail = self.of(portal);
+                trail.access = None;
+                if trail.stored {
+                    trail.newest = None;
+                }
+            }
             Entry::Paused { portal, paused } => self.of(portal).paused = paused,
             Entry::Forgotten { portal, at } => {
                 // Of a portal of which nothing is known nothing need be remembered.

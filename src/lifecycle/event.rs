@@ -104,6 +104,9 @@ pub struct Found {
     pub in_doubt: Option<Duration>,
     /// An operator paused the portal.
     pub paused: bool,
+    /// Within this time HubSpot is asked whether the grant is still good: while nobody looked it may have ended. None
+    /// leaves it to the period of validation.
+    pub asked_within: Option<Duration>,
 }
 
 /// What an answer says of the grant, compared with what is expected.

@@ -9,6 +9,7 @@ use super::{
     effect::{Cause, Effect},
     event::{Event, Found, Outcome, Reread},
     policy::RefreshPolicy,
+    schedule,
     state::{Doubt, End, Phase, Portal},
 };
 use crate::{portal::PortalId, time::BootTime};
@@ -143,7 +144,7 @@ impl Deciding<'_> {
 
     /// What a start found in the journal.
     fn found(&mut self, found: Found) {
-        let Found { token, proven, unsaved, in_doubt, paused } = found;
+        let Found { token, proven, unsaved, in_doubt, paused, asked_within } = found;
         self.portal.proven |= proven;
         self.portal.paused |= paused;
         if unsaved {
@@ -153,6 +154,12 @@ impl Deciding<'_> {
             self.portal.token = Some(token);
             self.portal.renew_at = self.renewal(token);
             self.validated();
+            if let Some(within) =
+                asked_within.filter(|within| *within < self.context.validate_every)
+            {
+                let Context { now, portal, .. } = *self.context;
+                self.portal.validation_due = schedule::next_of_phase(portal, now, within);
+            }
             self.effects.push(Effect::Publish);
         }
         if let Some(still) = in_doubt {

@@ -468,6 +468,9 @@ async fn events_tell_tokens_states_and_alerts_by_name_and_go_on_where_a_listener
     let served = service.token(77).await.unwrap();
     assert_eq!(format!("\"{}\"", token["etag"].as_str().unwrap()), etag(&served));
     assert!(!token.to_string().contains(served["access_token"].as_str().unwrap()), "I10");
+    service.client.delete::<Value>("/v1/portals/77").await.unwrap();
+    let (_, gone) = stream.until("portal", |data| data["state"] == "removed").await;
+    assert_eq!(gone["portal_id"], 77);
     drop(stream);
 
     // While nobody listens, a customer leaves.

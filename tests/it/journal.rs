@@ -95,6 +95,38 @@ async fn a_paused_portal_gives_no_token_asks_nothing_of_hubspot_and_stays_paused
     assert_eq!(place.run(&["portal", "pause", "99"]).await.code, 3);
 }
 
+/// One that was known to have ended before, and one that ended while nobody looked.
+#[tokio::test]
+async fn a_restart_gives_out_no_token_of_a_grant_that_has_ended() {
+    let mut place = place(3).await;
+    place.extra += "[validate]\nevery = \"2s\"\n";
+    let service = place.serve().await;
+    service.ready().await;
+    place.standin.sim.uninstall(portal(1));
+    place.alerts.wait_for("grant_revoked", "opened").await;
+    assert_eq!(service.refusal(1).await, "grant_revoked");
+    // What is not synced at once is in the journal with what is.
+    for order in ["pause", "resume"] {
+        let target = format!("/v1/portals/3/{order}");
+        let done: serde_json::Value = service.client.post(&target).await.unwrap();
+        assert_eq!(done["outlives_restart"], true);
+    }
+    killed(service).await;
+    place.standin.sim.uninstall(portal(2));
+
+    place.extra = place.extra.replace("every = \"2s\"", "every = \"1h\"");
+    let service = place.serve().await;
+    // Before the first answer of HubSpot's there is none for it, and then none either.
+    assert_ne!(service.refusal(1).await, "");
+    eventually("both are told to have ended", async || {
+        service.state(1).await == "revoked" && service.state(2).await == "revoked"
+    })
+    .await;
+    assert_eq!(service.refusal(1).await, "grant_revoked");
+    assert_eq!(service.refusal(2).await, "grant_revoked");
+    service.token(3).await.unwrap();
+}
+
 #[tokio::test]
 async fn without_a_journal_a_pause_says_that_it_ends_with_the_service() {
     let place = Place::new(1, ROTATING).await;
