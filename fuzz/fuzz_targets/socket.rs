@@ -1,4 +1,5 @@
-//! Arbitrary bytes on a connection of the socket: no panic, nothing but HTTP comes back, and never a secret.
+//! Arbitrary bytes on a connection of the socket, by the service's own user and by a stranger: no panic, nothing but HTTP
+//! comes back, and never a secret; and to the stranger nothing but refusals.
 #![no_main]
 
 use grantkeeper::{access::Caller, socket::serve_stream};
@@ -7,10 +8,19 @@ use libfuzzer_sys::fuzz_target;
 use tokio::io::{AsyncReadExt, AsyncWriteExt, duplex};
 
 fuzz_target!(|bytes: &[u8]| {
+    let own = Caller::this_process().uid();
+    said(bytes, own);
+    // To a service of another user this process is a stranger.
+    let answer = said(bytes, own + 1);
+    assert!(answer.split("HTTP/1.").skip(1).all(|one| !one[1..].starts_with(" 2")), "{answer}");
+});
+
+/// What comes back from a service of this user's.
+fn said(bytes: &[u8], own_uid: u32) -> String {
     let runtime =
         tokio::runtime::Builder::new_current_thread().enable_time().start_paused(true).build();
     runtime.unwrap().block_on(async {
-        let (handle, _engine) = service().await;
+        let (handle, _engine) = service(own_uid).await;
         let (near, far) = duplex(1 << 20);
         let serving = serve_stream(far, Caller::this_process(), handle.clone());
         let talking = async {
@@ -27,6 +37,9 @@ fuzz_target!(|bytes: &[u8]| {
         assert!(answer.is_empty() || answer.starts_with(b"HTTP/1."));
         let text = String::from_utf8_lossy(&answer);
         // What was sent in may come back nowhere either.
-        assert!(!text.contains(CANARY) || bytes.windows(CANARY.len()).any(|w| w == CANARY.as_bytes()));
-    });
-});
+        assert!(
+            !text.contains(CANARY) || bytes.windows(CANARY.len()).any(|w| w == CANARY.as_bytes())
+        );
+        text.into_owned()
+    })
+}

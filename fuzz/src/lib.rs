@@ -15,7 +15,7 @@ use grantkeeper::{
     hubspot::TokenEndpoint,
     journal::{Disk, Journal, Recovered},
     lifecycle::{
-        ClientPair, Code, Granted, Introspection, Refusal, RefusalClass, RefreshPolicy,
+        ClientPair, Code, Granted, Introspection, RefreshPolicy, Refusal, RefusalClass,
         ValidatePolicy,
     },
     portal::{AppName, PortalId, Scopes},
@@ -155,11 +155,7 @@ impl TokenEndpoint for Granting {
         Err(Refusal { class: RefusalClass::Outage, http: Some(503), word: None, retry_after: None })
     }
 
-    async fn introspect(
-        &self,
-        _: &ClientPair,
-        _: &RefreshToken,
-    ) -> Result<Introspection, Refusal> {
+    async fn introspect(&self, _: &ClientPair, _: &RefreshToken) -> Result<Introspection, Refusal> {
         Ok(Introspection::Active { portal: PortalId::new(1).ok(), client_id: None, scopes: None })
     }
 
@@ -176,8 +172,8 @@ impl TokenEndpoint for Granting {
     }
 }
 
-/// A running engine with one portal, and a way to ask it. Ends with the runtime.
-pub async fn service() -> (Handle, tokio::task::JoinSet<()>) {
+/// A running engine with one portal, whose own user is `own_uid`, and a way to ask it. Ends with the runtime.
+pub async fn service(own_uid: u32) -> (Handle, tokio::task::JoinSet<()>) {
     let store = MemoryStore::default();
     let app = format!(r#"{{"client_id":"id","client_secret":"{CANARY}-secret"}}"#);
     let grant = format!(r#"{{"refresh_token":"{CANARY}-refresh"}}"#);
@@ -204,7 +200,7 @@ pub async fn service() -> (Handle, tokio::task::JoinSet<()>) {
     let alerting = Alerting::start(Vec::new(), &metrics, &stop);
     let (engine, running) =
         Engine::new(world, settings.clone(), start, alerting, Arc::clone(&metrics));
-    let rules = Rules::new(Caller::this_process().uid(), Vec::new());
+    let rules = Rules::new(own_uid, Vec::new());
     let handle = Handle::new(&running, rules, &settings, metrics, clock, Audit::none());
     let mut tasks = tokio::task::JoinSet::new();
     tasks.spawn(async move { engine.run(stop).await.unwrap() });
