@@ -127,6 +127,39 @@ pub enum Heard {
     Reset(String),
 }
 
+/// What there is for who has heard everything up to a number.
+#[derive(Debug, Clone, PartialEq)]
+enum Next {
+    Event(Arc<Happening>),
+    Nothing,
+    /// Who is too slow, or was away for too long, goes on here.
+    Missed(u64),
+    /// No more is told.
+    End,
+}
+
+impl Kept {
+    fn push(&mut self, what: Happening) {
+        self.events.push_back(Arc::new(what));
+        if self.events.len() > KEPT {
+            self.events.pop_front();
+        }
+        self.next += 1;
+    }
+
+    fn after(&self, at: u64) -> Next {
+        let first = self.next - self.events.len() as u64;
+        match usize::try_from(at.saturating_sub(first)) {
+            _ if self.closed => Next::End,
+            _ if at < first => Next::Missed(self.next),
+            Ok(index) => {
+                self.events.get(index).map_or(Next::Nothing, |what| Next::Event(Arc::clone(what)))
+            }
+            Err(_) => Next::Nothing,
+        }
+    }
+}
+
 impl Feed {
     pub(super) fn of_run(run: String) -> Self {
         Self { run, kept: Mutex::default(), newest: watch::Sender::new(0) }
@@ -139,11 +172,7 @@ impl Feed {
     pub(super) fn tell(&self, what: Happening) {
         let next = {
             let mut kept = self.kept();
-            kept.events.push_back(Arc::new(what));
-            if kept.events.len() > KEPT {
-                kept.events.pop_front();
-            }
-            kept.next += 1;
+            kept.push(what);
             kept.next
         };
         self.newest.send_replace(next);
@@ -226,28 +255,48 @@ impl Listener {
             if std::mem::take(&mut self.reset) {
                 return Some(Heard::Reset(format!("{}-{}", feed.run, self.at)));
             }
-            let (event, first, next, closed) = {
-                let kept = feed.kept();
-                let first = kept.next - kept.events.len() as u64;
-                let index = usize::try_from(self.at.saturating_sub(first)).unwrap_or(usize::MAX);
-                (kept.events.get(index).map(Arc::clone), first, kept.next, kept.closed)
-            };
-            if closed {
-                return None;
-            }
-            if self.at < first {
-                // Too slow, or away for too long.
-                (self.at, self.reset) = (next, true);
-                continue;
-            }
-            let Some(event) = event else {
-                self.news.changed().await.ok()?;
-                continue;
+            let next = feed.kept().after(self.at);
+            let event = match next {
+                Next::Event(event) => event,
+                Next::End => return None,
+                Next::Missed(now) => {
+                    (self.at, self.reset) = (now, true);
+                    continue;
+                }
+                Next::Nothing => {
+                    self.news.changed().await.ok()?;
+                    continue;
+                }
             };
             self.at += 1;
             if self.handle.may_hear(&self.caller, &event) {
                 return Some(Heard::Event(format!("{}-{}", feed.run, self.at), event));
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn who_was_away_for_more_than_is_kept_is_told_to_look_anew_and_goes_on_from_there() {
+        let mut kept = Kept::default();
+        let event = |number: u64| Happening::removed(PortalId::new(number).unwrap());
+        assert_eq!(kept.after(0), Next::Nothing);
+        for number in 1..=KEPT as u64 {
+            kept.push(event(number));
+        }
+        assert_eq!(kept.after(0), Next::Event(Arc::new(event(1))));
+        kept.push(event(5000));
+        let newest = KEPT as u64 + 1;
+        assert_eq!(kept.after(0), Next::Missed(newest));
+        assert_eq!(kept.after(1), Next::Event(Arc::new(event(2))));
+        assert_eq!(kept.after(newest - 1), Next::Event(Arc::new(event(5000))));
+        assert_eq!(kept.after(newest), Next::Nothing);
+        assert_eq!(kept.events.len(), KEPT);
+        kept.closed = true;
+        assert_eq!(kept.after(1), Next::End);
     }
 }

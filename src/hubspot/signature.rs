@@ -265,6 +265,27 @@ mod tests {
     }
 
     #[test]
+    fn hubspot_s_published_signatures_of_bodies_are_good() {
+        let events = br#"[{"eventId":1,"subscriptionId":12345,"portalId":62515,"occurredAt":1564113600000,"subscriptionType":"contact.creation","attemptNumber":0,"objectId":123,"changeSource":"CRM","changeFlag":"NEW","appId":54321}]"#;
+        for (body, version, signature) in [
+            (&events[..], "v1", "232db2615f3d666fe21a8ec971ac7b5402d33b9a925784df3ca654d05f4817de"),
+            (
+                br#"{"example_field":"example_value"}"#,
+                "v2",
+                "9569219f8ba981ffa6f6f16aa0f48637d35d728c7e4d93d0d52efaa512af7900",
+            ),
+        ] {
+            let example =
+                Webhook { signature: Some(signature), version: Some(version), ..webhook(body) };
+            let signed = verify(&example, &signers(SECRET, None, None), now());
+            assert_eq!(signed, Ok(Signed { with: "current", version }));
+            let cut = Webhook { body: &body[1..], ..example };
+            let told = verify(&cut, &signers(SECRET, None, None), now());
+            assert_eq!(told, Err(Unsigned::Mismatch));
+        }
+    }
+
+    #[test]
     fn version_1_is_over_secret_and_body_and_the_default() {
         let body = br#"[{"eventId":1}]"#;
         let signature = hex("s", body);
