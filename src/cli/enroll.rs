@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use clap::Args;
+use clap::{ArgGroup, Args};
 use serde::Serialize;
 use serde_json::json;
 
@@ -31,20 +31,16 @@ const TRIES: u32 = 5;
 /// refresh token is introspected first and not spent. A portal that is stored already gets the new grant, and the other
 /// members of its record are kept.
 #[derive(Debug, Args)]
+#[command(group = ArgGroup::new("brought").required(true).args(["refresh_token_file", "code"]))]
 #[command(after_help = "\
   grantkeeper enroll --code \"$CODE\" --redirect-uri https://app.example.com/hubspot/callback
   pass show hubspot/4711 | grantkeeper enroll --refresh-token-file -")]
 pub(super) struct Enroll {
     /// Read the refresh token from this file, or from standard input with `-`
-    #[arg(long, value_name = "FILE", required_unless_present = "code")]
+    #[arg(long, value_name = "FILE")]
     refresh_token_file: Option<PathBuf>,
     /// The code; it is good once, and for minutes
-    #[arg(
-        long,
-        value_name = "CODE",
-        conflicts_with = "refresh_token_file",
-        requires = "redirect_uri"
-    )]
+    #[arg(long, value_name = "CODE", requires = "redirect_uri")]
     code: Option<String>,
     /// Where the code was sent to, exactly as it was asked for
     #[arg(long, value_name = "URI", requires = "code")]

@@ -41,7 +41,10 @@ pub(super) async fn followed(global: &Global, output: Output) -> Result<bool, Fa
         Err(AskError::Unreachable { .. }) => {
             "no service is running here; one that runs elsewhere notices by itself".to_owned()
         }
-        Err(error) => format!("the running service was not told ({error}); it notices by itself"),
+        Err(AskError::Refused(problem)) if problem.code == "forbidden" => {
+            "the running service was not told, since this user may not: it notices by itself within validate.every; run it as the service's own user to have it at once".to_owned()
+        }
+        Err(error) => format!("the running service was not told ({error}); it notices by itself within validate.every"),
     });
     Ok(told.is_ok())
 }

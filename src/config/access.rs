@@ -89,7 +89,7 @@ fn group_of(found: &Found<String>, findings: &mut Findings<'_>) -> Option<Who> {
     if let Ok(Some(group)) = Group::from_name(&found.value) {
         return Some(Who::Group { gid: group.gid.as_raw(), members: members(&group) });
     }
-    let hint = "create it, correct the name, or write gid = … instead";
+    let hint = "create it, correct the name, or name it by its number (here `gid = …`, in [socket] `group = \"…\"`)";
     found.wrong(findings, "is not a group of this machine", hint);
     None
 }
@@ -101,6 +101,10 @@ fn members(group: &Group) -> BTreeSet<u32> {
 
 /// The group a name means on this machine.
 pub(super) fn group_id(found: &Found<String>, findings: &mut Findings<'_>) -> Option<u32> {
+    // In a container a group often has a number and no name.
+    if let (Ok(None), Ok(gid)) = (Group::from_name(&found.value), found.value.parse()) {
+        return Some(gid);
+    }
     match group_of(found, findings)? {
         Who::Group { gid, .. } => Some(gid),
         Who::Uid(_) => None,

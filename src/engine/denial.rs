@@ -13,6 +13,10 @@ pub enum Denial {
     /// The caller has no right to this, whether it exists or not.
     #[error("this caller may not do this")]
     Forbidden,
+    /// The grant that was brought is a portal's for which the caller may not enrol. Told like any other refusal; the
+    /// log knows whose it was.
+    #[error("this caller may not do this")]
+    NotYours(PortalId),
     /// There is no such portal.
     #[error("no grant is stored for this portal")]
     UnknownPortal,
@@ -85,7 +89,7 @@ impl Denial {
     #[must_use]
     pub const fn code(&self) -> &'static str {
         match self {
-            Self::Forbidden => "forbidden",
+            Self::Forbidden | Self::NotYours(_) => "forbidden",
             Self::UnknownPortal => "unknown_portal",
             Self::BadRequest(_) => "bad_request",
             Self::Ended(_) => "grant_revoked",

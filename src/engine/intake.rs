@@ -63,7 +63,7 @@ impl World {
             Offered::Code(code) => self.exchange(pair, &code).await?,
         };
         if !reach.contain(fresh.portal) {
-            return Err(Failed::Otherwise(Denial::Forbidden));
+            return Err(Failed::Otherwise(Denial::NotYours(fresh.portal)));
         }
         Ok(fresh)
     }

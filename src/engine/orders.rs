@@ -97,7 +97,7 @@ impl Handle {
             let answer = handle.have_enrolled(offered, reach.ok_or(Denial::Forbidden)?).await;
             let portal = match &answer {
                 Ok(enrolled) => Some(enrolled.portal),
-                Err(Denial::Unsaved { portal, .. }) => Some(*portal),
+                Err(Denial::Unsaved { portal, .. } | Denial::NotYours(portal)) => Some(*portal),
                 Err(_) => None,
             };
             handle.done(&Asked { portal, ..asked }, answer).await

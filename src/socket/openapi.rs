@@ -33,6 +33,9 @@ pub(super) enum Refusals {
     /// The grant has ended: nothing is to be had until a person acts.
     #[response(status = 410, content_type = "application/problem+json")]
     Gone(Problem),
+    /// The body did not come in time.
+    #[response(status = 408, content_type = "application/problem+json")]
+    TooSlow(Problem),
     /// The body is too large.
     #[response(status = 413, content_type = "application/problem+json")]
     TooLarge(Problem),

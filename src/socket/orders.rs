@@ -40,13 +40,25 @@ pub(super) async fn read<T: DeserializeOwned, const LARGEST: usize>(
     let bytes = body.read(admitted).await?;
     serde_json::from_slice(&bytes).map_err(|error| {
         let what = match error.classify() {
-            serde_json::error::Category::Data => {
-                "lacks a member, or has one that is unknown or wrong"
-            }
-            _ => "is not JSON",
+            serde_json::error::Category::Data => mistake(&error.to_string()),
+            _ => "is not JSON".to_owned(),
         };
         bad(format!("the body {what} (line {}, column {})", error.line(), error.column()))
     })
+}
+
+/// What is wrong with a body, by the names of our own members alone: the rest of what is said may be the body's.
+fn mistake(said: &str) -> String {
+    let lacking = said.strip_prefix("missing field ").and_then(|rest| rest.split(" at ").next());
+    let known =
+        said.split_once("unknown field ").and_then(|(_, rest)| rest.rsplit_once("expected "));
+    match (lacking, known.and_then(|(_, known)| known.split(" at line").next())) {
+        (Some(lacking), _) => format!("lacks {lacking}"),
+        (_, Some(known)) => {
+            format!("has a member other than {}", known.trim_start_matches("one of "))
+        }
+        _ => "has a member of the wrong type".to_owned(),
+    }
 }
 
 /// For an app that met a 401 with a token: another token, new if that one is still the current one. Needs `refresh` and
@@ -137,6 +149,9 @@ pub(super) async fn remove(
     query: Result<Query<RemoveQuery>, QueryRejection>,
 ) -> Result<Response, Problem> {
     let portal_id = portal_id(id)?;
+    if query.is_err() {
+        handle.admit(&caller, Asking::Remove(portal_id)).await.map_err(|d| problem(&d))?;
+    }
     let Query(RemoveQuery { revoke }) =
         query.map_err(|_| bad("the query takes revoke, true or false"))?;
     let removed = handle.remove(&caller, portal_id, revoke).await.map_err(|d| problem(&d))?;
@@ -177,4 +192,26 @@ async fn order(
         handle.pause(caller, portal_id, paused).await.map_err(|d| problem(&d))?;
     let body = PausedBody { portal_id, paused, outlives_restart };
     Ok(json(StatusCode::OK, "application/json", &body))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_wrong_with_a_body_is_told_by_our_own_words_alone() {
+        let wrong = |text: &str| {
+            mistake(&serde_json::from_str::<EnrolBody>(text).err().unwrap().to_string())
+        };
+        let known =
+            "has a member other than `code`, `redirect_uri`, `code_verifier`, `refresh_token`";
+        for text in [r#"{"s3cret":1}"#, r#"{"s3cret, expected `b`":1}"#] {
+            assert_eq!(wrong(text), known);
+        }
+        assert_eq!(wrong(r#"{"code":{"s3cret":1}}"#), "has a member of the wrong type");
+        let lacking = serde_json::from_str::<RefreshBody>("{}").err().unwrap().to_string();
+        assert_eq!(mistake(&lacking), "lacks `rejected`");
+        let one = serde_json::from_str::<RefreshBody>(r#"{"s3cret":1}"#).err().unwrap().to_string();
+        assert_eq!(mistake(&one), "has a member other than `rejected`");
+    }
 }

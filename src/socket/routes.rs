@@ -24,7 +24,7 @@ use super::{
 };
 use crate::{
     access::Caller,
-    engine::{Answer, Handle, view::PortalView},
+    engine::{Answer, Asking, Handle, view::PortalView},
     portal::{NotAPortalId, PortalId},
 };
 
@@ -105,12 +105,16 @@ pub(super) async fn token(
     headers: HeaderMap,
 ) -> Result<Response, Problem> {
     let portal = portal_id(id)?;
-    let Query(query) =
-        query.map_err(|_| bad("the query takes min_ttl, a whole number of seconds"))?;
-    if query.min_ttl.is_some_and(|seconds| seconds > LONGEST_TTL) {
-        return Err(bad("min_ttl is at most a day"));
-    }
-    let min_ttl = query.min_ttl.map(Duration::from_secs);
+    let min_ttl = match query {
+        Ok(Query(TokenQuery { min_ttl })) if min_ttl.is_none_or(|least| least <= LONGEST_TTL) => {
+            min_ttl.map(Duration::from_secs)
+        }
+        wrong => {
+            handle.admit(&caller, Asking::Token(portal)).await.map_err(|d| problem(&d))?;
+            let what = "the query takes min_ttl, a whole number of seconds";
+            return Err(bad(wrong.map_or(what, |_| "min_ttl is at most a day")));
+        }
+    };
     let answer = handle.token(&caller, portal, min_ttl).await.map_err(|d| problem(&d))?;
     let etag = format!("\"{}\"", answer.fingerprint);
     let same = matches(&headers, &etag);
@@ -191,6 +195,13 @@ pub(super) async fn portals(
     Extension(caller): Extension<Caller>,
     query: Result<Query<PortalsQuery>, QueryRejection>,
 ) -> Result<Response, Problem> {
+    let wrong = query.is_err()
+        || query.as_ref().is_ok_and(|query| {
+            query.state.as_ref().is_some_and(|word| protocol::state(word).is_none())
+        });
+    if wrong {
+        handle.admit(&caller, Asking::Portals).await.map_err(|d| problem(&d))?;
+    }
     let Query(query) = query.map_err(|_| bad("the query takes state, after and limit"))?;
     let state = query
         .state

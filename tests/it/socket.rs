@@ -355,7 +355,8 @@ async fn what_is_no_request_is_cut_off_without_a_word_about_the_service() {
         ("\x16\x03\x01\x02\x00\x01\x00\x01\u{fc}\x03\x03".to_owned(), &[400]),
         ("GET /v1/status\r\n\r\n".to_owned(), &[400]),
         ("GET /v1/status HTTP/9.9\r\n\r\n".to_owned(), &[400]),
-        ("PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n".to_owned(), &[400]),
+        // The beginning of HTTP/2 is told nothing in HTTP/1.
+        ("PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n".to_owned(), &[]),
         ("GET /v1/status HTTP/1.1\r\nHost x\r\n\r\n".to_owned(), &[400]),
         ("POST /v1/reload HTTP/1.1\r\nContent-Length: -1\r\n\r\n".to_owned(), &[400]),
         ("\0\0\0\0\r\n\r\n".to_owned(), &[400]),
@@ -363,8 +364,8 @@ async fn what_is_no_request_is_cut_off_without_a_word_about_the_service() {
     for (bytes, expected) in rows {
         let said = raw::say(&place.socket(), bytes.as_bytes()).await;
         let shown = &bytes[..bytes.len().min(60)];
-        // It may hang up so early that its answer is lost with the rest of the request.
-        if said.is_empty() {
+        // It may hang up so early that its answer is lost with the rest of a long request.
+        if said.is_empty() && (bytes.len() > 16 * 1024 || expected.is_empty()) {
             continue;
         }
         let reply = RawReply::parse(&said).unwrap_or_else(|| panic!("{shown:?}: {said}"));

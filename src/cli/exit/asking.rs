@@ -22,7 +22,7 @@ const TOO_SOON: &str = "Wait as long as it says, then ask again.";
 impl From<Denial> for Failure {
     fn from(denial: Denial) -> Self {
         let (exit, hint) = match denial {
-            Denial::Forbidden => (
+            Denial::Forbidden | Denial::NotYours(_) => (
                 Exit::Refused,
                 "Run it as the service's own user, or add an [[access]] entry for this one.",
             ),
@@ -103,8 +103,12 @@ impl From<AskError> for Failure {
                     ),
                     _ => (Exit::Failed, "refused", "`grantkeeper status` says how the service is."),
                 };
+                let again =
+                    problem.retry_after.map(|seconds| format!("; ask again in {seconds} s"));
+                let again = again.unwrap_or_default();
+                let (status, word) = (problem.status, &problem.code);
                 Self::new(exit, code, problem.detail.clone(), hint)
-                    .because(format!("the service answered {} {}", problem.status, problem.code))
+                    .because(format!("the service answered {status} {word}{again}"))
             }
             AskError::Unreachable { source, .. }
                 if source.kind() == std::io::ErrorKind::PermissionDenied =>
