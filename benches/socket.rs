@@ -1,8 +1,8 @@
-//! How long well-behaved callers wait while another floods and another trickles, beside what they wait without the two,
-//! in the same run: 10,000 requests a second from three users, each request counted from when it was due. Whether any is
+//! How long well-behaved callers wait while another floods, another trickles and a third comes and goes, beside what they
+//! wait without them, in the same run: 10,000 requests a second from three users, each request counted from when it was due. Whether any is
 //! denied, and whether memory stays flat. Then what a single caller gets at most.
 //!
-//! The two are a process of their own, and a nice one (nice 19): on few cores their own work would be measured else, and
+//! Those are a process of their own, and a nice one (nice 19): on few cores their own work would be measured else, and
 //! not what they do to the service.
 //!
 //! As root, to be other users: `tests/run --profile simulation --bench socket`. A number after `--` is the seconds of each
@@ -49,6 +49,7 @@ const SERVICE: u32 = 64_000;
 const GOOD: [u32; 3] = [64_001, 64_002, 64_003];
 const FLOODER: u32 = 64_004;
 const TRICKLER: u32 = 64_005;
+const STRANGER: u32 = 64_006;
 /// Of all three together.
 const PER_SECOND: u64 = 10_000;
 const CONNECTIONS: u64 = 16;
@@ -176,6 +177,29 @@ async fn flood(socket: &Path) {
     }
 }
 
+/// Comes, says nonsense and goes, as fast as one thread can, as a user whom no rule names.
+fn churn(socket: &Path) {
+    use std::io::Write;
+    let socket = socket.to_owned();
+    let churning = move || {
+        let stranger = rustix::process::Uid::from_raw(STRANGER);
+        rustix::thread::set_thread_res_gid(
+            rustix::process::Gid::from_raw(SERVICE),
+            rustix::process::Gid::from_raw(SERVICE),
+            rustix::process::Gid::from_raw(SERVICE),
+        )
+        .unwrap();
+        rustix::thread::set_thread_res_uid(stranger, stranger, stranger).unwrap();
+        loop {
+            // Whether it is heard does not matter.
+            if let Ok(mut stream) = std::os::unix::net::UnixStream::connect(&socket) {
+                stream.write_all(b"\x16\x03\x01\r\n\r\n").ok();
+            }
+        }
+    };
+    std::thread::spawn(churning);
+}
+
 /// A byte now and then, on more connections than it may have.
 fn trickle(socket: &Path) {
     for _ in 0..300 {
@@ -225,6 +249,7 @@ async fn main() -> std::process::ExitCode {
     if args.next().as_deref() == Some(FLOOD) {
         let socket = args.next().unwrap();
         trickle(Path::new(&socket));
+        churn(Path::new(&socket));
         flood(Path::new(&socket)).await;
         return std::process::ExitCode::SUCCESS;
     }
@@ -276,7 +301,7 @@ async fn main() -> std::process::ExitCode {
     while let Ok(Some(line)) = told.next_line().await {
         last = Some(line);
     }
-    disturbed.told("beside a flood and a trickle", span.as_secs_f64());
+    disturbed.told("beside flood, trickle and churn", span.as_secs_f64());
     println!("the flooder's answers and refusals: {}", last.unwrap_or_default());
     let ratio = ms(disturbed.quantile(0.99)) / ms(alone.quantile(0.99));
     println!("p99 beside them is {ratio:.2} times what it is alone");

@@ -32,7 +32,7 @@ use crate::{
     hardening::{self, Hardened, HardeningError},
     hubspot::NoTls,
     incident::Severity,
-    journal::{Keeper, Recovered, StateError, open_state},
+    journal::{self, Keeper, Recovered, StateError, open_state},
     lifecycle::Refusal,
     portal::PortalId,
     sink::{Log, Webhook},
@@ -104,9 +104,9 @@ pub(crate) type State = (Recovered, Option<Keeper>);
 /// See [`StateError`].
 pub(crate) async fn open_journal(config: &Config, world: &mut World) -> Result<State, StateError> {
     let Some(settings) = &config.state else { return Ok((Recovered::default(), None)) };
-    let (journal, recovered, keeper) =
+    let (opened, recovered, keeper) =
         open_state(settings, &config.app.name, Arc::clone(&world.clock)).await?;
-    world.journal = journal;
+    world.journal = opened;
     if recovered.damaged > 0 {
         tracing::error!(
             frames = recovered.damaged,
@@ -156,6 +156,10 @@ impl Before {
         env: Environment<'_>,
     ) -> Result<Self, StartError> {
         let inherited = Inherited::take()?;
+        if let Some(state) = &config.state {
+            // Or the folder above it would have to be open for the sake of this one. What is wrong is told by who opens it.
+            journal::Folder::make(&state.dir).ok();
+        }
         let hardened = hardening::restrict(config.landlock, &needs::needs(config, origin, env))?;
         let files = hardening::open_files()?;
         Ok(Self { hardened, inherited, files })

@@ -101,18 +101,24 @@ const PREFIX: &str = "journal-";
 const SUFFIX: &str = ".log";
 
 impl Folder {
+    /// Sees to it that there is a folder at `path`, where nobody else can look into it if it is new.
+    ///
+    /// # Errors
+    /// The operating system says no.
+    pub fn make(path: &Path) -> io::Result<()> {
+        match DirBuilder::new().mode(0o700).create(path) {
+            Err(error) if error.kind() != io::ErrorKind::AlreadyExists => Err(error),
+            _ => Ok(()),
+        }
+    }
+
     /// The folder at `path`, made if it is not there, locked against other processes.
     ///
     /// # Errors
     /// See [`FolderError`].
     pub fn open(path: &Path) -> Result<Self, FolderError> {
         let unusable = |source| FolderError::Unusable { path: path.to_owned(), source };
-        match DirBuilder::new().mode(0o700).create(path) {
-            Err(error) if error.kind() != io::ErrorKind::AlreadyExists => {
-                return Err(unusable(error));
-            }
-            _ => {}
-        }
+        Self::make(path).map_err(unusable)?;
         let metadata = fs::metadata(path).map_err(unusable)?;
         if !metadata.is_dir() {
             return Err(unusable(io::ErrorKind::NotADirectory.into()));

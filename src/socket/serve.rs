@@ -2,6 +2,7 @@
 //! service up by being slow, all finished before the service ends.
 
 use std::{
+    convert::Infallible,
     io,
     sync::{
         Arc,
@@ -14,9 +15,14 @@ use axum::{
     Router,
     body::Body,
     http::{HeaderValue, header},
-    response::IntoResponse,
+    response::{IntoResponse, Response},
 };
-use hyper::{Request, body::Incoming, server::conn::http1, service::service_fn};
+use hyper::{
+    Request,
+    body::Incoming,
+    server::conn::http1,
+    service::{Service, service_fn},
+};
 use hyper_util::{
     rt::{TokioIo, TokioTimer},
     server::graceful::GracefulShutdown,
@@ -221,19 +227,47 @@ impl Connections {
     ) where
         S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
     {
+        let (used, handle) = (Arc::clone(&self.used), self.handle.clone());
+        let payer = account.as_ref().map(|account| account.payer);
+        let asked = Arc::new(AtomicBool::new(false));
+        let service = self.answering(account, Arc::clone(&asked));
+        let mut stream = TimeoutStream::new(stream);
+        stream.set_write_timeout(Some(UNREAD));
+        let connection = http1::Builder::new()
+            .timer(TokioTimer::new())
+            .header_read_timeout(HEAD)
+            .max_buf_size(LARGEST_HEAD)
+            .keep_alive(self.life.is_none())
+            .serve_connection(TokioIo::new(Box::pin(stream)), service);
+        let watched = self.graceful.watch(connection);
+        let life = self.life;
+        self.tasks.spawn(async move {
+            // A client that hangs up, is slow or talks nonsense is its own affair.
+            match life {
+                Some(life) => drop(timeout(life, watched).await),
+                None => drop(watched.await),
+            }
+            // Who asks nothing, or nothing that can be understood, pays as for a request.
+            if let Some(payer) = payer
+                && !asked.load(Relaxed)
+            {
+                used.ask(payer, handle.clock().boot());
+            }
+            drop(held);
+        });
+    }
+
+    /// What answers the requests of a connection, and notes that there was one.
+    fn answering(
+        &self,
+        account: Option<Account>,
+        asked: Arc<AtomicBool>,
+    ) -> impl Service<Request<Incoming>, Response = Response, Error = Infallible, Future: Send>
+    + Send
+    + use<> {
         let (router, used, handle) =
             (self.router.clone(), Arc::clone(&self.used), self.handle.clone());
-        let asked = Arc::new(AtomicBool::new(false));
-        let payer = account.as_ref().map(|account| account.payer);
-        let nonsense = {
-            let (used, handle, asked) = (Arc::clone(&used), handle.clone(), Arc::clone(&asked));
-            // Who connects and asks nothing, or nothing that can be understood, pays as for a request.
-            move || match payer {
-                Some(payer) if !asked.load(Relaxed) => drop(used.ask(payer, handle.clock().boot())),
-                _ => {}
-            }
-        };
-        let service = service_fn(move |request: Request<Incoming>| {
+        service_fn(move |request: Request<Incoming>| {
             asked.store(true, Relaxed);
             let mut request = request.map(Body::new);
             let (router, handle) = (router.clone(), handle.clone());
@@ -253,26 +287,7 @@ impl Connections {
                 response.headers_mut().insert(header::CONNECTION, close);
                 Ok(response)
             }
-        });
-        let mut stream = TimeoutStream::new(stream);
-        stream.set_write_timeout(Some(UNREAD));
-        let connection = http1::Builder::new()
-            .timer(TokioTimer::new())
-            .header_read_timeout(HEAD)
-            .max_buf_size(LARGEST_HEAD)
-            .keep_alive(self.life.is_none())
-            .serve_connection(TokioIo::new(Box::pin(stream)), service);
-        let watched = self.graceful.watch(connection);
-        let life = self.life;
-        self.tasks.spawn(async move {
-            // A client that hangs up, is slow or talks nonsense is its own affair.
-            match life {
-                Some(life) => drop(timeout(life, watched).await),
-                None => drop(watched.await),
-            }
-            nonsense();
-            drop(held);
-        });
+        })
     }
 
     async fn finish(self) {
