@@ -18,24 +18,29 @@ pub type Payer = Option<u32>;
 pub struct Allowances {
     /// Between two requests, on average.
     interval: Duration,
-    /// How far ahead of that a user may be.
+    /// How far ahead of that a user may be without waiting.
+    smooth: Duration,
+    /// How far ahead of that a user may be at all.
     ahead: Duration,
     /// By user, when all that was asked would be paid for.
     paid_at: HashMap<Payer, BootTime>,
 }
 
 impl Allowances {
-    /// `per_second` requests for each user, and as many at once as in a second.
+    /// `per_second` requests for each user. A tenth of a second's worth may come at once; more, up to a second's, is to
+    /// wait for its turn, so that a flood comes evenly.
     #[must_use]
     pub fn per_second(per_second: u32) -> Self {
-        let interval = Duration::from_secs(1) / per_second.max(1);
-        Self { interval, ahead: Duration::from_secs(1), paid_at: HashMap::new() }
+        let second = Duration::from_secs(1);
+        let interval = second / per_second.max(1);
+        Self { interval, smooth: second / 10, ahead: second, paid_at: HashMap::new() }
     }
 
     /// One for each user in `interval`, and `at_once` of them without waiting.
     #[must_use]
     pub fn one_in(interval: Duration, at_once: u32) -> Self {
-        Self { interval, ahead: interval * at_once, paid_at: HashMap::new() }
+        let ahead = interval * at_once;
+        Self { interval, smooth: ahead, ahead, paid_at: HashMap::new() }
     }
 
     /// Whether a request of `payer`'s would be one too many.
@@ -44,21 +49,27 @@ impl Allowances {
         self.paid_at.get(&payer).is_some_and(|paid_at| paid_at.until(now) > self.ahead)
     }
 
-    /// Takes one request of `payer`'s.
+    /// Takes one request of `payer`'s: how long it is to wait for its turn, mostly not at all.
     ///
     /// # Errors
-    /// It is one too many: how long it would have to wait.
-    pub fn take(&mut self, payer: Payer, now: BootTime) -> Result<(), Duration> {
+    /// It is one too many: how long until it would not be.
+    pub fn take(&mut self, payer: Payer, now: BootTime) -> Result<Duration, Duration> {
         let paid_at = self.paid_at.get(&payer).copied().unwrap_or(now).max(now);
         let owed = paid_at.until(now);
         if let Some(wait) = owed.checked_sub(self.ahead).filter(|wait| !wait.is_zero()) {
             return Err(wait);
         }
+        self.charge(payer, 1, now);
+        Ok(owed.saturating_sub(self.smooth))
+    }
+
+    /// Counts `requests` against `payer`, whether or not it has as many left.
+    pub fn charge(&mut self, payer: Payer, requests: u32, now: BootTime) {
         if self.paid_at.len() >= REMEMBERED {
             self.paid_at.retain(|_, paid_at| *paid_at > now);
         }
-        self.paid_at.insert(payer, paid_at + self.interval);
-        Ok(())
+        let paid_at = self.paid_at.entry(payer).or_insert(now);
+        *paid_at = (*paid_at).max(now) + self.interval * requests;
     }
 }
 
@@ -78,6 +89,16 @@ mod tests {
         assert!(allowances.take(Some(7), at(0)).is_err());
         let later = (0..1000).filter(|_| allowances.take(Some(7), at(500)).is_ok()).count();
         assert_eq!(later, 50);
+    }
+
+    #[test]
+    fn a_flood_is_made_to_come_evenly() {
+        let mut allowances = Allowances::per_second(100);
+        let waits: Vec<_> = (0..50).map(|_| allowances.take(Some(7), at(0)).unwrap()).collect();
+        assert!(waits[..11].iter().all(Duration::is_zero), "{waits:?}");
+        for (number, wait) in waits[11..].iter().enumerate() {
+            assert_eq!(wait.as_millis(), 10 * (number as u128 + 1), "each a turn later");
+        }
     }
 
     #[test]
@@ -104,6 +125,11 @@ mod tests {
         assert_eq!((taken(0), taken(0), taken(1000)), (51, 0, 5));
         assert!(allowances.is_spent(None, at(1000)) && !allowances.is_spent(None, at(1200)));
         assert!(!allowances.is_spent(Some(7), at(0)));
+        allowances.charge(Some(7), 50, at(0));
+        assert!(!allowances.is_spent(Some(7), at(0)));
+        allowances.charge(Some(7), 1, at(0));
+        assert!(allowances.is_spent(Some(7), at(0)) && allowances.take(Some(7), at(0)).is_err());
+        assert!(allowances.take(Some(7), at(200)).is_ok());
     }
 
     #[test]

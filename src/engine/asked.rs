@@ -70,7 +70,7 @@ impl Handle {
         }
         let now = self.clock.boot();
         let mut given = self.given.lock().unwrap_or_else(PoisonError::into_inner);
-        given.take(Some(caller.uid()), now).map_err(Denial::TooMany)
+        given.take(Some(caller.uid()), now).map(drop).map_err(Denial::TooMany)
     }
 
     /// Carries an order out to its end, whoever hangs up.

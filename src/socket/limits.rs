@@ -33,6 +33,9 @@ const FEWEST: usize = 16;
 const BODY: Duration = Duration::from_secs(10);
 /// As much of a body that is too large is read and dropped.
 const SURPLUS: usize = 16 * 1024 * 1024;
+/// A connection on which nothing is asked, or nothing that can be understood, counts as so many requests: to make and
+/// drop it costs more than to answer one.
+const NOTHING: u32 = 20;
 /// Who asks too much is answered no sooner than this.
 pub(super) const PENALTY: Duration = Duration::from_secs(1);
 
@@ -84,30 +87,27 @@ impl Use {
         })
     }
 
-    /// One more connection of `payer`'s.
-    ///
-    /// # Errors
-    /// It has too many, or has asked too much: which of the two.
-    pub(super) fn connect(
-        self: &Arc<Self>,
-        payer: Payer,
-        now: BootTime,
-    ) -> Result<Connected, Spent> {
-        if locked(&self.asked).is_spent(payer, now) {
-            return Err(Spent::Requests);
-        }
+    /// One more connection of `payer`'s, unless it has too many.
+    pub(super) fn connect(self: &Arc<Self>, payer: Payer) -> Option<Connected> {
         let mut open = locked(&self.open);
         let count = open.entry(payer).or_default();
         if *count >= self.per_user {
-            return Err(Spent::Connections);
+            return None;
         }
         *count += 1;
-        Ok(Connected { payer, of: Arc::clone(self) })
+        Some(Connected { payer, of: Arc::clone(self) })
     }
 
-    /// One more request of `payer`'s; says whether it may be answered.
-    pub(super) fn ask(&self, payer: Payer, now: BootTime) -> bool {
-        locked(&self.asked).take(payer, now).is_ok()
+    /// One more request of `payer`'s: how long it is to wait for its turn, or that it is one too many.
+    pub(super) fn ask(&self, payer: Payer, now: BootTime) -> Result<Duration, Spent> {
+        locked(&self.asked).take(payer, now).map_err(|_| Spent::Requests)
+    }
+
+    /// A connection of `payer`'s came to nothing; says whether that was one too many.
+    pub(super) fn charge(&self, payer: Payer, now: BootTime) -> bool {
+        let mut asked = locked(&self.asked);
+        asked.charge(payer, NOTHING, now);
+        asked.is_spent(payer, now)
     }
 }
 
@@ -215,14 +215,14 @@ mod tests {
     fn each_user_has_connections_of_their_own_and_gets_them_back() {
         let limits = Limits { connections_per_user: 2, ..Limits::default() };
         let used = Use::new(limits);
-        let connect = |payer| used.connect(payer, BootTime::new(Duration::from_secs(1)));
+        let connect = |payer| used.connect(payer);
         let first = connect(Some(7)).unwrap();
         let _second = connect(Some(7)).unwrap();
-        assert_eq!(connect(Some(7)).unwrap_err(), Spent::Connections);
+        assert!(connect(Some(7)).is_none());
         let _other = connect(Some(8)).unwrap();
         let _stranger = connect(None).unwrap();
         drop(first);
-        assert!(connect(Some(7)).is_ok());
+        assert!(connect(Some(7)).is_some());
         assert_eq!(locked(&used.open).len(), 3);
     }
 

@@ -5,7 +5,7 @@ use std::{
     convert::Infallible,
     io,
     sync::{
-        Arc,
+        Arc, LazyLock,
         atomic::{AtomicBool, Ordering::Relaxed},
     },
     time::Duration,
@@ -31,6 +31,7 @@ use tokio::{
     io::{AsyncRead, AsyncWrite, AsyncWriteExt},
     net::{TcpListener, TcpStream, UnixStream},
     sync::{OwnedSemaphorePermit, Semaphore},
+    task::yield_now,
     time::{sleep, timeout},
 };
 use tokio_io_timeout::TimeoutStream;
@@ -92,16 +93,16 @@ pub async fn serve_health(listener: TcpListener, handle: Handle, stop: Cancellat
     connections.finish().await;
 }
 
-/// What a connection is told that is not read.
-fn turned_away(spent: Spent) -> Vec<u8> {
-    let body = serde_json::to_string(&spent.refusal()).unwrap_or_default();
+/// What a connection is told that is one too many. It is not read first.
+static TURNED_AWAY: LazyLock<Vec<u8>> = LazyLock::new(|| {
+    let body = serde_json::to_string(&Spent::Connections.refusal()).unwrap_or_default();
     format!(
         "HTTP/1.1 429 Too Many Requests\r\ncontent-type: application/problem+json\r\nretry-after: 1\r\n\
          connection: close\r\ncontent-length: {}\r\n\r\n{body}",
         body.len()
     )
     .into_bytes()
-}
+});
 
 /// Whose a connection is.
 #[derive(Debug, Clone)]
@@ -174,6 +175,9 @@ impl Connections {
                 Ok((caller, stream)) => self.admit(stream, caller, permit),
                 Err(error) => catch_breath(&error).await,
             }
+            // Where somebody is always at the door, those who are inside would wait: the runtime looks for what they have
+            // said only now and then while a task goes on by itself.
+            yield_now().await;
         };
         while stop.run_until_cancelled(one()).await.is_some() {}
     }
@@ -193,29 +197,26 @@ impl Connections {
             let payer = self.handle.knows(&caller).then_some(caller.uid());
             Account { caller, payer }
         });
-        let now = self.handle.clock().boot();
-        let connected = account.as_ref().map(|account| self.used.connect(account.payer, now));
-        match connected.transpose() {
-            Ok(connected) => self.drive(stream, account, (permit, connected)),
-            Err(spent) => {
-                self.handle.count_refused(spent.as_str());
-                self.turn_away(stream, spent);
-            }
+        let connected = account.as_ref().map(|account| self.used.connect(account.payer));
+        if matches!(connected, Some(None)) {
+            self.handle.count_refused(Spent::Connections.as_str());
+            return self.turn_away(stream);
         }
+        self.drive(stream, account, (permit, connected.flatten()));
     }
 
-    fn turn_away<S>(&self, mut stream: S, spent: Spent)
+    fn turn_away<S>(&self, mut stream: S)
     where
         S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
     {
-        // Whoever would come again at once is held up, as long as it does not take more of us than that.
-        let held = Arc::clone(&self.held_up).try_acquire_owned().ok();
+        // Whoever would come again at once is told and held up, as long as it does not take more of us than that; then
+        // it is dropped, for which nothing is spent.
+        let Ok(held) = Arc::clone(&self.held_up).try_acquire_owned() else { return };
         self.tasks.spawn(async move {
             // A buffer takes it at once; who does not read it gets nothing.
-            timeout(PENALTY, stream.write_all(&turned_away(spent))).await.ok();
-            if held.is_some() {
-                sleep(PENALTY).await;
-            }
+            timeout(PENALTY, stream.write_all(&TURNED_AWAY)).await.ok();
+            sleep(PENALTY).await;
+            drop(held);
         });
     }
 
@@ -247,11 +248,14 @@ impl Connections {
                 Some(life) => drop(timeout(life, watched).await),
                 None => drop(watched.await),
             }
-            // Who asks nothing, or nothing that can be understood, pays as for a request.
+            // Who asks nothing, or nothing that can be understood, pays as well; and one who does so over and over keeps
+            // the connection's place for a while.
             if let Some(payer) = payer
                 && !asked.load(Relaxed)
+                && used.charge(payer, handle.clock().boot())
             {
-                used.ask(payer, handle.clock().boot());
+                handle.count_refused(Spent::Requests.as_str());
+                sleep(PENALTY).await;
             }
             drop(held);
         });
@@ -271,18 +275,23 @@ impl Connections {
             asked.store(true, Relaxed);
             let mut request = request.map(Body::new);
             let (router, handle) = (router.clone(), handle.clone());
-            let may = account.as_ref().is_none_or(|account| {
+            let may = account.as_ref().map_or(Ok(Duration::ZERO), |account| {
                 request.extensions_mut().insert(account.caller.clone());
                 used.ask(account.payer, handle.clock().boot())
             });
             async move {
-                if may {
-                    return router.oneshot(request).await;
-                }
-                handle.count_refused(Spent::Requests.as_str());
+                let spent = match may {
+                    Ok(Duration::ZERO) => return router.oneshot(request).await,
+                    Ok(wait) => {
+                        sleep(wait).await;
+                        return router.oneshot(request).await;
+                    }
+                    Err(spent) => spent,
+                };
+                handle.count_refused(spent.as_str());
                 // Whoever asks at once again is held up by it.
                 sleep(PENALTY).await;
-                let mut response = Spent::Requests.refusal().into_response();
+                let mut response = spent.refusal().into_response();
                 let close = HeaderValue::from_static("close");
                 response.headers_mut().insert(header::CONNECTION, close);
                 Ok(response)
