@@ -5,7 +5,7 @@ use std::{fs, io::Write as _, os::unix::fs::PermissionsExt, sync::Arc};
 use proptest::prelude::*;
 
 use super::*;
-use crate::time::SystemClock;
+use crate::time::{BootId, BootTime, SystemClock};
 
 fn settings(file: &std::path::Path, repeats: Repeats) -> Settings {
     Settings { file: Some(file.to_owned()), repeats }
@@ -69,6 +69,44 @@ async fn i11_a_line_is_in_the_file_when_the_decision_is_noted_and_repeats_are_co
     assert_eq!(all.last().unwrap()["event"], "closed");
     let mode = fs::metadata(&file).unwrap().permissions().mode();
     assert_eq!(mode & 0o777, 0o600);
+}
+
+/// The machine's clock, set forward.
+#[derive(Debug, Default)]
+struct Ahead(std::sync::atomic::AtomicU64);
+
+impl Clock for Ahead {
+    fn boot(&self) -> BootTime {
+        let seconds = self.0.load(std::sync::atomic::Ordering::Relaxed);
+        SystemClock.boot() + Duration::from_secs(seconds)
+    }
+
+    fn wall(&self) -> jiff::Timestamp {
+        SystemClock.wall()
+    }
+
+    fn boot_id(&self) -> BootId {
+        SystemClock.boot_id()
+    }
+}
+
+#[tokio::test]
+async fn repeats_are_told_within_the_minute_though_nobody_asks_any_more() {
+    let dir = tempfile::tempdir().unwrap();
+    let file = dir.path().join("audit.jsonl");
+    let clock = Arc::new(Ahead::default());
+    let audit = Audit::open(&settings(&file, Repeats::Count), Arc::clone(&clock) as _).unwrap();
+    for _ in 0..5 {
+        audit.note(decision(7, 1, "ok")).await.unwrap();
+    }
+    let mut tip = audit.log.as_ref().unwrap().tip.clone();
+    let before = tip.borrow_and_update().seq;
+    clock.0.store(61, std::sync::atomic::Ordering::Relaxed);
+    timeout(PATIENCE, tip.changed()).await.expect("a line more").unwrap();
+    let lines = lines(&fs::read_to_string(&file).unwrap());
+    let told = lines.last().unwrap();
+    assert_eq!((&told["event"], &told["count"]), (&"repeats".into(), &4.into()), "{told}");
+    assert_eq!(tip.borrow().seq, before + 1);
 }
 
 #[tokio::test]

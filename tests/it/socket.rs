@@ -11,7 +11,7 @@ use tokio::{io::AsyncWriteExt, net::UnixStream, task::JoinSet, time::timeout};
 
 use crate::support::{
     raw::{self, RawReply},
-    service::{Place, Service, eventually, portal},
+    service::{Place, Service, eventually, portal, until},
 };
 
 const ROTATING: &str = "[settings]\nrotating = true\nexpires_in = 1800";
@@ -340,6 +340,24 @@ async fn a_client_that_never_finishes_its_request_is_cut_and_disturbs_nobody() {
     let took = SystemClock.boot().since(began);
     assert!(took > Duration::from_secs(8) && took < Duration::from_secs(20), "{took:?}");
     drop(service);
+}
+
+#[tokio::test]
+async fn a_client_that_reads_nothing_of_its_answers_is_cut_and_disturbs_nobody() {
+    let (place, service) = ready(1).await;
+    let mut deaf = UnixStream::connect(place.socket()).await.unwrap();
+    // Far more answers than any buffer takes.
+    let requests = "GET /openapi.json HTTP/1.1\r\nHost: grantkeeper\r\n\r\n".repeat(200);
+    deaf.write_all(requests.as_bytes()).await.unwrap();
+    let began = SystemClock.boot();
+    let is_cut = async || {
+        let broken = |error: std::io::Error| error.kind() == std::io::ErrorKind::BrokenPipe;
+        deaf.try_write(b" ").is_err_and(broken)
+    };
+    timeout(Duration::from_secs(60), until(is_cut)).await.expect("it is waited for on and on");
+    let took = SystemClock.boot().since(began);
+    assert!(took > Duration::from_secs(25), "{took:?}");
+    service.token(1).await.unwrap();
 }
 
 #[tokio::test]
