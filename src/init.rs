@@ -11,6 +11,7 @@ use tokio::{
 use tokio_util::sync::CancellationToken;
 
 mod files;
+mod template;
 
 use crate::{
     access::{Caller, Rules},
@@ -37,8 +38,36 @@ pub struct Plan {
     pub env_file: Option<PathBuf>,
     /// A JSON file.
     pub json_file: Option<PathBuf>,
+    /// Templates, and the files they become.
+    pub templates: Vec<(PathBuf, PathBuf)>,
+    /// Who may do what with the files.
+    pub manner: Manner,
     /// How long to keep trying what may pass; not at all if none.
     pub wait: Option<Duration>,
+}
+
+/// Who may do what with the files that are written.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Manner {
+    /// Permission bits.
+    pub mode: u32,
+    /// Whose they are: user and group; this process's without.
+    pub owner: Option<Owner>,
+}
+
+/// A user, and a group if it is to be another than before.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Owner {
+    /// The user.
+    pub uid: u32,
+    /// The group.
+    pub gid: Option<u32>,
+}
+
+impl Default for Manner {
+    fn default() -> Self {
+        Self { mode: 0o600, owner: None }
+    }
 }
 
 /// Why nothing was written.
@@ -75,6 +104,14 @@ pub enum InitError {
         path: PathBuf,
         /// Why.
         why: &'static str,
+    },
+    /// A template can't be used.
+    #[error("the template {path} can't be used")]
+    Template {
+        /// Which.
+        path: PathBuf,
+        /// Why, without a value that was to be filled in.
+        why: String,
     },
     /// A file could not be written.
     #[error("{path} could not be written")]
@@ -143,7 +180,7 @@ pub async fn init(
     };
     // However it went: what is in flight is finished, and a new refresh token stored, before the end.
     running.stop().await?;
-    let files = files::write(targets, &fetched?)?;
+    let files = files::write(targets, plan.manner, &fetched?)?;
     Ok(Report { portals: wanted, files })
 }
 

@@ -3,6 +3,7 @@
 use std::{collections::BTreeSet, path::PathBuf, time::Duration};
 
 use clap::Args;
+use nix::unistd::{Group, User};
 
 use super::{
     Global,
@@ -12,17 +13,22 @@ use super::{
 };
 use crate::{
     engine::Denial,
-    init::{self, InitError, Plan},
+    init::{self, InitError, Manner, Owner, Plan},
     portal::PortalId,
 };
 
 /// Fetch tokens once, write them to files and end.
 ///
-/// Everything is written, or nothing is: files are complete, 0600 and on disk when they appear.
+/// Everything is written, or nothing is: files are complete, of the right mode and owner, and on disk when they appear.
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Example, for a pod's init container:
   grantkeeper init --config /etc/grantkeeper/grantkeeper.toml --output-dir /tokens --wait 60s
+
+A template (Jinja) names `portals` (each with portal_id, access_token, token_type, expires_at, expires_in),
+`tokens['4711']`, and where there is one portal `portal_id` and `access_token`; any other name is an error:
+  {% for portal in portals %}{{ portal.portal_id }}={{ portal.access_token }}
+  {% endfor %}
 
 HubSpot's tokens live about 30 minutes: this suits jobs. For servers, run the service beside them.
 Exit codes: 3 no such portal, 4 a grant needs a person, 75 try again, 78 configuration or client
@@ -37,6 +43,15 @@ pub(super) struct Init {
     /// A JSON file with every token and when it expires
     #[arg(long, value_name = "FILE")]
     json: Option<PathBuf>,
+    /// A file made from a template: `/etc/app/app.conf.in:/run/app/app.conf`; may be repeated
+    #[arg(long = "template", value_name = "IN:OUT", value_parser = template)]
+    templates: Vec<(PathBuf, PathBuf)>,
+    /// The mode of the files
+    #[arg(long, value_name = "MODE", default_value = "0600", value_parser = mode)]
+    mode: u32,
+    /// Whose the files are, such as `1000:1000` or `app`; to give them away takes root
+    #[arg(long, value_name = "USER[:GROUP]", value_parser = owner)]
+    owner: Option<Owner>,
     /// Only this portal; may be repeated [default: all]
     #[arg(long = "portal", value_name = "ID")]
     portals: Vec<PortalId>,
@@ -47,12 +62,16 @@ pub(super) struct Init {
 
 impl Init {
     pub(super) async fn run(self, global: &Global, output: Output) -> Result<(), Failure> {
-        if self.output_dir.is_none() && self.env_file.is_none() && self.json.is_none() {
+        if self.output_dir.is_none()
+            && self.env_file.is_none()
+            && self.json.is_none()
+            && self.templates.is_empty()
+        {
             return Err(Failure::new(
                 Exit::Usage,
                 "no_output",
                 "nowhere to write to",
-                "Name at least one of --output-dir, --env-file and --json.",
+                "Name at least one of --output-dir, --env-file, --json and --template.",
             ));
         }
         let config = setting::config(global)?;
@@ -61,6 +80,8 @@ impl Init {
             output_dir: self.output_dir,
             env_file: self.env_file,
             json_file: self.json,
+            templates: self.templates,
+            manner: Manner { mode: self.mode, owner: self.owner },
             wait: self.wait,
         };
         let tell = |error: &InitError, wait: Duration| {
@@ -76,6 +97,37 @@ impl Init {
             format!("portals: {}\n{}", report.portals.len(), files.collect::<Vec<_>>().join("\n"))
         })
     }
+}
+
+/// Two paths with a colon between them.
+fn template(text: &str) -> Result<(PathBuf, PathBuf), String> {
+    match text.split_once(':') {
+        Some((from, to)) if !from.is_empty() && !to.is_empty() && !to.contains(':') => {
+            Ok((from.into(), to.into()))
+        }
+        _ => Err("write the template, a colon, and the file it becomes".to_owned()),
+    }
+}
+
+/// A mode that keeps a token from everybody who is in no group of its.
+fn mode(text: &str) -> Result<u32, String> {
+    match u32::from_str_radix(text, 8) {
+        Ok(mode) if mode & !0o640 == 0 && mode & 0o400 != 0 => Ok(mode),
+        _ => Err("a token's file is 0400, 0440, 0600 or 0640".to_owned()),
+    }
+}
+
+/// A user and a group, by number or name.
+fn owner(text: &str) -> Result<Owner, String> {
+    let (user, group) =
+        text.split_once(':').map_or((text, None), |(user, group)| (user, Some(group)));
+    let by_name = User::from_name(user).ok().flatten().map(|user| user.uid.as_raw());
+    let uid = user.parse().ok().or(by_name).ok_or("there is no such user on this machine")?;
+    let gid = group.map(|group| {
+        let by_name = Group::from_name(group).ok().flatten().map(|group| group.gid.as_raw());
+        group.parse().ok().or(by_name).ok_or("there is no such group on this machine")
+    });
+    Ok(Owner { uid, gid: gid.transpose()? })
 }
 
 impl From<InitError> for Failure {
@@ -137,6 +189,13 @@ impl From<InitError> for Failure {
                 message,
                 "Nothing was fetched or written. Name files in folders that exist, each once.",
             ),
+            InitError::Template { why, .. } => Self::new(
+                Exit::Invalid,
+                "template",
+                message,
+                "Nothing was written. `grantkeeper init --help` says what a template may name.",
+            )
+            .because(why),
             InitError::Write { source, .. } => Self::new(
                 Exit::Failed,
                 "output",

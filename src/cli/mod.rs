@@ -19,9 +19,11 @@ mod check;
 mod completions;
 mod demo;
 mod enroll;
+mod exec;
 pub mod exit;
 mod import;
 mod init;
+mod man;
 pub mod output;
 mod portal;
 mod progress;
@@ -43,7 +45,7 @@ use output::{Format, Output};
 #[command(after_help = "\
 Exit codes: 0 done, 1 failed, 2 wrong usage, 3 no such thing, 4 a grant needs a person,
 69 service not reachable, 75 try again, 77 refused, 78 configuration or credential invalid,
-124 --wait ran out.
+124 --wait ran out; of `exec`, the program's own.
 
 First time here: `grantkeeper demo` shows it all with nothing installed.")]
 struct Cli {
@@ -105,6 +107,8 @@ enum Command {
     Status(status::Status),
     /// Print one access token
     Token(token::Token),
+    /// Run a program with a portal's access token in its environment
+    Exec(exec::Exec),
     /// Look at customer accounts; renew, pause, revoke or remove one
     #[command(subcommand)]
     Portal(portal::Portal),
@@ -125,6 +129,8 @@ enum Command {
     Audit(audit::Audit),
     /// Print a completion script for a shell
     Completions(completions::Completions),
+    /// Write manual pages into a folder
+    Man(man::Man),
     /// Print the version
     Version,
 }
@@ -186,6 +192,7 @@ fn carry_out(cli: Cli, output: Output) -> Result<ExitCode, Failure> {
             Command::Sim(sim) => sim.run(output).await.map(done),
             Command::Status(status) => status.run(&global, output).await,
             Command::Token(token) => token.run(&global, output).await.map(done),
+            Command::Exec(exec) => exec.run(&global, output).await,
             Command::Portal(portal) => portal.run(&global, output).await.map(done),
             Command::Enroll(enroll) => enroll.run(&global, output).await.map(done),
             Command::Import(import) => import.run(&global, output).await,
@@ -194,6 +201,7 @@ fn carry_out(cli: Cli, output: Output) -> Result<ExitCode, Failure> {
             Command::Rotate(rotate) => rotate.run(&global, output).await.map(done),
             Command::Audit(audit) => audit.run(output).map(done),
             Command::Completions(completions) => completions.run(output).map(done),
+            Command::Man(man) => man.run(output).map(done),
             Command::Version => version::run(output).map(done),
         }
     });

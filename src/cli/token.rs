@@ -38,15 +38,27 @@ pub(super) struct Token {
 }
 
 #[derive(Deserialize)]
-struct Answer {
+pub(super) struct Answer {
     portal_id: PortalId,
-    access_token: AccessToken,
+    pub(super) access_token: AccessToken,
     token_type: String,
     expires_at: Timestamp,
     expires_in: u64,
     scopes: Option<Scopes>,
     #[serde(default)]
     short_lived: bool,
+}
+
+/// The running service's answer.
+pub(super) async fn ask(
+    global: &Global,
+    portal: PortalId,
+    min_ttl: Option<Duration>,
+) -> Result<Answer, Failure> {
+    let service = setting::service(global)?;
+    let ttl = min_ttl.map(|ttl| format!("?min_ttl={}", ttl.as_secs())).unwrap_or_default();
+    let answer = service.get::<Answer>(&format!("/v1/portals/{portal}/token{ttl}")).await;
+    answer.map_err(|error| Failure::from(error).about(portal))
 }
 
 impl Token {
@@ -59,11 +71,7 @@ impl Token {
                 "Pipe it to where it is needed, or say --reveal.",
             ));
         }
-        let service = setting::service(global)?;
-        let ttl = self.min_ttl.map(|ttl| format!("?min_ttl={}", ttl.as_secs()));
-        let target = format!("/v1/portals/{}/token{}", self.portal, ttl.unwrap_or_default());
-        let answer = service.get::<Answer>(&target).await;
-        let answer = answer.map_err(|error| Failure::from(error).about(self.portal))?;
+        let answer = ask(global, self.portal, self.min_ttl).await?;
         // exposed: to standard output, which is what was asked for
         let token = answer.access_token.expose();
         if output.format == Format::Table {

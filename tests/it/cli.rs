@@ -28,6 +28,8 @@ async fn every_command_explains_itself() {
         &["sim", "--help"],
         &["status", "--help"],
         &["token", "--help"],
+        &["exec", "--help"],
+        &["man", "--help"],
         &["portal", "--help"],
         &["portal", "list", "--help"],
         &["portal", "show", "--help"],
@@ -65,6 +67,41 @@ async fn version_and_completions_answer_on_standard_output() {
         assert_eq!(script.code, 0);
         assert!(script.out.contains("grantkeeper") && script.out.contains("rotate"), "{shell}");
     }
+}
+
+#[tokio::test]
+async fn exec_gives_a_program_the_token_and_takes_its_exit_code() {
+    let place = Place::new(1, ROTATING).await;
+    let service = place.serve().await;
+    service.ready().await;
+    let token = service.token(1).await.unwrap()["access_token"].as_str().unwrap().to_owned();
+    let script = "printf %s:%s \"$HUBSPOT_ACCESS_TOKEN\" \"$1\"; exit 7";
+    let args = ["exec", "--portal", "1", "--", "/bin/sh", "-c", script, "sh", "--portal"];
+    let ended = place.run(&args).await;
+    assert_eq!((ended.code, ended.out), (7, format!("{token}:--portal")), "{}", ended.err);
+    for (program, code) in [("/no/such/program", 127), ("/etc/passwd", 126)] {
+        let ended = place.run(&["exec", "--portal", "1", "--", program]).await;
+        assert_eq!(ended.code, code, "{}", ended.err);
+        assert_eq!(ended.err.lines().count(), 3, "{}", ended.err);
+    }
+    assert_eq!(place.run(&["exec", "--portal", "9", "--", "/bin/true"]).await.code, 3);
+    assert_eq!(place.run(&["exec", "--portal", "1"]).await.code, 2);
+    assert_eq!(service.stop().await, 0);
+    assert_eq!(place.run(&["exec", "--portal", "1", "--", "/bin/true"]).await.code, 69);
+}
+
+#[tokio::test]
+async fn every_command_has_a_manual_page() {
+    let folder = tempfile::tempdir().unwrap();
+    let pages = folder.path().join("man1");
+    assert_eq!(plain(&["man", pages.to_str().unwrap()]).await.code, 0);
+    for name in ["grantkeeper", "grantkeeper-exec", "grantkeeper-portal-revoke"] {
+        let page = std::fs::read_to_string(pages.join(format!("{name}.1"))).unwrap();
+        assert!(page.contains(".SH SYNOPSIS"), "{name}: {page}");
+    }
+    let file = folder.path().join("file");
+    std::fs::write(&file, "").unwrap();
+    assert_eq!(plain(&["man", file.to_str().unwrap()]).await.code, 1);
 }
 
 #[tokio::test]

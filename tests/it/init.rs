@@ -78,6 +78,98 @@ async fn env_and_json_files_hold_what_was_asked_for_and_no_more() {
     assert_eq!((spent(1), spent(2), spent(3)), (0, 1, 0), "others are not touched");
 }
 
+/// A template of this text, and the file that it becomes.
+fn template(place: &Place, text: &str) -> (String, std::path::PathBuf) {
+    let (from, to) = (place.path("app.conf.in"), place.path("app.conf"));
+    fs::write(&from, text).unwrap();
+    (format!("{}:{}", from.display(), to.display()), to)
+}
+
+#[tokio::test]
+async fn a_template_is_filled_with_tokens_and_the_rest_of_it_stays_as_it_is() {
+    let place = Place::new(2, ROTATING).await;
+    let text = "# <a & b>\n{% for portal in portals %}{{ portal.portal_id }}={{ portal.access_token }}\n{% endfor %}two={{ tokens['2'] }}\n";
+    let (arg, file) = template(&place, text);
+    let json = place.path("tokens.json");
+    let args = ["init", "--template", &arg, "--json", json.to_str().unwrap(), "--mode", "0440"];
+    let ended = place.run(&args).await;
+    assert_eq!(ended.code, 0, "{}", ended.err);
+    let told: Value = serde_json::from_str(&fs::read_to_string(&json).unwrap()).unwrap();
+    let token = |at: usize| told["portals"][at]["access_token"].as_str().unwrap().to_owned();
+    let (one, two) = (token(0), token(1));
+    let filled = fs::read_to_string(&file).unwrap();
+    assert_eq!(filled, format!("# <a & b>\n1={one}\n2={two}\ntwo={two}\n"));
+    for file in [&file, &json] {
+        assert_eq!(fs::metadata(file).unwrap().permissions().mode() & 0o777, 0o440);
+    }
+}
+
+#[tokio::test]
+async fn where_there_is_one_portal_a_template_need_not_name_it() {
+    let place = Place::new(1, ROTATING).await;
+    let (arg, file) = template(&place, "{{ portal_id }} {{ access_token }}");
+    assert_eq!(place.run(&["init", "--template", &arg]).await.code, 0);
+    let filled = fs::read_to_string(&file).unwrap();
+    let (portal, token) = filled.split_once(' ').unwrap();
+    assert_eq!((portal, taken(&place, token).await), ("1", Some(1)));
+}
+
+#[tokio::test]
+async fn a_template_that_names_what_is_not_there_is_refused_and_nothing_is_written() {
+    let place = Place::new(2, ROTATING).await;
+    for (text, why) in [
+        ("{{ acess_token }}", "acess_token"),
+        ("{{ portals", "syntax error"),
+        ("{% include '/etc/passwd' %}", "template"),
+    ] {
+        let (arg, file) = template(&place, text);
+        let ended = place.run(&["init", "--template", &arg]).await;
+        assert_eq!(ended.code, 78, "{text}: {}", ended.err);
+        assert!(ended.err.contains(why), "{text}: {}", ended.err);
+        assert!(!file.exists());
+        if text.starts_with("{{") {
+            assert_eq!(place.standin.sim.report().refreshes, 0, "nothing is spent for {text}");
+        }
+    }
+    // Which of two portals' only shows when they are known.
+    for text in ["{{ access_token }}", "{{ tokens['3'] }}", "{{ portals[0].secret }}"] {
+        let (arg, file) = template(&place, text);
+        let json = place.path("tokens.json");
+        let args = ["init", "--template", &arg, "--json", json.to_str().unwrap()];
+        let ended = place.run(&args).await;
+        assert_eq!(ended.code, 78, "{text}: {}", ended.err);
+        assert!(!file.exists() && !json.exists(), "all or nothing");
+    }
+    let missing = format!("{}:{}", place.path("none").display(), place.path("x").display());
+    assert_eq!(place.run(&["init", "--template", &missing]).await.code, 78);
+}
+
+#[tokio::test]
+async fn files_are_of_the_mode_and_owner_that_were_asked_for_and_no_other() {
+    use std::os::unix::fs::MetadataExt;
+    let place = Place::new(1, ROTATING).await;
+    let out = place.path("out");
+    let args = ["init", "--output-dir", out.to_str().unwrap(), "--mode", "0400"];
+    for wrong in ["0644", "0777", "0200", "rw", "1400"] {
+        let ended = place.run(&[&args[..4], &[wrong]].concat()).await;
+        assert_eq!(ended.code, 2, "{wrong}: {}", ended.err);
+    }
+    let owner = if rustix::process::geteuid().is_root() { "64001:64002" } else { "" };
+    let ended = match owner {
+        "" => place.run(&args).await,
+        owner => place.run(&[&args[..], &["--owner", owner]].concat()).await,
+    };
+    assert_eq!(ended.code, 0, "{}", ended.err);
+    let file = fs::metadata(out.join("1.token")).unwrap();
+    assert_eq!(file.mode() & 0o777, 0o400);
+    if !owner.is_empty() {
+        assert_eq!((file.uid(), file.gid()), (64_001, 64_002));
+        assert_eq!(fs::metadata(&out).unwrap().uid(), 64_001, "it can be reached");
+    }
+    let ended = place.run(&[&args[..], &["--owner", "no-such-user-here"]].concat()).await;
+    assert_eq!(ended.code, 2, "{}", ended.err);
+}
+
 #[tokio::test]
 async fn one_revoked_grant_means_that_nothing_is_written() {
     let place = Place::new(3, ROTATING).await;
