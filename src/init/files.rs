@@ -48,7 +48,7 @@ pub(super) enum Target {
     Folder(PathBuf),
     Env(PathBuf),
     Json(PathBuf),
-    Filled(Template, PathBuf),
+    Filled(Box<Template>, PathBuf),
 }
 
 impl Target {
@@ -77,7 +77,7 @@ pub(super) fn targets(plan: &Plan) -> Result<Vec<Target>, InitError> {
     files.extend(plan.env_file.clone().map(Target::Env));
     files.extend(plan.json_file.clone().map(Target::Json));
     for (template, path) in &plan.templates {
-        files.push(Target::Filled(Template::read(template)?, path.clone()));
+        files.push(Target::Filled(Box::new(Template::read(template)?), path.clone()));
     }
     let mut taken = BTreeSet::new();
     for target in files {
