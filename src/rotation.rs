@@ -6,7 +6,8 @@ use std::sync::Arc;
 use crate::{
     hubspot::{TokenEndpoint, prove},
     lifecycle::{ClientPair, FurtherSecrets, Refusal, RefusalClass},
-    secret::{ClientSecret, RefreshToken},
+    portal::ClientId,
+    secret::{ClientSecret, Fingerprint, RefreshToken},
     store::{
         AppRecord, CredentialStore, Expected, Key, StoreError, StoreErrorKind, Stored, Version,
         record::corrupt,
@@ -25,6 +26,9 @@ pub enum RotationError {
     /// HubSpot refuses the new secret.
     #[error("HubSpot refuses the new client secret")]
     Refused(Option<&'static str>),
+    /// There is no staged, or no earlier, secret to go on with.
+    #[error("{0}")]
+    NothingThere(&'static str),
     /// Somebody else wrote the app's record in between.
     #[error("somebody else changed the app's record meanwhile")]
     ChangedMeanwhile,
@@ -41,6 +45,8 @@ pub enum Step {
     Promoted,
     /// It was not proven, and stands there no more.
     TakenBack,
+    /// The one before it is in use again.
+    RolledBack,
 }
 
 /// How a rotation ended well.
@@ -73,12 +79,8 @@ pub async fn rotate(
     let version = write(store, &staged, stored.version).await?;
     tell(Step::Staged);
 
-    let pair = ClientPair {
-        client_id: app.client_id.clone(),
-        client_secret: new.clone(),
-        further: FurtherSecrets::default(),
-    };
-    if let Err(refusal) = prove(&**endpoint, &pair, any_grant(store).await).await {
+    let grant = any_grant(store).await;
+    if let Err(refusal) = accepted(endpoint, &app.client_id, new, grant).await {
         // What is not proven is not left lying about; whether that works does not change the answer.
         let unstaged = write(store, &staged.with_next_secret(None), version).await;
         match unstaged {
@@ -87,10 +89,7 @@ pub async fn rotate(
                 tracing::warn!(%error, "the staged secret could not be taken away again; it is not in use");
             }
         }
-        return Err(match refusal.class {
-            RefusalClass::AppRefused => RotationError::Refused(refusal.word),
-            _ => RotationError::NotAsked(refusal),
-        });
+        return Err(refusal.into());
     }
     tell(Step::Proven);
 
@@ -101,6 +100,122 @@ pub async fn rotate(
     write(store, &promoted, version).await?;
     tell(Step::Promoted);
     Ok(Rotated::Now)
+}
+
+/// Goes on with a secret that stands staged in the store: for whoever does not have it at hand, after a crash or on
+/// another machine.
+///
+/// # Errors
+/// See [`RotationError`].
+pub async fn promote(
+    store: &Arc<dyn CredentialStore>,
+    endpoint: &Arc<dyn TokenEndpoint>,
+    tell: impl FnMut(Step),
+) -> Result<Rotated, RotationError> {
+    let (_, app) = read(store).await?;
+    match &app.next_client_secret {
+        Some(next) => rotate(store, endpoint, next, tell).await,
+        None => Err(RotationError::NothingThere("no new client secret is staged")),
+    }
+}
+
+/// Takes the secret before this one into use again, once HubSpot accepts it. The one that was in use stands staged then.
+///
+/// # Errors
+/// See [`RotationError`]; what was in use is in use.
+pub async fn roll_back(
+    store: &Arc<dyn CredentialStore>,
+    endpoint: &Arc<dyn TokenEndpoint>,
+    mut tell: impl FnMut(Step),
+) -> Result<(), RotationError> {
+    let (stored, app) = read(store).await?;
+    let Some(previous) = &app.previous_client_secret else {
+        return Err(RotationError::NothingThere("no earlier client secret is kept"));
+    };
+    accepted(endpoint, &app.client_id, previous, any_grant(store).await).await?;
+    tell(Step::Proven);
+    let back = stored
+        .record
+        .with_client(&app.client_id, previous)
+        .with_previous_secret(None)
+        .with_next_secret(Some(&app.client_secret));
+    write(store, &back, stored.version).await?;
+    tell(Step::RolledBack);
+    Ok(())
+}
+
+/// Forgets the secret before this one: nothing is signed with it, or rolled back to it, any more. Says whether there
+/// was one.
+///
+/// # Errors
+/// The store's.
+pub async fn retire(store: &Arc<dyn CredentialStore>) -> Result<bool, RotationError> {
+    let (stored, app) = read(store).await?;
+    if app.previous_client_secret.is_none() {
+        return Ok(false);
+    }
+    write(store, &stored.record.with_previous_secret(None), stored.version).await?;
+    Ok(true)
+}
+
+/// A secret in the app's record, and what HubSpot makes of it now.
+#[derive(Debug)]
+pub struct Kept {
+    /// `current`, `next` (staged) or `previous`.
+    pub place: &'static str,
+    /// Its name.
+    pub name: Fingerprint,
+    /// Whether HubSpot accepts it.
+    pub accepted: Result<(), RotationError>,
+}
+
+/// Every secret in the app's record. Spends and changes nothing.
+///
+/// # Errors
+/// The store's.
+pub async fn look(
+    store: &Arc<dyn CredentialStore>,
+    endpoint: &Arc<dyn TokenEndpoint>,
+) -> Result<Vec<Kept>, RotationError> {
+    let (_, app) = read(store).await?;
+    let grant = any_grant(store).await;
+    let secrets = [
+        ("current", Some(&app.client_secret)),
+        ("next", app.next_client_secret.as_ref()),
+        ("previous", app.previous_client_secret.as_ref()),
+    ];
+    let mut kept = Vec::new();
+    for (place, secret) in secrets {
+        if let Some(secret) = secret {
+            let told = accepted(endpoint, &app.client_id, secret, grant.clone()).await;
+            let accepted = told.map_err(RotationError::from);
+            kept.push(Kept { place, name: secret.fingerprint(), accepted });
+        }
+    }
+    Ok(kept)
+}
+
+async fn accepted(
+    endpoint: &Arc<dyn TokenEndpoint>,
+    client_id: &ClientId,
+    secret: &ClientSecret,
+    grant: Option<RefreshToken>,
+) -> Result<(), Refusal> {
+    let pair = ClientPair {
+        client_id: client_id.clone(),
+        client_secret: secret.clone(),
+        further: FurtherSecrets::default(),
+    };
+    prove(&**endpoint, &pair, grant).await
+}
+
+impl From<Refusal> for RotationError {
+    fn from(refusal: Refusal) -> Self {
+        match refusal.class {
+            RefusalClass::AppRefused => Self::Refused(refusal.word),
+            _ => Self::NotAsked(refusal),
+        }
+    }
 }
 
 async fn read(store: &Arc<dyn CredentialStore>) -> Result<(Stored, AppRecord), StoreError> {

@@ -307,6 +307,12 @@ impl From<RotationError> for Failure {
                 || "HubSpot gave no word for it".to_owned(),
                 |word| format!("HubSpot says {word}"),
             )),
+            RotationError::NothingThere(_) => Self::new(
+                Exit::NotFound,
+                "no_such_secret",
+                error.to_string(),
+                "`grantkeeper rotate status` shows which secrets there are.",
+            ),
             RotationError::ChangedMeanwhile => Self::new(
                 Exit::TryAgain,
                 "record_changed",

@@ -5,11 +5,17 @@ use std::path::PathBuf;
 use clap::{Args, Subcommand};
 use serde::Serialize;
 
-use super::{Global, exit::Failure, output::Output, setting};
+use super::{
+    Global,
+    exit::Failure,
+    output::{Output, table, tone_of, toned},
+    setting,
+};
 use crate::{
     daemon,
-    rotation::{self, Rotated, Step},
-    secret::ClientSecret,
+    engine::World,
+    rotation::{self, Rotated, RotationError, Step},
+    secret::{ClientSecret, Fingerprint},
 };
 
 /// Replace a credential without an unserved request.
@@ -17,6 +23,14 @@ use crate::{
 pub(super) enum Rotate {
     /// The app's client secret, after it was changed on its Auth page at HubSpot
     ClientSecret(Secret),
+    /// Which client secrets are in the store, and which of them HubSpot accepts now; changes nothing
+    Status,
+    /// Take the staged secret into use, once HubSpot accepts it: after a crash, or from another machine
+    Promote,
+    /// Take the secret before this one into use again, if HubSpot still accepts it
+    Rollback,
+    /// Forget the secret before this one; webhooks signed with it are no longer accepted
+    Retire,
 }
 
 /// Stage the new client secret beside the old one, prove it at HubSpot, promote it.
@@ -39,30 +53,124 @@ struct Done {
     service_follows: bool,
 }
 
+/// A secret in the store, by its name.
+#[derive(Serialize)]
+struct Kept {
+    secret: &'static str,
+    name: Fingerprint,
+    /// None: HubSpot could not be asked.
+    accepted: Option<bool>,
+}
+
+fn told(output: Output) -> impl FnMut(Step) {
+    move |step| {
+        output.remark(match step {
+            Step::Staged => "staged: the new secret stands beside the old one",
+            Step::Proven => "proven: HubSpot accepts it",
+            Step::TakenBack => "not proven: the new secret is taken out of the store again",
+            Step::Promoted => "promoted: it is the one in use; the old one is kept beside it",
+            Step::RolledBack => "rolled back: it is in use again; the newer one stands staged",
+        });
+    }
+}
+
 impl Rotate {
     pub(super) async fn run(self, global: &Global, output: Output) -> Result<(), Failure> {
-        let Self::ClientSecret(secret) = self;
         let config = setting::config(global)?;
-        let text = super::secret_text(secret.from_file.as_deref(), "New client secret: ")?;
-        let new = ClientSecret::parse(text.trim())
-            .map_err(|why| super::malformed("client secret", why))?;
+        // Asked for before anything is opened: whoever types it sees no error of another kind afterwards.
+        let new = match &self {
+            Self::ClientSecret(secret) => Some(secret.read()?),
+            _ => None,
+        };
         let world = daemon::open_world(&config).await?;
-        let tell = |step| {
-            output.remark(match step {
-                Step::Staged => "staged: the new secret stands beside the old one",
-                Step::Proven => "proven: HubSpot accepts it",
-                Step::TakenBack => "not proven: the new secret is taken out of the store again",
-                Step::Promoted => "promoted: it is the one in use; the old one is kept beside it",
-            });
+        let (store, endpoint) = (&world.store, &world.endpoint);
+        let (changed, what) = match (self, new) {
+            (Self::ClientSecret(_), Some(new)) => {
+                let done = rotation::rotate(store, endpoint, &new, told(output)).await?;
+                (done == Rotated::Now, "rotated")
+            }
+            (Self::Promote | Self::ClientSecret(_), _) => {
+                let done = rotation::promote(store, endpoint, told(output)).await?;
+                (done == Rotated::Now, "rotated")
+            }
+            (Self::Rollback, _) => {
+                rotation::roll_back(store, endpoint, told(output)).await?;
+                (true, "rolled back")
+            }
+            (Self::Retire, _) => return retire(&world, global, output).await,
+            (Self::Status, _) => return status(&world, output).await,
         };
-        let rotated = rotation::rotate(&world.store, &world.endpoint, &new, tell).await?;
-        let done = Done {
-            rotated: rotated == Rotated::Now,
-            service_follows: setting::followed(global, output).await?,
-        };
+        let done =
+            Done { rotated: changed, service_follows: setting::followed(global, output).await? };
         output.answer(&done, |done| {
-            let how = if done.rotated { "is rotated" } else { "is the one in use already" };
-            format!("the client secret {how}")
+            if done.rotated {
+                format!("the client secret is {what}")
+            } else {
+                "the client secret is the one in use already".to_owned()
+            }
         })
     }
+}
+
+impl Secret {
+    fn read(&self) -> Result<ClientSecret, Failure> {
+        let text = super::secret_text(self.from_file.as_deref(), "New client secret: ")?;
+        ClientSecret::parse(text.trim()).map_err(|why| super::malformed("client secret", why))
+    }
+}
+
+async fn status(world: &World, output: Output) -> Result<(), Failure> {
+    let found = rotation::look(&world.store, &world.endpoint).await?;
+    let kept: Vec<_> = found
+        .iter()
+        .map(|kept| Kept {
+            secret: kept.place,
+            name: kept.name,
+            accepted: match kept.accepted {
+                Ok(()) => Some(true),
+                Err(RotationError::Refused(_)) => Some(false),
+                Err(_) => None,
+            },
+        })
+        .collect();
+    output.answer(&kept, |kept| {
+        let lines = kept.iter().map(|kept| {
+            let word = match kept.accepted {
+                Some(true) => "ok",
+                Some(false) => "refused",
+                None => "not asked",
+            };
+            vec![kept.secret.to_owned(), kept.name.to_string(), toned(word, tone_of(word))]
+        });
+        table(&["secret", "name", "HubSpot"], lines)
+    })
+}
+
+#[derive(Serialize)]
+struct Retired {
+    retired: bool,
+    /// HubSpot accepts it still: whoever has it can use it.
+    still_accepted: bool,
+}
+
+async fn retire(world: &World, global: &Global, output: Output) -> Result<(), Failure> {
+    let found = rotation::look(&world.store, &world.endpoint).await?;
+    let previous = found.iter().find(|kept| kept.place == "previous");
+    let still_accepted = previous.is_some_and(|kept| kept.accepted.is_ok());
+    let retired = rotation::retire(&world.store).await?;
+    if still_accepted {
+        output
+            .remark("HubSpot accepts it still: whoever has it can use it until it is ended there");
+    }
+    if retired {
+        setting::followed(global, output).await?;
+    }
+    output.answer(&Retired { retired, still_accepted }, |done| {
+        if done.retired {
+            "the earlier client secret is forgotten"
+        } else {
+            "there is no earlier client secret"
+        }
+        .to_owned()
+    })
 }

@@ -36,6 +36,8 @@ async fn every_command_explains_itself() {
         &["enroll", "--help"],
         &["app", "set", "--help"],
         &["rotate", "client-secret", "--help"],
+        &["rotate", "status", "--help"],
+        &["rotate", "rollback", "--help"],
         &["completions", "--help"],
         &["version", "--help"],
     ] {

@@ -69,6 +69,75 @@ async fn after_a_hard_cut_over_the_service_recovers_without_a_restart() {
     assert_eq!(place.alerts.all().len(), 2);
 }
 
+/// What `rotate status` says, by the secret's place.
+async fn status(place: &Place) -> serde_json::Value {
+    let ended = place.run(&["-o", "json", "rotate", "status"]).await;
+    assert_eq!(ended.code, 0, "{}", ended.err);
+    let told: serde_json::Value = serde_json::from_str(&ended.out).unwrap();
+    let by_place = told.as_array().unwrap().iter();
+    by_place
+        .map(|kept| (kept["secret"].as_str().unwrap().to_owned(), kept["accepted"].clone()))
+        .collect()
+}
+
+#[tokio::test]
+async fn with_an_overlap_a_rotation_can_be_rolled_back_gone_on_with_and_ended() {
+    let place = Place::new(2, SHORT).await;
+    let service = place.serve().await;
+    service.ready().await;
+    let old = place.standin.sim.client_secret();
+    let new = place.standin.sim.rotate_client_secret(Duration::from_secs(600));
+    assert_eq!(rotate(&place, new.expose()).await.code, 0);
+    assert_eq!(status(&place).await, json!({"current": true, "previous": true}));
+
+    let back = place.run(&["rotate", "rollback"]).await;
+    assert_eq!(back.code, 0, "{}", back.err);
+    assert!(back.err.contains("rolled back") && back.err.contains("followed"), "{}", back.err);
+    let record = app_record(&place.file_store()).await;
+    assert_eq!(
+        (&record["client_secret"], &record["next_client_secret"]),
+        (&json!(old.expose()), &json!(new.expose()))
+    );
+    assert_eq!(record["previous_client_secret"], serde_json::Value::Null);
+    // Twice is not back and forth.
+    let again = place.run(&["rotate", "rollback"]).await;
+    assert_eq!(again.code, 3, "{}", again.err);
+    assert_eq!(status(&place).await, json!({"current": true, "next": true}));
+
+    assert_eq!(place.run(&["rotate", "promote"]).await.code, 0);
+    assert_eq!(app_record(&place.file_store()).await["client_secret"], new.expose());
+    assert_eq!(place.run(&["rotate", "promote"]).await.code, 3, "nothing is staged any more");
+    let retired = place.run(&["rotate", "retire"]).await;
+    assert_eq!(retired.code, 0, "{}", retired.err);
+    assert!(retired.err.contains("HubSpot accepts it still"), "{}", retired.err);
+    assert_eq!(place.run(&["rotate", "retire"]).await.code, 0);
+    assert_eq!(status(&place).await, json!({"current": true}));
+    for number in 1..=2 {
+        service.token(number).await.unwrap();
+    }
+    assert!(place.alerts.all().is_empty(), "{:?}", place.alerts.all());
+}
+
+#[tokio::test]
+async fn after_a_hard_cut_over_the_old_secret_is_shown_to_be_dead_and_not_gone_back_to() {
+    let place = Place::new(1, SHORT).await;
+    let new = place.standin.sim.rotate_client_secret(Duration::ZERO);
+    assert_eq!(status(&place).await, json!({"current": false}), "the leak drill begins");
+    assert_eq!(rotate(&place, new.expose()).await.code, 0);
+    assert_eq!(status(&place).await, json!({"current": true, "previous": false}));
+    let before = app_record(&place.file_store()).await;
+    let back = place.run(&["rotate", "rollback"]).await;
+    assert_eq!(back.code, 78, "{}", back.err);
+    assert_eq!(app_record(&place.file_store()).await, before);
+    let retired = place.run(&["-o", "json", "rotate", "retire"]).await;
+    let told: serde_json::Value = serde_json::from_str(&retired.out).unwrap();
+    assert_eq!(told, json!({"retired": true, "still_accepted": false}));
+    assert_eq!(
+        app_record(&place.file_store()).await["previous_client_secret"],
+        serde_json::Value::Null
+    );
+}
+
 #[tokio::test]
 async fn a_wrong_secret_changes_nothing() {
     let place = Place::new(1, SHORT).await;
