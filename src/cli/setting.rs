@@ -27,7 +27,12 @@ pub(super) fn service(global: &Global) -> Result<Client, Failure> {
     // A configuration that was named must be good; the default one need not exist for those who
     // only use the socket.
     if global.config.is_some() {
-        return Ok(Client::new(config(global)?.socket.path));
+        // The service may run well all the same, by what the file said before.
+        let named = config(global).map_err(|failure| {
+            let hint = format!("{} A running service can be asked by --socket PATH.", failure.hint);
+            Failure { hint, ..failure }
+        });
+        return Ok(Client::new(named?.socket.path));
     }
     let usual = Config::load(&config_path(global), &config::environment);
     Ok(Client::new(usual.map_or_else(|_| PathBuf::from(config::DEFAULT_SOCKET), |c| c.socket.path)))
