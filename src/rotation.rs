@@ -9,8 +9,8 @@ use crate::{
     portal::ClientId,
     secret::{ClientSecret, Fingerprint, RefreshToken},
     store::{
-        AppRecord, CredentialStore, Expected, Key, StoreError, StoreErrorKind, Stored, Version,
-        record::corrupt,
+        AppRecord, CredentialStore, Expected, Key, Record, StoreError, StoreErrorKind, Stored,
+        Version, record::corrupt,
     },
 };
 
@@ -26,6 +26,9 @@ pub enum RotationError {
     /// HubSpot refuses the new secret.
     #[error("HubSpot refuses the new client secret")]
     Refused(Option<&'static str>),
+    /// HubSpot refuses the secret before this one: it is dead.
+    #[error("HubSpot refuses the earlier client secret")]
+    EarlierRefused(Option<&'static str>),
     /// There is no staged, or no earlier, secret to go on with.
     #[error("{0}")]
     NothingThere(&'static str),
@@ -92,31 +95,38 @@ pub async fn rotate(
         return Err(refusal.into());
     }
     tell(Step::Proven);
-
-    let promoted = staged
-        .with_client(&app.client_id, new)
-        .with_next_secret(None)
-        .with_previous_secret(Some(&app.client_secret));
-    write(store, &promoted, version).await?;
+    write(store, &promoted(&staged, &app, new), version).await?;
     tell(Step::Promoted);
     Ok(Rotated::Now)
 }
 
+/// The record with `new` in use and the one before it kept.
+fn promoted(record: &Record, app: &AppRecord, new: &ClientSecret) -> Record {
+    record
+        .with_client(&app.client_id, new)
+        .with_next_secret(None)
+        .with_previous_secret(Some(&app.client_secret))
+}
+
 /// Goes on with a secret that stands staged in the store: for whoever does not have it at hand, after a crash or on
-/// another machine.
+/// another machine. It stays staged if it is not proven: nobody may have another copy.
 ///
 /// # Errors
 /// See [`RotationError`].
 pub async fn promote(
     store: &Arc<dyn CredentialStore>,
     endpoint: &Arc<dyn TokenEndpoint>,
-    tell: impl FnMut(Step),
-) -> Result<Rotated, RotationError> {
-    let (_, app) = read(store).await?;
-    match &app.next_client_secret {
-        Some(next) => rotate(store, endpoint, next, tell).await,
-        None => Err(RotationError::NothingThere("no new client secret is staged")),
-    }
+    mut tell: impl FnMut(Step),
+) -> Result<(), RotationError> {
+    let (stored, app) = read(store).await?;
+    let Some(next) = &app.next_client_secret else {
+        return Err(RotationError::NothingThere("no new client secret is staged"));
+    };
+    accepted(endpoint, &app.client_id, next, any_grant(store).await).await?;
+    tell(Step::Proven);
+    write(store, &promoted(&stored.record, &app, next), stored.version).await?;
+    tell(Step::Promoted);
+    Ok(())
 }
 
 /// Takes the secret before this one into use again, once HubSpot accepts it. The one that was in use stands staged then.
@@ -132,7 +142,11 @@ pub async fn roll_back(
     let Some(previous) = &app.previous_client_secret else {
         return Err(RotationError::NothingThere("no earlier client secret is kept"));
     };
-    accepted(endpoint, &app.client_id, previous, any_grant(store).await).await?;
+    let told = accepted(endpoint, &app.client_id, previous, any_grant(store).await).await;
+    told.map_err(|refusal| match RotationError::from(refusal) {
+        RotationError::Refused(word) => RotationError::EarlierRefused(word),
+        other => other,
+    })?;
     tell(Step::Proven);
     let back = stored
         .record
@@ -226,7 +240,7 @@ async fn read(store: &Arc<dyn CredentialStore>) -> Result<(Stored, AppRecord), S
 
 async fn write(
     store: &Arc<dyn CredentialStore>,
-    record: &crate::store::Record,
+    record: &Record,
     version: Version,
 ) -> Result<Version, RotationError> {
     let written = store.write(Key::App, record, &Expected::At(version)).await;

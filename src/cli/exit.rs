@@ -288,6 +288,13 @@ impl From<HardeningError> for Failure {
     }
 }
 
+fn said(word: Option<&str>) -> String {
+    word.map_or_else(
+        || "HubSpot gave no word for it".to_owned(),
+        |word| format!("HubSpot says {word}"),
+    )
+}
+
 impl From<RotationError> for Failure {
     fn from(error: RotationError) -> Self {
         match error {
@@ -303,10 +310,14 @@ impl From<RotationError> for Failure {
                 "HubSpot refuses the new client secret; the one in use stays in use",
                 "Nothing was changed. Copy the new secret from the app's Auth page at HubSpot, whole, and try again.",
             )
-            .because(word.map_or_else(
-                || "HubSpot gave no word for it".to_owned(),
-                |word| format!("HubSpot says {word}"),
-            )),
+            .because(said(word)),
+            RotationError::EarlierRefused(word) => Self::new(
+                Exit::Invalid,
+                "earlier_secret_refused",
+                "HubSpot refuses the earlier client secret; the one in use stays in use",
+                "It is dead at HubSpot, and there is no way back to it: go on with the one in use, or rotate to a new one.",
+            )
+            .because(said(word)),
             RotationError::NothingThere(_) => Self::new(
                 Exit::NotFound,
                 "no_such_secret",

@@ -90,8 +90,8 @@ impl Rotate {
                 (done == Rotated::Now, "rotated")
             }
             (Self::Promote | Self::ClientSecret(_), _) => {
-                let done = rotation::promote(store, endpoint, told(output)).await?;
-                (done == Rotated::Now, "rotated")
+                rotation::promote(store, endpoint, told(output)).await?;
+                (true, "rotated")
             }
             (Self::Rollback, _) => {
                 rotation::roll_back(store, endpoint, told(output)).await?;
@@ -119,19 +119,20 @@ impl Secret {
     }
 }
 
+/// Whether HubSpot accepts it; none if it could not be asked.
+const fn accepted(kept: &rotation::Kept) -> Option<bool> {
+    match kept.accepted {
+        Ok(()) => Some(true),
+        Err(RotationError::Refused(_)) => Some(false),
+        Err(_) => None,
+    }
+}
+
 async fn status(world: &World, output: Output) -> Result<(), Failure> {
     let found = rotation::look(&world.store, &world.endpoint).await?;
     let kept: Vec<_> = found
         .iter()
-        .map(|kept| Kept {
-            secret: kept.place,
-            name: kept.name,
-            accepted: match kept.accepted {
-                Ok(()) => Some(true),
-                Err(RotationError::Refused(_)) => Some(false),
-                Err(_) => None,
-            },
-        })
+        .map(|kept| Kept { secret: kept.place, name: kept.name, accepted: accepted(kept) })
         .collect();
     output.answer(&kept, |kept| {
         let lines = kept.iter().map(|kept| {
@@ -149,18 +150,20 @@ async fn status(world: &World, output: Output) -> Result<(), Failure> {
 #[derive(Serialize)]
 struct Retired {
     retired: bool,
-    /// HubSpot accepts it still: whoever has it can use it.
-    still_accepted: bool,
+    /// HubSpot accepts it still: whoever has it can use it. None: there was none, or HubSpot could not be asked.
+    still_accepted: Option<bool>,
 }
 
 async fn retire(world: &World, global: &Global, output: Output) -> Result<(), Failure> {
     let found = rotation::look(&world.store, &world.endpoint).await?;
     let previous = found.iter().find(|kept| kept.place == "previous");
-    let still_accepted = previous.is_some_and(|kept| kept.accepted.is_ok());
+    let still_accepted = previous.and_then(accepted);
     let retired = rotation::retire(&world.store).await?;
-    if still_accepted {
-        output
-            .remark("HubSpot accepts it still: whoever has it can use it until it is ended there");
+    match still_accepted {
+        Some(true) => output
+            .remark("HubSpot accepts it still: whoever has it can use it until it is ended there"),
+        None if retired => output.remark("HubSpot could not be asked whether it accepts it still"),
+        _ => {}
     }
     if retired {
         setting::followed(global, output).await?;

@@ -119,6 +119,24 @@ async fn with_an_overlap_a_rotation_can_be_rolled_back_gone_on_with_and_ended() 
 }
 
 #[tokio::test]
+async fn a_staged_secret_that_is_not_proven_stays_staged() {
+    let place = Place::new(1, SHORT).await;
+    let store = place.file_store();
+    let stored = store.read(Key::App).await.unwrap();
+    let staged = ClientSecret::parse("the-only-copy").unwrap();
+    let record = stored.record.with_next_secret(Some(&staged));
+    store.write(Key::App, &record, &Expected::At(stored.version)).await.unwrap();
+    drop(store);
+    let before = app_record(&place.file_store()).await;
+    assert_eq!(place.run(&["rotate", "promote"]).await.code, 78);
+    assert_eq!(app_record(&place.file_store()).await, before);
+    let down = serde_json::from_value(json!({ "http": 503 })).unwrap();
+    place.standin.sim.set_fault(Fault::new(down));
+    assert_eq!(place.run(&["rotate", "promote"]).await.code, 75);
+    assert_eq!(app_record(&place.file_store()).await, before);
+}
+
+#[tokio::test]
 async fn after_a_hard_cut_over_the_old_secret_is_shown_to_be_dead_and_not_gone_back_to() {
     let place = Place::new(1, SHORT).await;
     let new = place.standin.sim.rotate_client_secret(Duration::ZERO);
@@ -128,6 +146,7 @@ async fn after_a_hard_cut_over_the_old_secret_is_shown_to_be_dead_and_not_gone_b
     let before = app_record(&place.file_store()).await;
     let back = place.run(&["rotate", "rollback"]).await;
     assert_eq!(back.code, 78, "{}", back.err);
+    assert!(back.err.contains("no way back"), "{}", back.err);
     assert_eq!(app_record(&place.file_store()).await, before);
     let retired = place.run(&["-o", "json", "rotate", "retire"]).await;
     let told: serde_json::Value = serde_json::from_str(&retired.out).unwrap();
