@@ -96,6 +96,10 @@ impl Template {
             },
         };
         let template = self.environment.get_template(NAME).map_err(|error| self.refused(&error))?;
-        template.render(Serde(names)).map(Zeroizing::new).map_err(|error| self.refused(&error))
+        template.render(Serde(names)).map(Zeroizing::new).map_err(|error| {
+            // By now it knows tokens, and its details may: what it is, and where, is enough.
+            let line = error.line().map(|line| format!(" (line {line})")).unwrap_or_default();
+            InitError::Template { path: self.path.clone(), why: format!("{}{line}", error.kind()) }
+        })
     }
 }

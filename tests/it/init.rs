@@ -138,6 +138,7 @@ async fn a_template_that_names_what_is_not_there_is_refused_and_nothing_is_writt
         let args = ["init", "--template", &arg, "--json", json.to_str().unwrap()];
         let ended = place.run(&args).await;
         assert_eq!(ended.code, 78, "{text}: {}", ended.err);
+        assert!(ended.err.contains("(line 1)"), "{text}: {}", ended.err);
         assert!(!file.exists() && !json.exists(), "all or nothing");
     }
     let missing = format!("{}:{}", place.path("none").display(), place.path("x").display());
