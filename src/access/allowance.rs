@@ -63,13 +63,15 @@ impl Allowances {
         Ok(owed.saturating_sub(self.smooth))
     }
 
-    /// Counts `requests` against `payer`, whether or not it has as many left.
+    /// Counts `requests` against `payer`, whether or not it has as many left. Nobody owes for longer than it takes to be
+    /// allowed twice over: who has come to reason is answered again.
     pub fn charge(&mut self, payer: Payer, requests: u32, now: BootTime) {
         if self.paid_at.len() >= REMEMBERED {
             self.paid_at.retain(|_, paid_at| *paid_at > now);
         }
         let paid_at = self.paid_at.entry(payer).or_insert(now);
-        *paid_at = (*paid_at).max(now) + self.interval * requests;
+        let owed = (*paid_at).max(now) + self.interval * requests;
+        *paid_at = owed.min(now + self.ahead * 2);
     }
 }
 
@@ -130,6 +132,16 @@ mod tests {
         allowances.charge(Some(7), 1, at(0));
         assert!(allowances.is_spent(Some(7), at(0)) && allowances.take(Some(7), at(0)).is_err());
         assert!(allowances.take(Some(7), at(200)).is_ok());
+    }
+
+    #[test]
+    fn a_debt_has_a_ceiling() {
+        let mut allowances = Allowances::per_second(50);
+        for _ in 0..10_000 {
+            allowances.charge(Some(7), 20, at(0));
+        }
+        assert!(allowances.take(Some(7), at(900)).is_err());
+        assert!(allowances.take(Some(7), at(1000)).is_ok());
     }
 
     #[test]

@@ -59,6 +59,10 @@ pub(super) struct Writer {
     /// Decisions refused since the last line that could be written.
     refused: u64,
     told: BootTime,
+    /// When the file was last looked for.
+    looked: BootTime,
+    /// It was removed, and can't be made anew.
+    missing: bool,
 }
 
 impl Writer {
@@ -79,8 +83,19 @@ impl Writer {
         let told = clock.boot();
         let tip = previous.clone().unwrap_or_else(Tip::none);
         let (shown, watched_tip) = watch::channel(tip.clone());
-        let mut writer =
-            Self { place, tip, shown, clock, tally, health, unsynced: false, refused: 0, told };
+        let mut writer = Self {
+            place,
+            tip,
+            shown,
+            clock,
+            tally,
+            health,
+            unsynced: false,
+            refused: 0,
+            told,
+            looked: told,
+            missing: false,
+        };
         let opened = writer.opened(previous.as_ref(), torn);
         if let (Err(source), Some(path)) = (opened, path) {
             return Err(OpenError::Io { file: path.to_owned(), source });
@@ -157,13 +172,11 @@ impl Writer {
         if !*self.health.borrow() {
             self.write(&[], true).ok();
         }
-        if matches!(&self.place, Place::File(_, file) if file.is_nowhere()) {
-            // What went on into it, nobody could read.
-            if let Err(error) = self.reopen() {
-                tracing::error!(%error, hint = %error.hint(), "the audit log's file was removed, and no new one can be made");
-            }
-        }
         let now = self.clock.boot();
+        if now.since(self.looked) >= SYNC_EVERY {
+            self.looked = now;
+            self.find_again();
+        }
         if now.since(self.told) >= TELL_EVERY {
             self.told = now;
             self.tell_repeats();
@@ -172,6 +185,16 @@ impl Writer {
             let synced = self.sync();
             self.note(&synced);
         }
+    }
+
+    /// Begins a new file where the one in use was removed: what went on into that, nobody could read.
+    fn find_again(&mut self) {
+        let removed = matches!(&self.place, Place::File(_, file) if file.is_nowhere());
+        let failed = if removed { self.reopen().err() } else { None };
+        if let Some(error) = failed.as_ref().filter(|_| !self.missing) {
+            tracing::error!(%error, hint = %error.hint(), "the audit log's file was removed, and no new one can be made");
+        }
+        self.missing = failed.is_some();
     }
 
     fn tell_repeats(&mut self) {

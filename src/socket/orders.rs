@@ -14,7 +14,7 @@ use super::{
     limits::Whole,
     openapi::Refusals,
     protocol::{EnrolBody, EnrolledBody, PausedBody, Problem, RefreshBody, RemovedBody, TokenBody},
-    routes::{Named, NamedPortal, portal_id, token_response},
+    routes::{Named, NamedPortal, portal_id, senseless, token_response},
 };
 use crate::{
     access::Caller,
@@ -149,11 +149,10 @@ pub(super) async fn remove(
     query: Result<Query<RemoveQuery>, QueryRejection>,
 ) -> Result<Response, Problem> {
     let portal_id = portal_id(id)?;
-    if query.is_err() {
-        handle.admit(&caller, Asking::Remove(portal_id)).await.map_err(|d| problem(&d))?;
-    }
-    let Query(RemoveQuery { revoke }) =
-        query.map_err(|_| bad("the query takes revoke, true or false"))?;
+    let Ok(Query(RemoveQuery { revoke })) = query else {
+        let wrong = bad("the query takes revoke, true or false");
+        return Err(senseless(&handle, &caller, Asking::Remove(portal_id), wrong).await);
+    };
     let removed = handle.remove(&caller, portal_id, revoke).await.map_err(|d| problem(&d))?;
     let body = RemovedBody { portal_id, revoked: removed.revoked };
     Ok(json(StatusCode::OK, "application/json", &body))

@@ -25,6 +25,7 @@ use super::{
 use crate::{
     access::Caller,
     engine::{Answer, Asking, Handle, view::PortalView},
+    lifecycle::PortalState,
     portal::{NotAPortalId, PortalId},
 };
 
@@ -105,15 +106,9 @@ pub(super) async fn token(
     headers: HeaderMap,
 ) -> Result<Response, Problem> {
     let portal = portal_id(id)?;
-    let min_ttl = match query {
-        Ok(Query(TokenQuery { min_ttl })) if min_ttl.is_none_or(|least| least <= LONGEST_TTL) => {
-            min_ttl.map(Duration::from_secs)
-        }
-        wrong => {
-            handle.admit(&caller, Asking::Token(portal)).await.map_err(|d| problem(&d))?;
-            let what = "the query takes min_ttl, a whole number of seconds";
-            return Err(bad(wrong.map_or(what, |_| "min_ttl is at most a day")));
-        }
+    let min_ttl = match least_life(query) {
+        Ok(min_ttl) => min_ttl,
+        Err(wrong) => return Err(senseless(&handle, &caller, Asking::Token(portal), wrong).await),
     };
     let answer = handle.token(&caller, portal, min_ttl).await.map_err(|d| problem(&d))?;
     let etag = format!("\"{}\"", answer.fingerprint);
@@ -123,6 +118,27 @@ pub(super) async fn token(
         &answer,
         if same { StatusCode::NOT_MODIFIED } else { StatusCode::OK },
     ))
+}
+
+fn least_life(
+    query: Result<Query<TokenQuery>, QueryRejection>,
+) -> Result<Option<Duration>, Problem> {
+    let Query(TokenQuery { min_ttl }) =
+        query.map_err(|_| bad("the query takes min_ttl, a whole number of seconds"))?;
+    if min_ttl.is_some_and(|seconds| seconds > LONGEST_TTL) {
+        return Err(bad("min_ttl is at most a day"));
+    }
+    Ok(min_ttl.map(Duration::from_secs))
+}
+
+/// What is wrong with a question, for who may ask it.
+pub(super) async fn senseless(
+    handle: &Handle,
+    caller: &Caller,
+    asking: Asking,
+    wrong: Problem,
+) -> Problem {
+    handle.admit(caller, asking).await.map_or_else(|denial| problem(&denial), |()| wrong)
 }
 
 /// A token as it is handed out; with 304, its name alone.
@@ -195,13 +211,18 @@ pub(super) async fn portals(
     Extension(caller): Extension<Caller>,
     query: Result<Query<PortalsQuery>, QueryRejection>,
 ) -> Result<Response, Problem> {
-    let wrong = query.is_err()
-        || query.as_ref().is_ok_and(|query| {
-            query.state.as_ref().is_some_and(|word| protocol::state(word).is_none())
-        });
-    if wrong {
-        handle.admit(&caller, Asking::Portals).await.map_err(|d| problem(&d))?;
-    }
+    let (state, after, limit) = match page(query) {
+        Ok(page) => page,
+        Err(wrong) => return Err(senseless(&handle, &caller, Asking::Portals, wrong).await),
+    };
+    let page = handle.portals(&caller, state, after, limit).await.map_err(|d| problem(&d))?;
+    let portals = page.portals.iter().map(|(id, view)| portal_body(&handle, *id, view)).collect();
+    Ok(json(StatusCode::OK, "application/json", &PortalsBody { portals, next: page.next }))
+}
+
+fn page(
+    query: Result<Query<PortalsQuery>, QueryRejection>,
+) -> Result<(Option<PortalState>, Option<PortalId>, usize), Problem> {
     let Query(query) = query.map_err(|_| bad("the query takes state, after and limit"))?;
     let state = query
         .state
@@ -220,9 +241,7 @@ pub(super) async fn portals(
     if !(1..=PAGE).contains(&limit) {
         return Err(bad(format!("limit is from 1 to {PAGE}")));
     }
-    let page = handle.portals(&caller, state, after, limit).await.map_err(|d| problem(&d))?;
-    let portals = page.portals.iter().map(|(id, view)| portal_body(&handle, *id, view)).collect();
-    Ok(json(StatusCode::OK, "application/json", &PortalsBody { portals, next: page.next }))
+    Ok((state, after, limit))
 }
 
 fn portal_body(handle: &Handle, portal: PortalId, view: &Arc<PortalView>) -> PortalBody {

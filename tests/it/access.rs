@@ -330,6 +330,11 @@ async fn i11_a_denied_caller_does_not_learn_which_portals_there_are() {
             assert_eq!(reply.undated(), there.undated(), "{method} {target}");
         }
     }
+    for senseless in ["limit=0", "state=nope", "x=1"] {
+        let target = format!("/v1/portals?{senseless}");
+        let reply = ask(&place, (STRANGER, STRANGER), "GET", &target).await;
+        assert_eq!(reply.problem(), "forbidden", "{senseless}");
+    }
     for other in ["1", "4"] {
         let reply = ask(&place, (LOOKER, LOOKER), "GET", &format!("/v1/portals/{other}")).await;
         assert_eq!(reply.problem(), "forbidden", "{other}");
