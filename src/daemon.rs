@@ -27,15 +27,15 @@ use signals::{Received, Signals};
 use crate::{
     access::Rules,
     audit::{self, Audit},
-    config::{Config, Environment},
+    config::{Alert, Config, Environment},
     engine::{self, Alerting, Command, Engine, Handle, Metrics, Panicked, Route, World},
     hardening::{self, Hardened, HardeningError},
     hubspot::NoTls,
-    incident::Severity,
+    incident::Manner,
     journal::{self, Keeper, Recovered, StateError, open_state},
     lifecycle::Refusal,
     portal::PortalId,
-    sink::{Log, Webhook},
+    sink::Log,
     socket::{Inherited, ListenError, Socket, serve_health, serve_socket},
     store::StoreError,
     time::Clock,
@@ -130,6 +130,7 @@ pub fn engine_settings(config: &Config) -> engine::Settings {
         refresh: config.refresh,
         validate: config.validate,
         max_requests_per_second: config.hubspot.max_refreshes_per_second,
+        install_url: config.app.install_url.clone(),
     }
 }
 
@@ -189,9 +190,10 @@ pub async fn run(
     let health = bind_health(&config).await?;
     let metrics = Arc::new(Metrics::default());
     let stop_alerts = CancellationToken::new();
-    let alerting = alerting(&config, &world.clock, &metrics, &stop_alerts)?;
+    let routes = routes(&config, &world.clock)?;
+    let (journal, clock) = (world.journal.clone(), Arc::clone(&world.clock));
+    let alerting = Alerting::start(routes, journal, Arc::clone(&clock), &metrics, &stop_alerts);
     let settings = engine_settings(&config);
-    let clock = Arc::clone(&world.clock);
     let store = Arc::clone(&world.store);
     let (engine, running) =
         Engine::new(world, settings.clone(), start, alerting, Arc::clone(&metrics));
@@ -235,7 +237,7 @@ pub async fn run(
             ended = engine_task.join_next() => return ended_early(ended),
             signal = signals.next() => match signal {
                 Received::Reload => {
-                    let renew = Renew { handle: &handle, commands: &running.commands, metrics: &metrics, stop_alerts: &stop_alerts };
+                    let renew = Renew { handle: &handle, commands: &running.commands };
                     current = renew.configuration(current, &reread).await;
                     reload::audit(&handle).await;
                     while reloads.try_join_next().is_some() {}
@@ -302,6 +304,8 @@ async fn follow_audit(
     commands: mpsc::Sender<Command>,
     stop: CancellationToken,
 ) {
+    // An earlier process may have told that it fails.
+    health.mark_changed();
     while let Some(Ok(())) = stop.run_until_cancelled(health.changed()).await {
         let well = *health.borrow_and_update();
         if commands.send(Command::Audit(well)).await.is_err() {
@@ -320,20 +324,16 @@ fn rules(config: &Config) -> Rules {
     Rules::new(rustix::process::geteuid().as_raw(), config.access.clone())
 }
 
-fn alerting(
-    config: &Config,
-    clock: &Arc<dyn Clock>,
-    metrics: &Arc<Metrics>,
-    stop: &CancellationToken,
-) -> Result<Alerting, StartError> {
-    let log = Route { sink: Arc::new(Log), min_severity: Severity::Info };
-    let mut routes = vec![log];
-    for alert in &config.alerts {
-        let webhook = Webhook::new(alert.webhook.clone(), Arc::clone(clock))
-            .map_err(|source| StartError::Alert { name: alert.webhook.name.clone(), source })?;
-        routes.push(Route { sink: Arc::new(webhook), min_severity: alert.min_severity });
+/// Everybody who is told of incidents, the log among them.
+fn routes(config: &Config, clock: &Arc<dyn Clock>) -> Result<Vec<Route>, StartError> {
+    let mut routes = vec![Route { sink: Arc::new(Log), manner: Manner::PLAIN }];
+    for Alert { receiver, manner } in &config.alerts {
+        let sink = receiver
+            .open(clock)
+            .map_err(|source| StartError::Alert { name: receiver.name().to_owned(), source })?;
+        routes.push(Route { sink, manner: manner.clone() });
     }
-    Ok(Alerting::start(routes, metrics, stop))
+    Ok(routes)
 }
 
 /// Tells systemd, where there is one.

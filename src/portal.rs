@@ -91,9 +91,23 @@ impl fmt::Display for ClientId {
 }
 
 /// What the company calls its app: part of the store prefix, of alerts and of metrics.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
-#[serde(transparent)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
 pub struct AppName(String);
+
+impl TryFrom<String> for AppName {
+    type Error = NotAnAppName;
+
+    fn try_from(text: String) -> Result<Self, NotAnAppName> {
+        Self::parse(text)
+    }
+}
+
+impl From<AppName> for String {
+    fn from(name: AppName) -> Self {
+        name.0
+    }
+}
 
 /// The text is not an app name.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]

@@ -195,9 +195,10 @@ pub async fn service(own_uid: u32) -> (Handle, tokio::task::JoinSet<()>) {
         refresh: RefreshPolicy::default(),
         validate: ValidatePolicy::default(),
         max_requests_per_second: 100.0,
+        install_url: None,
     };
     let (metrics, stop) = (Arc::new(Metrics::default()), CancellationToken::new());
-    let alerting = Alerting::start(Vec::new(), &metrics, &stop);
+    let alerting = Alerting::start(Vec::new(), Journal::none(), Arc::clone(&clock), &metrics, &stop);
     let (engine, running) =
         Engine::new(world, settings.clone(), start, alerting, Arc::clone(&metrics));
     let rules = Rules::new(own_uid, Vec::new());

@@ -13,6 +13,7 @@ use zeroize::Zeroizing;
 
 use crate::{hardening, secret::MalformedSecret, telemetry};
 
+mod alert;
 mod app;
 mod audit;
 mod check;
@@ -124,6 +125,9 @@ enum Command {
     Rotate(rotate::Rotate),
     /// Move records to where the configured layout keeps them
     Reshard(reshard::Reshard),
+    /// Look at incidents, take one on, try who is told of them
+    #[command(subcommand)]
+    Alert(alert::Alert),
     /// Look at the audit log
     #[command(subcommand)]
     Audit(audit::Audit),
@@ -199,6 +203,7 @@ fn carry_out(cli: Cli, output: Output) -> Result<ExitCode, Failure> {
             Command::Reshard(reshard) => reshard.run(&global, output).await,
             Command::App(app) => app.run(&global, output).await.map(done),
             Command::Rotate(rotate) => rotate.run(&global, output).await.map(done),
+            Command::Alert(alert) => alert.run(&global, output).await.map(done),
             Command::Audit(audit) => audit.run(output).map(done),
             Command::Completions(completions) => completions.run(output).map(done),
             Command::Man(man) => man.run(output).map(done),

@@ -1,21 +1,52 @@
-//! `[[alert]]` as written → where alerts go.
+//! `[[alert]]` as written → where alerts go, and in which manner.
 
-use std::collections::BTreeSet;
+use std::{collections::BTreeSet, time::Duration};
 
-use super::{findings::Findings, reader::Section};
+use jiff::tz::TimeZone;
+
+use super::{
+    findings::{Findings, Found},
+    reader::Section,
+    receiver,
+};
 use crate::{
-    incident::Severity,
-    sink::webhook::{self, Target},
+    incident::{Manner, QuietHours, Severity},
+    sink::{Settings, alertmanager},
 };
 
 /// One receiver of alerts.
 #[derive(Debug, Clone)]
 pub struct Alert {
-    /// How to tell it.
-    pub webhook: webhook::Settings,
-    /// From which severity on.
-    pub min_severity: Severity,
+    /// Who.
+    pub receiver: Settings,
+    /// In which manner.
+    pub manner: Manner,
 }
+
+/// The kinds of receivers.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Kind {
+    Webhook,
+    Slack,
+    PagerDuty,
+    Alertmanager,
+    Sns,
+    Email,
+    Exec,
+}
+
+const KINDS: [(&str, Kind); 7] = [
+    ("webhook", Kind::Webhook),
+    ("slack", Kind::Slack),
+    ("pagerduty", Kind::PagerDuty),
+    ("alertmanager", Kind::Alertmanager),
+    ("sns", Kind::Sns),
+    ("email", Kind::Email),
+    ("exec", Kind::Exec),
+];
+const HOUR: Duration = Duration::from_secs(3600);
+const SOONEST_REMINDER: Duration = Duration::from_secs(60);
+const LATEST_REMINDER: Duration = Duration::from_secs(30 * 24 * 3600);
 
 pub(super) fn read(sections: Vec<Section<'_, '_>>, findings: &mut Findings<'_>) -> Vec<Alert> {
     let mut names = BTreeSet::new();
@@ -35,51 +66,89 @@ fn alert(
         }
         Some(_) => {}
     }
-    let kinds = [
-        ("webhook", true),
-        ("slack", false),
-        ("pagerduty", false),
-        ("alertmanager", false),
-        ("sns", false),
-        ("email", false),
-        ("exec", false),
-    ];
-    match section.one_of("kind", &kinds, findings) {
-        Some(kind) if !kind.value => {
-            kind.wrong(findings, "is not to be had in this version", "use kind = \"webhook\"");
-        }
-        Some(_) => {}
-        None => {
-            section.missing(findings, "kind", "write kind = \"webhook\"");
-        }
+    let kind = section.one_of("kind", &KINDS, findings).map(|found| found.value);
+    if kind.is_none() {
+        section.missing(findings, "kind", "write kind = \"webhook\", or another of the seven");
     }
-    let url = section.text("url", findings);
-    let url_file = section.path("url_file", findings);
-    let target = match (url, url_file) {
-        (Some(url), None) => match webhook::target(&url.value) {
-            Ok(target) => Some(Target::Url(target)),
-            Err(error) => {
-                url.wrong(findings, "can't be used", error.to_string());
-                None
-            }
-        },
-        (None, Some(file)) => Some(Target::File(file.value)),
-        // One that is there and wrong has been told.
-        _ if section.has("url") != section.has("url_file") => None,
-        _ => {
-            let hint = "write url_file = \"/…\", or url = \"https://…\" where the URL is no secret";
-            section.wrong(findings, "", "does not say once where to send", hint);
-            None
-        }
+    let manner = manner(&mut section, kind, findings);
+    let Some(kind) = kind else {
+        // Which keys belong there is not known; what belongs to no kind is wrong whichever is meant.
+        section.pass_over(&receiver::KEYS);
+        section.finish(findings);
+        return None;
     };
-    let signing_secret_file = section.path("signing_secret_file", findings).map(|f| f.value);
+    // One that has no name is read all the same: every mistake is to be told at once.
+    let called = name.as_ref().map_or_else(String::new, |found| found.value.clone());
+    let receiver = receiver::read(kind, called, &mut section, findings);
+    section.finish(findings);
+    name.and(Some(Alert { receiver: receiver?, manner }))
+}
+
+fn manner(
+    section: &mut Section<'_, '_>,
+    kind: Option<Kind>,
+    findings: &mut Findings<'_>,
+) -> Manner {
     let severities = [
         ("info", Severity::Info),
         ("warning", Severity::Warning),
         ("critical", Severity::Critical),
     ];
     let min_severity = section.one_of("min_severity", &severities, findings);
-    section.finish(findings);
-    let webhook = webhook::Settings { name: name?.value, target: target?, signing_secret_file };
-    Some(Alert { webhook, min_severity: min_severity.map_or(Severity::Info, |found| found.value) })
+    // Those two remind people themselves.
+    let reminds = !matches!(kind, Some(Kind::PagerDuty | Kind::Alertmanager));
+    let usual = |hours: u32| reminds.then_some(HOUR * hours);
+    let remind_critical = reminder("remind_critical", usual(4), section, findings);
+    let remind = reminder("remind", usual(24), section, findings);
+    let hours = section.text("quiet_hours", findings);
+    let zone = section.text("time_zone", findings);
+    let zone = zone.map(|found| (zone_of(&found, findings), found));
+    let quiet = hours.and_then(|hours| match hours.value.parse::<QuietHours>() {
+        Ok(quiet) => {
+            let zone = zone.as_ref().and_then(|(zone, _)| zone.clone());
+            Some(quiet.within(zone.unwrap_or(TimeZone::UTC)))
+        }
+        Err(error) => {
+            hours.wrong(findings, "are no hours", error.to_string());
+            None
+        }
+    });
+    if let Some((_, found)) = zone.filter(|_| quiet.is_none() && !section.has("quiet_hours")) {
+        found.wrong(findings, "is not used", "it is the zone of quiet_hours");
+    }
+    Manner {
+        min_severity: min_severity.map_or(Severity::Info, |found| found.value),
+        remind_critical,
+        remind,
+        quiet,
+        repeat: (kind == Some(Kind::Alertmanager)).then_some(alertmanager::REPEAT),
+    }
+}
+
+/// A duration, or `"never"`.
+fn reminder(
+    key: &'static str,
+    usual: Option<Duration>,
+    section: &mut Section<'_, '_>,
+    findings: &mut Findings<'_>,
+) -> Option<Duration> {
+    if !section.has(key) {
+        return usual;
+    }
+    if section.word(key) == Some("never") {
+        return None;
+    }
+    section.duration(key, SOONEST_REMINDER, LATEST_REMINDER, findings)
+}
+
+fn zone_of(found: &Found<String>, findings: &mut Findings<'_>) -> Option<TimeZone> {
+    let zone = TimeZone::get(&found.value).ok();
+    if zone.is_none() {
+        found.wrong(
+            findings,
+            "is not a time zone",
+            "write one such as \"Europe/Berlin\" or \"UTC\"",
+        );
+    }
+    zone
 }

@@ -19,6 +19,7 @@ mod findings;
 mod layout;
 mod place;
 mod reader;
+mod receiver;
 mod service;
 mod suggest;
 #[cfg(test)]
@@ -36,7 +37,9 @@ use crate::{
     access::Rule,
     audit,
     hardening::Landlock,
-    hubspot, journal,
+    hubspot,
+    incident::InstallUrl,
+    journal,
     lifecycle::{RefreshPolicy, ValidatePolicy},
     portal::{AppName, Scopes},
     socket,
@@ -98,6 +101,8 @@ pub struct App {
     pub name: AppName,
     /// Scopes every grant must have.
     pub required_scopes: Scopes,
+    /// Where a customer begins to install the app, for alerts.
+    pub install_url: Option<InstallUrl>,
 }
 
 /// `[store]`.

@@ -8,7 +8,7 @@ pub(super) const HINT: &str =
 
 /// The address without a trailing slash, or what is wrong with it.
 pub(super) fn url(text: &str) -> Result<String, &'static str> {
-    use crate::sink::webhook::{BadTarget, target};
+    use crate::sink::post::{BadTarget, target};
     let url = target(text).map_err(|bad| match bad {
         BadTarget::NotAUrl => "is not an http or https address",
         BadTarget::PlainHttp => "would send secrets in the clear",

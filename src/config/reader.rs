@@ -115,6 +115,19 @@ impl<'s, 't> Section<'s, 't> {
         sections
     }
 
+    /// Leaves `keys` unread without calling them unknown.
+    pub(super) fn pass_over(&mut self, keys: &[&'static str]) {
+        self.asked.extend_from_slice(keys);
+    }
+
+    /// The text under `key`, if it is one; what is wrong with it is told by whoever reads it as something else.
+    pub(super) fn word(&self, key: &str) -> Option<&str> {
+        match self.table?.get(key)?.get_ref() {
+            DeValue::String(text) => Some(text),
+            _ => None,
+        }
+    }
+
     pub(super) fn text(
         &mut self,
         key: &'static str,

@@ -12,6 +12,7 @@ use crate::{
     audit::{self, Repeats},
     hardening::Landlock,
     hubspot::{self, ApiVersion},
+    incident::InstallUrl,
     journal,
     lifecycle::{OnStart, RefreshMode, RefreshPolicy, ValidatePolicy},
     portal::{AppName, Scopes},
@@ -50,9 +51,17 @@ pub(super) fn app(mut section: Section<'_, '_>, findings: &mut Findings<'_>) -> 
         }
     });
     let scopes = section.texts("required_scopes", false, findings).unwrap_or_default();
+    let install_url = section.text("install_url", findings).and_then(|found| {
+        InstallUrl::parse(&found.value)
+            .map_err(|error| {
+                let hint = "write the https address at which customers install the app; {portal} in it stands for the portal's id";
+                found.wrong(findings, error.to_string(), hint);
+            })
+            .ok()
+    });
     section.finish(findings);
     let required_scopes: Scopes = scopes.into_iter().map(|found| found.value).collect();
-    Some(App { name: name?, required_scopes })
+    Some(App { name: name?, required_scopes, install_url })
 }
 
 pub(super) fn hubspot(

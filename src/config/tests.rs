@@ -126,7 +126,7 @@ listen = "127.0.0.1:9464"
     assert!(matches!(&config.access[0].portals, Portals::These(ids) if ids.len() == 2));
     assert_eq!(config.access[1].who, Who::Uid(0));
     assert!(config.access[1].allow.contains(&Right::Admin));
-    assert_eq!(config.alerts[0].min_severity, crate::incident::Severity::Critical);
+    assert_eq!(config.alerts[0].manner.min_severity, crate::incident::Severity::Critical);
     assert_eq!(config.http.unwrap().port(), 9464);
 }
 
@@ -306,11 +306,74 @@ fn each_mistake_is_named_with_its_place_and_a_way_out() {
         ),
         (with("[access]\nuid = 1"), 9, 1, "access", "is not a list of tables"),
         (
-            with("[[alert]]\nname=\"a\"\nkind=\"slack\"\nurl=\"https://x.example\""),
+            with("[[alert]]\nname=\"a\"\nkind=\"pagerdutty\"\nurl=\"https://x.example\""),
             11,
             6,
             "alert[0].kind",
-            "not to be had in this version",
+            "did you mean",
+        ),
+        (with("[[alert]]\nname=\"a\"\nkind=\"slack\""), 9, 1, "alert[0]", "where to send"),
+        (
+            with("[[alert]]\nname=\"a\"\nkind=\"pagerduty\""),
+            9,
+            1,
+            "alert[0].routing_key_file",
+            "integration key",
+        ),
+        (
+            with("[[alert]]\nname=\"a\"\nkind=\"sns\"\ntopic_arn=\"arn:aws:sqs:x:1:t\""),
+            12,
+            11,
+            "alert[0].topic_arn",
+            "not the ARN of a topic",
+        ),
+        (
+            with("[[alert]]\nname=\"a\"\nkind=\"exec\"\ncommand=[\"mail\"]"),
+            12,
+            10,
+            "alert[0].command",
+            "absolute path",
+        ),
+        (
+            with(
+                "[[alert]]\nname=\"a\"\nkind=\"email\"\nfrom=\"a@b.example\"\nto=[\"nobody\"]\nhost=\"h\"",
+            ),
+            13,
+            5,
+            "alert[0].to",
+            "not a mail address",
+        ),
+        (
+            with(
+                "[[alert]]\nname=\"a\"\nkind=\"email\"\nfrom=\"a@b.example\"\nto=[\"a@b.example\"]\nhost=\"h.example\"\nencryption=\"none\"",
+            ),
+            15,
+            12,
+            "alert[0].encryption",
+            "this machine only",
+        ),
+        (
+            with("[[alert]]\nname=\"a\"\nkind=\"slack\"\nurl_file=\"/u\"\nquiet_hours=\"22-7\""),
+            13,
+            13,
+            "alert[0].quiet_hours",
+            "such as 22:00-07:00",
+        ),
+        (
+            with(
+                "[[alert]]\nname=\"a\"\nkind=\"slack\"\nurl_file=\"/u\"\nquiet_hours=\"22:00-07:00\"\ntime_zone=\"Berlin\"",
+            ),
+            14,
+            11,
+            "alert[0].time_zone",
+            "not a time zone",
+        ),
+        (
+            with("[[alert]]\nname=\"a\"\nkind=\"slack\"\nurl_file=\"/u\"\nremind=\"sometimes\""),
+            13,
+            8,
+            "alert[0].remind",
+            "not a duration",
         ),
         (with("[[alert]]\nname=\"a\"\nkind=\"webhook\""), 9, 1, "alert[0]", "where to send"),
         (

@@ -11,7 +11,7 @@ use reqwest::Url;
 use crate::{
     config::{Config, Environment, StoreSettings},
     hardening::Needs,
-    sink::webhook::Target,
+    sink::{Settings as Receiver, post::Target},
     store::vault::Settings as Vault,
 };
 
@@ -70,29 +70,13 @@ pub(super) fn needs(config: &Config, origin: &Path, env: Environment<'_>) -> Nee
     needs.connect.extend(port(&config.hubspot.base_url));
     needs.connect.extend(PROXIES.iter().filter_map(|name| port(&env(name)?)));
     for alert in &config.alerts {
-        files.extend(alert.webhook.signing_secret_file.clone());
-        let url = match &alert.webhook.target {
-            Target::Url(url) => Some(url.to_string()),
-            Target::File(file) => {
-                files.push(file.clone());
-                fs::read_to_string(file).ok()
-            }
-        };
-        needs.connect.push(url.and_then(|url| port(url.trim())).unwrap_or(HTTPS));
+        of_receiver(&alert.receiver, &mut needs, &mut files, env);
     }
     match &config.store {
         StoreSettings::Vault(vault, _) => of_vault(vault, &mut needs, &mut files),
         StoreSettings::Aws(aws, _) => {
-            needs.connect.extend([HTTP, HTTPS]);
             needs.connect.extend(aws.endpoint_url.as_deref().and_then(port));
-            let full = env("AWS_CONTAINER_CREDENTIALS_FULL_URI");
-            needs.connect.extend(full.as_deref().and_then(port));
-            for name in AWS_ENDPOINTS {
-                needs.connect.extend(env(name).as_deref().and_then(port));
-            }
-            let home = env("HOME").map(|home| Path::new(&home).join(".aws"));
-            needs.read.extend(home);
-            needs.run.extend(PROGRAMS.map(PathBuf::from));
+            of_aws(&mut needs, env);
         }
         StoreSettings::File(file) => {
             files.push(file.key_file.clone());
@@ -111,6 +95,64 @@ pub(super) fn needs(config: &Config, origin: &Path, env: Environment<'_>) -> Nee
         files.iter().filter_map(|file| fs::canonicalize(file).ok()).collect();
     needs.read.extend(files.iter().chain(&targets).filter_map(|file| folder(file)));
     needs
+}
+
+/// What the SDK's chain of credentials may look at.
+fn of_aws(needs: &mut Needs, env: Environment<'_>) {
+    needs.connect.extend([HTTP, HTTPS]);
+    let full = env("AWS_CONTAINER_CREDENTIALS_FULL_URI");
+    needs.connect.extend(full.as_deref().and_then(port));
+    for name in AWS_ENDPOINTS {
+        needs.connect.extend(env(name).as_deref().and_then(port));
+    }
+    let home = env("HOME").map(|home| Path::new(&home).join(".aws"));
+    needs.read.extend(home);
+    needs.run.extend(PROGRAMS.map(PathBuf::from));
+}
+
+fn of_receiver(
+    receiver: &Receiver,
+    needs: &mut Needs,
+    files: &mut Vec<PathBuf>,
+    env: Environment<'_>,
+) {
+    match receiver {
+        Receiver::Webhook(webhook) => {
+            files.extend(webhook.signing_secret_file.clone());
+            of_target(&webhook.target, needs, files);
+        }
+        Receiver::Slack(slack) => of_target(&slack.target, needs, files),
+        Receiver::Alertmanager(manager) => of_target(&manager.target, needs, files),
+        Receiver::PagerDuty(pager) => {
+            files.push(pager.routing_key_file.clone());
+            needs.connect.extend(port(pager.address.as_str()));
+        }
+        Receiver::Sns(sns) => {
+            needs.connect.extend(sns.endpoint_url.as_deref().and_then(port));
+            of_aws(needs, env);
+        }
+        Receiver::Email(email) => {
+            files.extend(email.ca_file.clone());
+            files.extend(email.login.as_ref().map(|(_, file)| file.clone()));
+            needs.connect.push(email.port);
+        }
+        Receiver::Exec(exec) => {
+            // What it runs in turn, and what those need.
+            needs.run.extend(PROGRAMS.map(PathBuf::from));
+            needs.run.extend(folder(&exec.program));
+        }
+    }
+}
+
+fn of_target(target: &Target, needs: &mut Needs, files: &mut Vec<PathBuf>) {
+    let url = match target {
+        Target::Url(url) => Some(url.to_string()),
+        Target::File(file) => {
+            files.push(file.clone());
+            fs::read_to_string(file).ok()
+        }
+    };
+    needs.connect.push(url.and_then(|url| port(url.trim())).unwrap_or(HTTPS));
 }
 
 fn of_vault(vault: &Vault, needs: &mut Needs, files: &mut Vec<PathBuf>) {

@@ -5,12 +5,11 @@ use std::sync::Arc;
 
 use sd_notify::NotifyState;
 use tokio::sync::{mpsc, oneshot};
-use tokio_util::sync::CancellationToken;
 
-use super::{alerting, engine_settings, notify, rules};
+use super::{engine_settings, notify, routes, rules};
 use crate::{
     config::Config,
-    engine::{Command, Handle, Metrics},
+    engine::{Command, Handle},
     time::{Clock, SystemClock},
 };
 
@@ -18,8 +17,6 @@ use crate::{
 pub(super) struct Renew<'a> {
     pub(super) handle: &'a Handle,
     pub(super) commands: &'a mpsc::Sender<Command>,
-    pub(super) metrics: &'a Arc<Metrics>,
-    pub(super) stop_alerts: &'a CancellationToken,
 }
 
 impl Renew<'_> {
@@ -56,10 +53,10 @@ impl Renew<'_> {
             tracing::warn!(section = part, "changed; this takes effect at the next start");
         }
         let clock: Arc<dyn Clock> = Arc::new(SystemClock);
-        match alerting(&next, &clock, self.metrics, self.stop_alerts) {
-            Ok(alerting) => {
+        match routes(&next, &clock) {
+            Ok(routes) => {
                 // The engine only stops listening when the process ends.
-                self.commands.send(Command::Reroute(alerting)).await.ok();
+                self.commands.send(Command::Reroute(routes)).await.ok();
             }
             Err(error) => {
                 tracing::error!(%error, "the new configuration is refused and the old one goes on");

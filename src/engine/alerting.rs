@@ -1,74 +1,169 @@
-//! Takes notices to their sinks: one lane a sink, in order, tried again with back-off until it is
-//! taken, refused for good, or the service stops. A slow receiver delays nobody but itself.
+//! Takes notices to their receivers. What there is to tell is made durable first (I12); then each receiver has a lane
+//! of its own, so that a slow one delays nobody but itself. What each is owed is `incident::outbox`'s rule.
 
-use std::{sync::Arc, time::Duration};
-
-use tokio::sync::mpsc;
-use tokio_util::{sync::CancellationToken, task::TaskTracker};
-
-use super::metrics::{BySink, Metrics};
-use crate::{
-    incident::{Notice, Severity},
-    sink::{AlertSink, DeliveryError},
-    time::Backoff,
+use std::{
+    collections::BTreeMap,
+    sync::{Arc, Mutex, PoisonError},
+    time::Duration,
 };
 
-/// Notices that may wait for one sink. Incidents are few by design (one a cause); beyond this the
-/// oldest are still in `status` and in the log.
-const WAITING: usize = 10_000;
-/// Attempts at one notice before it is given up: with the back-off below, over a day.
-const ATTEMPTS: u32 = 300;
+use arc_swap::ArcSwap;
+use jiff::Timestamp;
+use tokio::{
+    sync::{mpsc, oneshot},
+    time::timeout,
+};
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
-/// A sink and what it wants to hear of.
+mod lane;
+
+use lane::{Lane, News};
+
+use super::metrics::Metrics;
+use crate::{
+    incident::{Manner, Moment, Notice, Outbox},
+    journal::{Entry, Journal, Standing},
+    portal::AppName,
+    sink::{AlertSink, DeliveryError},
+    time::Clock,
+};
+
+/// Notices that may wait to be made durable, or for a lane to look at them: a lane looks even while it delivers.
+const WAITING: usize = 10_000;
+/// A disk that takes longer is not waited for: somebody has to hear of it.
+const DISK_PATIENCE: Duration = Duration::from_secs(5);
+
+/// A sink and how it wants to be told.
 #[derive(Debug)]
 pub struct Route {
     /// Where to.
     pub sink: Arc<dyn AlertSink>,
-    /// From which severity on.
-    pub min_severity: Severity,
+    /// How.
+    pub manner: Manner,
 }
 
-/// The way to every sink.
+/// How a receiver does, for `status`.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Receiver {
+    /// What the operator calls it.
+    pub name: String,
+    /// Incidents of which it has not taken everything.
+    pub waiting: usize,
+    /// Failures in a row.
+    pub failures: u32,
+    /// What the last one was.
+    pub trouble: Option<String>,
+    /// When it last took something.
+    pub last_taken: Option<Timestamp>,
+}
+
+type Shown = Arc<Mutex<Receiver>>;
+
+/// Every receiver, for `status`.
+#[derive(Debug, Clone, Default)]
+pub struct Receivers(Arc<ArcSwap<Vec<Shown>>>);
+
+impl Receivers {
+    /// How each does now.
+    #[must_use]
+    pub fn now(&self) -> Vec<Receiver> {
+        let seen = |shown: &Shown| shown.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        self.0.load().iter().map(seen).collect()
+    }
+}
+
+/// What came of a test.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum Untested {
+    /// There is no such receiver.
+    #[error("no receiver of alerts has this name")]
+    NoSuch,
+    /// It did not take it.
+    #[error("the test was not taken")]
+    NotTaken(#[source] DeliveryError),
+}
+
+/// What the dispatcher is told.
+#[derive(Debug)]
+enum Order {
+    Tell(Box<Notice>),
+    Resume(Vec<Standing>),
+    Reroute(Vec<Route>, Vec<Notice>),
+    Test(String, AppName, oneshot::Sender<Result<(), Untested>>),
+}
+
+/// The way to every receiver.
 #[derive(Debug, Default)]
 pub struct Alerting {
-    lanes: Vec<Lane>,
+    orders: Option<mpsc::Sender<Order>>,
     tasks: TaskTracker,
-}
-
-#[derive(Debug)]
-struct Lane {
-    sender: mpsc::Sender<Notice>,
-    min_severity: Severity,
-    name: String,
+    receivers: Receivers,
 }
 
 impl Alerting {
-    /// Starts one lane a route. `stop` ends waiting between attempts: each lane then tries what it
-    /// still holds once more and ends.
+    /// Starts one lane a route. `stop` ends waiting between attempts: once the engine has ended, each lane
+    /// tries what it still holds once more and ends; what is left the next process finds in `journal`.
     #[must_use]
-    pub fn start(routes: Vec<Route>, metrics: &Arc<Metrics>, stop: &CancellationToken) -> Self {
-        let tasks = TaskTracker::new();
-        let lane = |route: Route| {
-            let (sender, receiver) = mpsc::channel(WAITING);
-            let name = route.sink.name().to_owned();
-            tasks.spawn(deliver(route.sink, receiver, Arc::clone(metrics), stop.clone()));
-            Lane { sender, min_severity: route.min_severity, name }
-        };
-        let lanes = routes.into_iter().map(lane).collect();
-        Self { lanes, tasks }
+    pub fn start(
+        routes: Vec<Route>,
+        journal: Journal,
+        clock: Arc<dyn Clock>,
+        metrics: &Arc<Metrics>,
+        stop: &CancellationToken,
+    ) -> Self {
+        let (tasks, receivers) = (TaskTracker::new(), Receivers::default());
+        let (sender, orders) = mpsc::channel(WAITING);
+        let around = Around { journal, clock, metrics: Arc::clone(metrics), stop: stop.clone() };
+        let shown = receivers.clone();
+        let mut dispatcher =
+            Dispatcher { around, lanes: BTreeMap::new(), tasks: tasks.clone(), shown };
+        dispatcher.reroute(routes, &[]);
+        tasks.spawn(dispatcher.run(orders));
+        Self { orders: Some(sender), tasks, receivers }
     }
 
-    /// Hands a notice to every sink that wants it. Never waits.
+    /// How each receiver does.
+    #[must_use]
+    pub const fn receivers(&self) -> &Receivers {
+        &self.receivers
+    }
+
+    /// Hands a notice to every receiver that wants it. Never waits.
     pub fn tell(&self, notice: &Notice) {
-        for lane in &self.lanes {
-            let wanted = notice.incident.severity >= lane.min_severity;
-            if wanted && lane.sender.try_send(notice.clone()).is_err() {
-                tracing::error!(sink = %lane.name, incident = %notice.key(), "alert dropped: the sink has not taken {WAITING} alerts");
-            }
+        self.order(Order::Tell(Box::new(notice.clone())));
+    }
+
+    /// Takes up what an earlier process has left.
+    pub(super) fn resume(&self, standing: Vec<Standing>) {
+        if !standing.is_empty() {
+            self.order(Order::Resume(standing));
         }
     }
 
-    /// Takes no more notices; what is given back is empty when every lane has delivered what it held.
+    /// Tells other receivers from now on. One that keeps its name keeps what it is owed; one that is new
+    /// learns what is open.
+    pub(super) fn reroute(&self, routes: Vec<Route>, open: Vec<Notice>) {
+        self.order(Order::Reroute(routes, open));
+    }
+
+    /// Sends a test to the receiver of this name.
+    pub(super) fn test(
+        &self,
+        receiver: String,
+        app: &AppName,
+        done: oneshot::Sender<Result<(), Untested>>,
+    ) {
+        self.order(Order::Test(receiver, app.clone(), done));
+    }
+
+    fn order(&self, order: Order) {
+        let Some(orders) = &self.orders else { return };
+        if orders.try_send(order).is_err() {
+            tracing::error!("alert dropped: {WAITING} wait to be written down");
+        }
+    }
+
+    /// Takes no more notices; what is given back is empty when every lane has ended.
     #[must_use]
     pub fn retire(self) -> TaskTracker {
         self.tasks.close();
@@ -76,53 +171,133 @@ impl Alerting {
     }
 }
 
-async fn deliver(
-    sink: Arc<dyn AlertSink>,
-    mut notices: mpsc::Receiver<Notice>,
+/// What every lane needs.
+#[derive(Debug, Clone)]
+struct Around {
+    journal: Journal,
+    clock: Arc<dyn Clock>,
     metrics: Arc<Metrics>,
     stop: CancellationToken,
-) {
-    let count = |outcome| {
-        let labels = BySink { sink: sink.name().to_owned(), outcome };
-        metrics.alerts.get_or_create(&labels).inc();
-    };
-    while let Some(notice) = notices.recv().await {
-        let mut failures = 0;
-        loop {
-            match sink.deliver(&notice).await {
-                Ok(()) => {
-                    count("delivered");
-                    break;
-                }
-                Err(error) => {
-                    count("failed");
-                    failures += 1;
-                    let last = !error.retryable || failures >= ATTEMPTS || stop.is_cancelled();
-                    complain(sink.name(), &notice, &error, last);
-                    if last {
-                        break;
-                    }
-                }
-            }
-            tokio::select! {
-                () = tokio::time::sleep(wait(failures)) => {}
-                () = stop.cancelled() => {}
-            }
+}
+
+impl Around {
+    fn now(&self) -> Moment {
+        let boot = self.clock.boot();
+        Moment { boot, wall: self.clock.wall_at(boot) }
+    }
+}
+
+/// Makes durable what there is to tell, and hands it to the lanes.
+#[derive(Debug)]
+struct Dispatcher {
+    around: Around,
+    lanes: BTreeMap<String, Post>,
+    tasks: TaskTracker,
+    shown: Receivers,
+}
+
+/// The way to one lane.
+#[derive(Debug)]
+struct Post {
+    sender: mpsc::Sender<News>,
+    route: Arc<Route>,
+    shown: Shown,
+}
+
+impl Post {
+    fn send(&self, news: News) {
+        if self.sender.try_send(news).is_err() {
+            let sink = self.route.sink.name();
+            tracing::error!(sink, "alert dropped: the sink has not looked at {WAITING} alerts");
         }
     }
 }
 
-fn complain(sink: &str, notice: &Notice, error: &DeliveryError, last: bool) {
-    let incident = notice.key();
-    if last {
-        tracing::error!(sink, %incident, %error, "alert not delivered, giving up");
-    } else {
-        tracing::warn!(sink, %incident, %error, "alert not delivered, will try again");
+impl Dispatcher {
+    async fn run(mut self, mut orders: mpsc::Receiver<Order>) {
+        while let Some(order) = orders.recv().await {
+            match order {
+                Order::Tell(notice) => self.tell(notice).await,
+                Order::Resume(standing) => {
+                    for Standing { notice, receivers } in standing {
+                        for (name, post) in &self.lanes {
+                            let told = receivers.get(name).copied().flatten();
+                            post.send(News::Notice(Box::new(notice.clone()), told));
+                        }
+                    }
+                }
+                Order::Reroute(routes, open) => self.reroute(routes, &open),
+                Order::Test(name, app, done) => self.test(&name, &app, done),
+            }
+        }
+    }
+
+    async fn tell(&self, notice: Box<Notice>) {
+        let wants = |post: &&Post| Outbox::new(post.route.manner.clone()).wants(&notice);
+        let wanted: Vec<&Post> = self.lanes.values().filter(wants).collect();
+        let receivers = wanted.iter().map(|post| post.route.sink.name().to_owned()).collect();
+        let entry = Entry::Alert { notice: notice.clone(), receivers };
+        // That the disk does not take it is an incident of its own, and told without it.
+        timeout(DISK_PATIENCE, self.around.journal.keep(entry)).await.ok();
+        for post in wanted {
+            post.send(News::Notice(notice.clone(), None));
+        }
+    }
+
+    fn reroute(&mut self, routes: Vec<Route>, open: &[Notice]) {
+        let mut former = std::mem::take(&mut self.lanes);
+        for route in routes {
+            let (name, route) = (route.sink.name().to_owned(), Arc::new(route));
+            let post = match former.remove(&name) {
+                Some(post) => {
+                    post.send(News::Route(Arc::clone(&route)));
+                    Post { route, ..post }
+                }
+                None => self.begin(route, open),
+            };
+            self.lanes.insert(name, post);
+        }
+        let shown = self.lanes.values().map(|post| Arc::clone(&post.shown)).collect();
+        self.shown.0.store(Arc::new(shown));
+    }
+
+    fn begin(&self, route: Arc<Route>, open: &[Notice]) -> Post {
+        let (sender, news) = mpsc::channel(WAITING);
+        let name = route.sink.name().to_owned();
+        let shown = Arc::new(Mutex::new(Receiver { name, ..Receiver::default() }));
+        let outbox = Outbox::new(route.manner.clone());
+        let lane = Lane {
+            around: self.around.clone(),
+            sink: Arc::clone(&route.sink),
+            outbox,
+            shown: Arc::clone(&shown),
+        };
+        self.tasks.spawn(lane.run(news));
+        let post = Post { sender, route, shown };
+        for notice in open {
+            post.send(News::Notice(Box::new(notice.clone()), None));
+        }
+        post
+    }
+
+    fn test(&self, name: &str, app: &AppName, done: oneshot::Sender<Result<(), Untested>>) {
+        let Some(post) = self.lanes.get(name) else {
+            // Who asked may be gone.
+            return drop(done.send(Err(Untested::NoSuch)));
+        };
+        let (sink, at) = (Arc::clone(&post.route.sink), self.around.now().wall);
+        let test = Notice::test(app, at);
+        self.tasks.spawn(async move {
+            done.send(probe(&*sink, &test).await.map_err(Untested::NotTaken)).ok();
+        });
     }
 }
 
-fn wait(failures: u32) -> Duration {
-    const CEILING: Duration = Duration::from_secs(300);
-    Backoff::new(Duration::from_secs(1), CEILING, 0.0)
-        .map_or(CEILING, |backoff| backoff.after(failures, 0.0))
+/// Has a sink deliver a test, and that it is over.
+///
+/// # Errors
+/// It did not take it.
+pub async fn probe(sink: &dyn AlertSink, test: &Notice) -> Result<(), DeliveryError> {
+    sink.deliver(test).await?;
+    sink.deliver(&test.over()).await
 }

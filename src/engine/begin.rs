@@ -43,7 +43,7 @@ impl Engine {
     ) -> (Self, Running) {
         let Start { loaded, recovered, hubspot_time } = start.into();
         let life = recovered.token_life().unwrap_or(USUAL_LIFE);
-        let Recovered { mut trails, provider, .. } = recovered;
+        let Recovered { mut trails, provider, alerts, .. } = recovered;
         let mut store = Health::new(world.store.kind());
         if let Err(error) = &loaded {
             store.bad(error.as_str());
@@ -81,9 +81,10 @@ impl Engine {
             records_read: (!without_store).then(|| world.clock.wall_at(now)),
             reload_refused: None,
         };
-        let view = Arc::new(View::new(overall.clone(), world.clock.as_ref()));
+        let receivers = alerting.receivers().clone();
+        let view = Arc::new(View::new(overall.clone(), receivers, world.clock.as_ref()));
         let mut engine = Self {
-            book: Book::new(settings.app.clone(), now),
+            book: Book::new(settings.app.clone(), now).restored(alerts.iter().map(|a| &a.notice)),
             pair,
             app: App::Unproven,
             crowd: Crowd::default(),
@@ -100,7 +101,7 @@ impl Engine {
             tasks: JoinSet::new(),
             store_permits: Arc::new(Semaphore::new(AT_STORE)),
             overall_changed: true,
-            incidents_changed: false,
+            incidents_changed: true,
             portals_changed: true,
             sending: Sending::at(rate.at(now)),
             rate,
@@ -125,7 +126,6 @@ impl Engine {
             settings,
             metrics,
             alerting,
-            former_alerting: Vec::new(),
         };
         if let Some(pair) = engine.pair.take() {
             engine.use_pair(pair);
@@ -138,6 +138,7 @@ impl Engine {
         } else {
             engine.take_records(records, &BTreeSet::new(), None);
         }
+        engine.go_on_telling(alerts);
         engine.publish_portals();
         engine.publish();
         (engine, Running { view, commands: sender })

@@ -6,12 +6,12 @@ use std::{sync::Arc, time::Duration};
 use tokio::{sync::oneshot, time::timeout};
 
 use super::{
-    Alerting, Denial, Engine, Handle, Settings, asked::Asked, handle::Terms, orders::Order,
+    Denial, Engine, Handle, Route, Settings, Untested, asked::Asked, handle::Terms, orders::Order,
     work::Report,
 };
 use crate::{
     access::{Caller, Right, Rules},
-    incident::Kind,
+    incident::{Kind, book::NotOpen},
     journal::Entry,
     lifecycle::{Event, TokenLife},
     portal::PortalId,
@@ -30,8 +30,12 @@ pub enum Command {
     Reload(oneshot::Sender<Result<(), StoreErrorKind>>),
     /// Go on with other settings.
     Configure(Box<Settings>),
-    /// Tell other sinks from now on.
-    Reroute(Alerting),
+    /// Tell other receivers of alerts from now on.
+    Reroute(Vec<Route>),
+    /// Somebody has taken an incident on; the sender hears whether it is open.
+    Acknowledge(String, u32, oneshot::Sender<Result<(), NotOpen>>),
+    /// Send a test to a receiver of alerts; the sender hears what came of it.
+    TestAlert(String, oneshot::Sender<Result<(), Untested>>),
     /// Take a grant in, or take one away.
     Order(Order),
     /// Whether decisions can be written down.
@@ -65,15 +69,19 @@ impl Engine {
                 self.try_journal();
                 self.reload_for(done);
             }
-            Command::Reroute(alerting) => {
-                let former = std::mem::replace(&mut self.alerting, alerting);
-                self.former_alerting.retain(|lanes| !lanes.is_empty());
-                self.former_alerting.push(former.retire());
+            Command::Reroute(routes) => self.alerting.reroute(routes, self.book.standing()),
+            Command::Acknowledge(incident, uid, done) => {
+                // Who asked may be gone.
+                done.send(self.acknowledge(&incident, uid)).ok();
+            }
+            Command::TestAlert(receiver, done) => {
+                self.alerting.test(receiver, &self.settings.app, done);
             }
             Command::Configure(settings) => {
                 let now = self.world.clock.boot();
                 self.rate = self.rate.under(settings.max_requests_per_second, now);
                 self.budget_due = now;
+                self.book.link_to(settings.install_url.clone());
                 self.reload.due = self.reload.due.min(now + settings.validate.every);
                 let every = std::mem::replace(&mut self.settings, *settings).validate.every;
                 if self.settings.validate.every < every {

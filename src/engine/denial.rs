@@ -20,6 +20,12 @@ pub enum Denial {
     /// There is no such portal.
     #[error("no grant is stored for this portal")]
     UnknownPortal,
+    /// There is no such incident, or it is over.
+    #[error("no such incident is open")]
+    UnknownIncident,
+    /// There is no such receiver of alerts.
+    #[error("no receiver of alerts has this name")]
+    UnknownReceiver,
     /// The request makes no sense.
     #[error("{0}")]
     BadRequest(String),
@@ -91,6 +97,8 @@ impl Denial {
         match self {
             Self::Forbidden | Self::NotYours(_) => "forbidden",
             Self::UnknownPortal => "unknown_portal",
+            Self::UnknownIncident => "unknown_incident",
+            Self::UnknownReceiver => "unknown_receiver",
             Self::BadRequest(_) => "bad_request",
             Self::Ended(_) => "grant_revoked",
             Self::Paused => "portal_paused",

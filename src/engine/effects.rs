@@ -101,7 +101,10 @@ impl Engine {
                 entry.held = None;
                 entry.unsaved = None;
             }
-            Effect::GrantAccepted => self.crowd.accepted(portal, now),
+            Effect::GrantAccepted => {
+                self.crowd.accepted(portal, now);
+                self.is_good_after_all(portal);
+            }
             Effect::GrantRefused => self.crowd.refused(portal, now),
             Effect::Settled => self.crowd.settled(portal),
             Effect::SecondOpinion => {
@@ -180,6 +183,12 @@ impl Engine {
             Cause::ScopeMissing => missing(),
             Cause::Ended(end) => Some(end.reason().to_owned()),
             Cause::Unsaved => None,
+            Cause::Failing | Cause::Expired => {
+                if self.is_everybodys() {
+                    return;
+                }
+                entry.and_then(|entry| entry.portal.trouble).map(|class| class.as_str().to_owned())
+            }
         };
         self.tell_open(kind(cause), Some(portal), detail.as_deref());
     }
@@ -195,5 +204,7 @@ const fn kind(cause: Cause) -> Kind {
         }
         Cause::Unsaved => Kind::GrantUnsaved,
         Cause::ScopeMissing => Kind::ScopeMissing,
+        Cause::Failing => Kind::RefreshFailing,
+        Cause::Expired => Kind::TokenExpired,
     }
 }

@@ -6,6 +6,7 @@ use std::{sync::Arc, time::Duration};
 
 use crate::{
     hubspot::TokenEndpoint,
+    incident::InstallUrl,
     journal::Journal,
     lifecycle::{RefreshPolicy, ValidatePolicy},
     portal::{AppName, Scopes},
@@ -27,6 +28,7 @@ mod entry;
 mod errands;
 pub mod feed;
 pub mod handle;
+mod incidents;
 mod intake;
 mod leaving;
 pub mod load;
@@ -48,7 +50,7 @@ pub mod view;
 mod work;
 
 pub use admission::Asking;
-pub use alerting::{Alerting, Route};
+pub use alerting::{Alerting, Receiver, Route, Untested};
 pub use command::Command;
 pub use denial::Denial;
 pub use handle::{Answer, Handle};
@@ -72,6 +74,8 @@ pub struct Settings {
     pub validate: ValidatePolicy,
     /// Ceiling towards HubSpot's OAuth endpoints, requests a second.
     pub max_requests_per_second: f64,
+    /// Where a customer begins to install the app, for alerts.
+    pub install_url: Option<InstallUrl>,
 }
 
 /// The outside world, behind its seams.

@@ -362,10 +362,7 @@ impl Engine {
             self.forget_in_journal(portal);
             self.view.feed.tell(Happening::removed(portal));
         }
-        self.incidents_changed = true;
-        for notice in self.book.forget(portal, self.world.clock.wall()) {
-            self.announce(&notice);
-        }
+        self.forget_incidents(portal);
         self.publish_portals();
     }
 

@@ -12,7 +12,7 @@ use tokio::{
     task::{JoinError, JoinSet},
     time::sleep,
 };
-use tokio_util::{sync::CancellationToken, task::TaskTracker};
+use tokio_util::sync::CancellationToken;
 
 use super::{
     Alerting, LONGEST_SLEEP, Metrics, Settings, World,
@@ -54,8 +54,6 @@ pub struct Engine {
     pub(super) view: Arc<View>,
     pub(super) metrics: Arc<Metrics>,
     pub(super) alerting: Alerting,
-    /// Sinks of earlier configurations, which may still hold something to deliver.
-    pub(super) former_alerting: Vec<TaskTracker>,
     pub(super) book: Book,
     /// None after a start without the store: nothing is refreshed until it is back.
     pub(super) pair: Option<ClientPair>,
@@ -135,6 +133,7 @@ impl Engine {
         if self.pair.is_some() {
             self.probe();
         }
+        self.try_journal();
         loop {
             self.start_due();
             self.send_what_may_go();
@@ -153,10 +152,8 @@ impl Engine {
         for portal in self.portals.unsaved() {
             tracing::error!(%portal, "a new refresh token could not be stored before the end; if HubSpot has retired the one in the store, the customer has to connect again");
         }
-        self.former_alerting.push(self.alerting.retire());
-        for lanes in self.former_alerting {
-            lanes.wait().await;
-        }
+        self.tell_the_rest();
+        self.alerting.retire().wait().await;
         Ok(())
     }
 
@@ -206,7 +203,8 @@ impl Engine {
         let reload = self.reload.wakes();
         let budget = Some(self.budget_due);
         let outage = self.outage_probe_due();
-        let timers = [self.portals.first_due(), queued, probe, reload, budget, outage];
+        let told = self.book.wakes();
+        let timers = [self.portals.first_due(), queued, probe, reload, budget, outage, told];
         timers.into_iter().flatten().fold(far, BootTime::min)
     }
 
@@ -221,6 +219,7 @@ impl Engine {
         while let Some(portal) = self.portals.pop_due(now) {
             self.step(portal, Event::Woke);
         }
+        self.tell_due();
         let due = [self.app.next_probe(), self.outage_probe_due()];
         let free = self.probing == Probing::No;
         if free && due.into_iter().flatten().any(|at| at <= now) {

@@ -26,6 +26,11 @@ pub(super) struct Throttling {
 }
 
 impl Throttling {
+    /// As it is taken to be after a start that finds it told of.
+    pub(super) fn going_on(now: BootTime) -> Self {
+        Self { last: Some(now), ..Self::default() }
+    }
+
     fn another(&mut self, now: BootTime) {
         self.since.get_or_insert(now);
         self.times = self.times.saturating_add(1);

@@ -10,13 +10,13 @@ use super::{
 };
 use crate::{
     hubspot::signature::Signers,
-    incident::{Kind, Notice},
+    incident::Kind,
     journal::{Entry, Provider},
     lifecycle::{
         App, Budget, Change, ClientPair, Event, Introspection, Probe, RefreshMode, Refusal,
         RefusalClass,
     },
-    portal::{ClientId, PortalId},
+    portal::ClientId,
     store::{StoreError, StoreErrorKind},
     time::BootTime,
 };
@@ -140,6 +140,10 @@ impl Engine {
         let (app, change) = self.app.probed(probe, now, self.chance.draw());
         let word = verdict.as_ref().err().and_then(|refusal| refusal.word);
         self.change_app(app, change, word);
+        if self.app == App::Accepted {
+            // What an earlier process told of, this one may never have met.
+            self.change_app(self.app, Change::Open, None);
+        }
         if again && !self.draining {
             self.probe();
         } else {
@@ -352,30 +356,5 @@ impl Engine {
     pub(super) fn use_pair(&mut self, pair: ClientPair) {
         self.view.signers.store(Arc::new(Signers::of(&pair)));
         self.pair = Some(pair);
-    }
-
-    /// Tells whoever is to be told, and whoever listens.
-    pub(super) fn announce(&self, notice: &Notice) {
-        self.alerting.tell(notice);
-        self.view.feed.tell(notice.into());
-    }
-
-    pub(super) fn tell_open(&mut self, kind: Kind, portal: Option<PortalId>, detail: Option<&str>) {
-        let of_app = portal.is_none() && !self.book.is_open(kind);
-        let affected = if of_app { self.portals.ids() } else { Vec::new() };
-        let at = self.world.clock.wall_at(self.world.clock.boot());
-        if let Some(notice) = self.book.open(kind, portal, detail, &affected, at) {
-            self.announce(&notice);
-            self.incidents_changed = true;
-        }
-    }
-
-    /// Says whether it was open.
-    pub(super) fn tell_close(&mut self, kind: Kind, portal: Option<PortalId>) -> bool {
-        let at = self.world.clock.wall_at(self.world.clock.boot());
-        let Some(notice) = self.book.close(kind, portal, at) else { return false };
-        self.announce(&notice);
-        self.incidents_changed = true;
-        true
     }
 }

@@ -14,7 +14,7 @@ use jiff::Timestamp;
 use serde::Serialize;
 use tokio::sync::watch;
 
-use super::feed::Feed;
+use super::{alerting::Receivers, feed::Feed};
 use crate::{
     hubspot::signature::Signers,
     incident::{Incident, Kind},
@@ -109,10 +109,12 @@ pub struct View {
     pub feed: Feed,
     /// By what HubSpot's signatures are known.
     pub signers: ArcSwap<Signers>,
+    /// How those do who are told of incidents.
+    pub receivers: Receivers,
 }
 
 impl View {
-    pub(super) fn new(overall: Overall, clock: &dyn Clock) -> Self {
+    pub(super) fn new(overall: Overall, receivers: Receivers, clock: &dyn Clock) -> Self {
         // Two processes of one machine never begin at the same nanosecond of its run; what it says is nobody's secret.
         let run = format!("{:x}", clock.boot().since_boot().as_nanos());
         Self {
@@ -120,6 +122,7 @@ impl View {
             overall: ArcSwap::from_pointee(overall),
             feed: Feed::of_run(run),
             signers: ArcSwap::default(),
+            receivers,
         }
     }
 

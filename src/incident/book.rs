@@ -1,14 +1,15 @@
 //! The book of open incidents: each cause is opened once, however often it is reported, and
-//! resolved once (I12). Pure, and bounded by the number of portals.
+//! resolved once (I12), whatever restarts lie between. Pure, and bounded by the number of portals.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
     sync::Arc,
+    time::Duration,
 };
 
 use jiff::Timestamp;
 
-use super::{Change, Incident, Kind, Notice, words};
+use super::{Acknowledged, Change, Incident, InstallUrl, Kind, Notice, burst::Burst, words};
 use crate::{
     portal::{AppName, PortalId},
     time::BootTime,
@@ -16,14 +17,30 @@ use crate::{
 
 /// As many portal ids as one alert names.
 const NAMED: usize = 50;
+/// As many are written down with an incident; the rest are found again after a restart.
+const SHARING: usize = 50_000;
+/// Who else an incident concerns is told so long after it was opened, and then ever more rarely.
+const FIRST_UPDATE: Duration = Duration::from_secs(15);
+const SELDOMEST_UPDATE: Duration = Duration::from_secs(600);
+
+/// The time, as intervals are counted and as people say it.
+#[derive(Debug, Clone, Copy)]
+pub struct Moment {
+    /// For intervals.
+    pub boot: BootTime,
+    /// For people.
+    pub wall: Timestamp,
+}
 
 /// What is open, by cause.
 #[derive(Debug, Clone)]
 pub struct Book {
     app: AppName,
+    install: Option<InstallUrl>,
     /// Names the process in ids: the wall clock alone may be set back to when another gave the same.
     run: String,
     open: BTreeMap<(Kind, Option<PortalId>), Open>,
+    bursts: BTreeMap<Kind, Burst>,
     /// The last number in an id: none is given twice, not even within one second.
     last: i64,
 }
@@ -33,21 +50,91 @@ struct Open {
     incident: Arc<Incident>,
     /// The portals it concerns, where it is shared by several.
     sharing: BTreeSet<PortalId>,
+    /// Those of them that nobody has been told of, and those that it no longer concerns but are not told of yet:
+    /// each is named at least once.
+    untold: BTreeSet<PortalId>,
+    left: BTreeSet<PortalId>,
     notices: u32,
+    /// Whom it concerns has changed since the last notice.
+    changed: bool,
+    /// Not before this is that told.
+    update_due: BootTime,
+    updates: u32,
 }
 
 impl Open {
-    fn notice(&mut self, change: Change, at: Timestamp) -> Notice {
+    fn new(incident: Incident, sharing: BTreeSet<PortalId>, notices: u32) -> Self {
+        Self {
+            incident: Arc::new(incident),
+            sharing,
+            untold: BTreeSet::new(),
+            left: BTreeSet::new(),
+            notices,
+            changed: false,
+            update_due: BootTime::default(),
+            updates: 0,
+        }
+    }
+
+    fn notice(&mut self, change: Change, now: Moment) -> Notice {
         let number = self.notices;
         self.notices += 1;
-        Notice { incident: Incident::clone(&self.incident), change, at, number }
+        self.update_due = now.boot + update_gap(self.updates);
+        let notice = Notice {
+            incident: Incident::clone(&self.incident),
+            change,
+            at: now.wall,
+            number,
+            sharing: self.sharing.iter().take(SHARING).copied().collect(),
+        };
+        self.untold.clear();
+        self.changed = !self.left.is_empty();
+        for portal in std::mem::take(&mut self.left) {
+            self.sharing.remove(&portal);
+        }
+        if self.changed {
+            self.count();
+        }
+        notice
+    }
+
+    fn join(&mut self, portal: PortalId) {
+        if !self.left.remove(&portal) && self.sharing.insert(portal) {
+            self.untold.insert(portal);
+        }
+        self.count();
+    }
+
+    /// Whether it concerns anybody any more.
+    fn leave(&mut self, portal: PortalId) -> bool {
+        if self.untold.contains(&portal) {
+            self.left.insert(portal);
+        } else if self.sharing.len() > 1 {
+            self.sharing.remove(&portal);
+        } else {
+            self.left.insert(portal);
+        }
+        let others = self.left.len() < self.sharing.len();
+        self.count();
+        others
+    }
+
+    fn concerns(&self, portal: PortalId) -> bool {
+        self.sharing.contains(&portal) && !self.left.contains(&portal)
     }
 
     fn count(&mut self) {
         let incident = Arc::make_mut(&mut self.incident);
         incident.portals = self.sharing.iter().take(NAMED).copied().collect();
         incident.portal_count = self.sharing.len();
+        self.changed = true;
     }
+}
+
+fn update_gap(updates: u32) -> Duration {
+    FIRST_UPDATE
+        .saturating_mul(1_u32.checked_shl(updates).unwrap_or(u32::MAX))
+        .min(SELDOMEST_UPDATE)
 }
 
 impl Book {
@@ -55,70 +142,152 @@ impl Book {
     #[must_use]
     pub fn new(app: AppName, start: BootTime) -> Self {
         let run = format!("{:x}", start.since_boot().as_millis());
-        Self { app, run, open: BTreeMap::new(), last: i64::MIN }
+        let (open, bursts) = (BTreeMap::new(), BTreeMap::new());
+        Self { app, install: None, run, open, bursts, last: i64::MIN }
+    }
+
+    /// The same, with what an earlier process had open (I12): its latest notices.
+    #[must_use]
+    pub fn restored<'a>(mut self, notices: impl IntoIterator<Item = &'a Notice>) -> Self {
+        for notice in notices {
+            let kind = notice.incident.kind;
+            if notice.change == Change::Resolved || kind == Kind::Test {
+                continue;
+            }
+            let alone = kind.is_single() && notice.sharing.is_empty();
+            let subject = notice.incident.portals.first().copied().filter(|_| alone);
+            let sharing = notice.sharing.clone();
+            let open = Open::new(notice.incident.clone(), sharing, notice.number + 1);
+            self.open.insert((kind, subject), open);
+        }
+        self
+    }
+
+    /// From now on, incidents that a new install mends say where to begin it.
+    pub fn link_to(&mut self, install: Option<InstallUrl>) {
+        self.install = install;
     }
 
     /// Notes that `kind` is the case for `portal`, or for the whole app. `affected` are the portals
-    /// to name when it is about the app. Nothing if it is open already.
+    /// to name when it is about the app. Nothing if it is open already, or if others are told first.
     pub fn open(
         &mut self,
         kind: Kind,
         portal: Option<PortalId>,
         detail: Option<&str>,
         affected: &[PortalId],
-        at: Timestamp,
+        now: Moment,
     ) -> Option<Notice> {
-        let subject = portal.filter(|_| !kind.is_shared());
-        if let Some(open) = self.open.get_mut(&(kind, subject)) {
-            let joins =
-                kind.is_shared() && portal.is_some_and(|portal| open.sharing.insert(portal));
-            if !joins {
-                return None;
-            }
-            open.count();
-            return Some(open.notice(Change::Updated, at));
+        if let Some(portal) = portal
+            && self.concerns(kind, portal)
+        {
+            return None;
         }
-        let (summary, action) = words::of(kind, subject, detail);
+        let single = portal.filter(|_| kind.is_single());
+        let together = single.is_none() || self.bursts.entry(kind).or_default().takes(now.boot);
+        let subject = single.filter(|_| !together);
+        let sharing: BTreeSet<_> =
+            portal.filter(|_| together && kind.is_about_portals()).into_iter().collect();
+        if let Some(open) = self.open.get_mut(&(kind, subject)) {
+            for portal in sharing {
+                open.join(portal);
+            }
+            return None;
+        }
+        let many = together && kind.is_about_portals();
+        let link = self.install.as_ref().map(|url| url.of(subject));
+        let (summary, action) = words::of(kind, subject, detail, many, link.as_deref());
         let about = portal.as_ref().map_or(affected, std::slice::from_ref);
-        let named = subject.map_or_else(|| "app".to_owned(), |id| id.to_string());
-        self.last = at.as_millisecond().max(self.last.saturating_add(1));
+        let named = match subject {
+            Some(portal) => portal.to_string(),
+            None if many => "portals".to_owned(),
+            None => "app".to_owned(),
+        };
+        self.last = now.wall.as_millisecond().max(self.last.saturating_add(1));
+        let severity = if many { kind.severity_of_many() } else { kind.severity() };
         let incident = Incident {
             incident_id: format!("{}-{kind}-{named}-{}-{}", self.app, self.last, self.run),
             kind,
-            severity: kind.severity(),
+            severity,
             app: self.app.clone(),
             portals: about.iter().take(NAMED).copied().collect(),
             portal_count: about.len(),
             summary,
             action,
-            since: at,
+            since: now.wall,
+            acknowledged: None,
         };
-        let sharing = portal.filter(|_| kind.is_shared()).into_iter().collect();
-        let open = Open { incident: Arc::new(incident), sharing, notices: 0 };
+        let open = Open::new(incident, sharing, 0);
         let open = self.open.entry((kind, subject)).or_insert(open);
-        Some(open.notice(Change::Opened, at))
+        Some(open.notice(Change::Opened, now))
     }
 
-    /// Notes that `kind` is no longer the case for `portal`, or for the app. Nothing if it was not open.
-    pub fn close(&mut self, kind: Kind, portal: Option<PortalId>, at: Timestamp) -> Option<Notice> {
-        let subject = portal.filter(|_| !kind.is_shared());
-        if let Some(portal) = portal.filter(|_| kind.is_shared()) {
-            let open = self.open.get_mut(&(kind, subject))?;
-            if !open.sharing.contains(&portal) {
-                return None;
-            }
-            if open.sharing.len() > 1 {
-                open.sharing.remove(&portal);
-                open.count();
-                return Some(open.notice(Change::Updated, at));
-            }
+    /// Whether `kind` is known to be the case for `portal`, by itself or with others.
+    fn concerns(&self, kind: Kind, portal: PortalId) -> bool {
+        let shared = || self.open.get(&(kind, None)).is_some_and(|open| open.concerns(portal));
+        self.open.contains_key(&(kind, Some(portal))) || shared()
+    }
+
+    /// Notes that `kind` is no longer the case for `portal`, or for the app. Nothing if it was not open,
+    /// or if it goes on for others: those are told of by [`Book::due`].
+    pub fn close(&mut self, kind: Kind, portal: Option<PortalId>, now: Moment) -> Option<Notice> {
+        let alone = self.open.remove(&(kind, portal));
+        if let Some(mut open) = alone {
+            return Some(open.notice(Change::Resolved, now));
         }
-        self.open.remove(&(kind, subject)).map(|mut open| open.notice(Change::Resolved, at))
+        let (portal, key) = (portal?, (kind, None));
+        let open = self.open.get_mut(&key).filter(|open| open.concerns(portal))?;
+        if open.leave(portal) {
+            return None;
+        }
+        self.open.remove(&key).map(|mut open| open.notice(Change::Resolved, now))
     }
 
     /// Closes everything that is open about `portal`: it is no longer ours.
-    pub fn forget(&mut self, portal: PortalId, at: Timestamp) -> Vec<Notice> {
-        Kind::ALL.into_iter().filter_map(|kind| self.close(kind, Some(portal), at)).collect()
+    pub fn forget(&mut self, portal: PortalId, now: Moment) -> Vec<Notice> {
+        Kind::ALL.into_iter().filter_map(|kind| self.close(kind, Some(portal), now)).collect()
+    }
+
+    /// Notes that `uid` has taken an incident on. Nothing if somebody had.
+    ///
+    /// # Errors
+    /// No such incident is open.
+    pub fn acknowledge(
+        &mut self,
+        incident: &str,
+        uid: u32,
+        now: Moment,
+    ) -> Result<Option<Notice>, NotOpen> {
+        let mut all = self.open.values_mut();
+        let open = all.find(|open| open.incident.incident_id == incident).ok_or(NotOpen)?;
+        if open.incident.acknowledged.is_some() {
+            return Ok(None);
+        }
+        let acknowledged = Some(Acknowledged { at: now.wall, uid });
+        Arc::make_mut(&mut open.incident).acknowledged = acknowledged;
+        Ok(Some(open.notice(Change::Acknowledged, now)))
+    }
+
+    /// What has changed and may be told by now: the portals that open incidents concern.
+    pub fn due(&mut self, now: Moment) -> Vec<Notice> {
+        let due = self.open.values_mut().filter(|o| o.changed && o.update_due <= now.boot);
+        due.map(|open| {
+            open.updates += 1;
+            open.notice(Change::Updated, now)
+        })
+        .collect()
+    }
+
+    /// The process ends: what has changed, whether it is time to tell it or not.
+    pub fn rest(&mut self, now: Moment) -> Vec<Notice> {
+        let changed = self.open.values_mut().filter(|open| open.changed);
+        changed.map(|open| open.notice(Change::Updated, now)).collect()
+    }
+
+    /// When [`Book::due`] next has something to say.
+    #[must_use]
+    pub fn wakes(&self) -> Option<BootTime> {
+        self.open.values().filter(|open| open.changed).map(|open| open.update_due).min()
     }
 
     /// Whether this is open about the app.
@@ -127,17 +296,47 @@ impl Book {
         self.open.contains_key(&(kind, None))
     }
 
+    /// The portals for which `kind` is the case.
+    #[must_use]
+    pub fn portals(&self, kind: Kind) -> BTreeSet<PortalId> {
+        let mut all = BTreeSet::new();
+        for ((_, subject), open) in self.open.iter().filter(|((of, _), _)| *of == kind) {
+            all.extend(subject);
+            all.extend(&open.sharing);
+        }
+        all
+    }
+
     /// Everything open, by kind and portal.
     pub fn incidents(&self) -> impl Iterator<Item = &Arc<Incident>> {
         self.open.values().map(|open| &open.incident)
     }
+
+    /// The latest of everything open, as it would be told now.
+    #[must_use]
+    pub fn standing(&self) -> Vec<Notice> {
+        let standing = |open: &Open| Notice {
+            incident: Incident::clone(&open.incident),
+            change: if open.notices > 1 { Change::Updated } else { Change::Opened },
+            at: open.incident.since,
+            number: open.notices.saturating_sub(1),
+            sharing: BTreeSet::new(),
+        };
+        self.open.values().map(standing).collect()
+    }
 }
+
+/// No such incident is open.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("no such incident is open")]
+pub struct NotOpen;
 
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;
 
     use super::*;
+    use crate::incident::Severity;
 
     fn book() -> Book {
         Book::new(AppName::parse("acme-sync").unwrap(), BootTime::default())
@@ -147,8 +346,9 @@ mod tests {
         (1..=count).map(|n| PortalId::new(n).unwrap()).collect()
     }
 
-    fn at(second: i64) -> Timestamp {
-        Timestamp::from_second(1_700_000_000 + second).unwrap()
+    fn at(second: u64) -> Moment {
+        let wall = Timestamp::from_second(1_700_000_000 + i64::try_from(second).unwrap()).unwrap();
+        Moment { boot: BootTime::new(Duration::from_secs(second)), wall }
     }
 
     #[test]
@@ -197,35 +397,135 @@ mod tests {
         let kind = Kind::GrantLost;
         let opened = book.open(kind, Some(ids[0]), None, &[], at(0)).unwrap();
         assert_eq!((opened.change, opened.incident.portal_count), (Change::Opened, 1));
-        let more = book.open(kind, Some(ids[1]), None, &[], at(1)).unwrap();
-        assert_eq!((more.change, &more.incident.portals[..]), (Change::Updated, &ids[..2]));
-        let again = book.open(kind, Some(ids[2]), None, &[], at(2)).unwrap();
-        assert_ne!(again.key(), more.key());
-        assert_eq!(book.open(kind, Some(ids[2]), None, &[], at(3)), None, "told already");
+        assert_eq!(book.open(kind, Some(ids[1]), None, &[], at(1)), None, "told a little later");
+        assert!(book.due(at(14)).is_empty() && book.wakes() == Some(at(15).boot));
+        let more = book.due(at(15));
+        assert_eq!((more[0].change, &more[0].incident.portals[..]), (Change::Updated, &ids[..2]));
+        assert!(book.due(at(16)).is_empty() && book.wakes().is_none());
+        book.open(kind, Some(ids[2]), None, &[], at(17));
+        let again = book.due(at(45));
+        assert_ne!(again[0].key(), more[0].key());
+        assert_eq!(book.open(kind, Some(ids[2]), None, &[], at(46)), None, "told already");
         assert_eq!(book.incidents().count(), 1);
-        assert_eq!(book.close(kind, Some(ids[1]), at(4)).unwrap().change, Change::Updated);
-        assert_eq!(book.close(kind, Some(ids[1]), at(4)), None);
-        assert_eq!(book.close(kind, Some(ids[0]), at(5)).unwrap().incident.portals, [ids[2]]);
-        let over = book.close(kind, Some(ids[2]), at(6)).unwrap();
+        assert_eq!(book.close(kind, Some(ids[1]), at(47)), None);
+        assert_eq!(book.close(kind, Some(ids[0]), at(48)), None);
+        assert_eq!(book.due(at(1000))[0].incident.portals, [ids[2]]);
+        book.open(kind, Some(ids[0]), None, &[], at(1000));
+        assert_eq!(book.close(kind, Some(ids[0]), at(1000)), None);
+        assert_eq!(book.rest(at(1000))[0].incident.portals, [ids[0], ids[2]], "each is named");
+        assert_eq!(
+            book.rest(at(1000))[0].incident.portals,
+            [ids[2]],
+            "if only to say that it is well again"
+        );
+        let over = book.close(kind, Some(ids[2]), at(1001)).unwrap();
         assert_eq!((over.change, &over.incident.portals[..]), (Change::Resolved, &[ids[2]][..]));
         assert_eq!(over.incident.incident_id, opened.incident.incident_id);
+    }
+
+    #[test]
+    fn i12_five_thousand_customers_lost_in_a_minute_are_a_handful_of_messages() {
+        let (mut book, ids) = (book(), portals(5000));
+        let mut told = Vec::new();
+        for (n, id) in (0_u64..).zip(&ids) {
+            let now = at(n * 60 / 5000);
+            told.extend(book.open(Kind::GrantRevoked, Some(*id), None, &[], now));
+            told.extend(book.due(now));
+        }
+        told.extend(book.due(at(3600)));
+        let words: Vec<_> = told.iter().map(|n| (n.change, n.incident.portal_count)).collect();
+        assert_eq!(words[..6], [(Change::Opened, 1); 6], "five by themselves, and the group");
+        assert!(words.len() <= 10, "{words:?}");
+        assert_eq!(words.last(), Some(&(Change::Updated, 4995)));
+        let group = &told[5].incident;
+        assert_eq!(
+            (group.severity, told[0].incident.severity),
+            (Severity::Critical, Severity::Warning)
+        );
+        // All but one connect again: the group lasts as long as it concerns anybody.
+        for id in &ids[..4999] {
+            book.close(Kind::GrantRevoked, Some(*id), at(7200));
+        }
+        assert_eq!(book.incidents().count(), 1);
+        let over = book.close(Kind::GrantRevoked, Some(ids[4999]), at(7300)).unwrap();
+        assert_eq!(over.incident.incident_id, group.incident_id);
+    }
+
+    #[test]
+    fn i12_after_a_restart_what_was_open_is_neither_opened_again_nor_forgotten() {
+        let (mut first, ids) = (book(), portals(9));
+        let mut latest = BTreeMap::new();
+        let mut keep = |notice: Option<Notice>| {
+            if let Some(notice) = notice {
+                // As the journal has it.
+                let text = serde_json::to_string(&notice).unwrap();
+                let read: Notice = serde_json::from_str(&text).unwrap();
+                assert_eq!(read, notice);
+                latest.insert(read.incident.incident_id.clone(), read);
+            }
+        };
+        for id in &ids {
+            keep(first.open(Kind::GrantRevoked, Some(*id), None, &[], at(0)));
+        }
+        first.due(at(60)).into_iter().for_each(|notice| keep(Some(notice)));
+        keep(first.open(Kind::AppRejected, None, None, &ids, at(0)));
+        keep(first.open(Kind::StoreDenied, None, None, &ids, at(0)));
+        keep(first.close(Kind::StoreDenied, None, at(1)));
+        let mut next = book().restored(latest.values());
+        for id in &ids {
+            assert_eq!(next.open(Kind::GrantRevoked, Some(*id), None, &[], at(100)), None);
+        }
+        assert_eq!(next.open(Kind::AppRejected, None, None, &ids, at(100)), None);
+        assert!(!next.is_open(Kind::StoreDenied), "what was over stays over");
+        let over = next.close(Kind::AppRejected, None, at(101)).unwrap();
+        assert!(latest.contains_key(&over.incident.incident_id) && over.number == 1);
+        let alone = next.close(Kind::GrantRevoked, Some(ids[0]), at(102)).unwrap();
+        assert_eq!(alone.incident.portals, [ids[0]]);
+        for id in &ids[5..8] {
+            assert_eq!(next.close(Kind::GrantRevoked, Some(*id), at(103)), None);
+        }
+        assert!(next.close(Kind::GrantRevoked, Some(ids[8]), at(103)).is_some());
+    }
+
+    #[test]
+    fn an_incident_is_acknowledged_once_and_says_by_whom() {
+        let mut book = book();
+        let opened = book.open(Kind::AppRejected, None, None, &[], at(0)).unwrap();
+        let id = &opened.incident.incident_id;
+        let notice = book.acknowledge(id, 1000, at(5)).unwrap().unwrap();
+        let by = notice.incident.acknowledged.as_ref().unwrap();
+        assert_eq!((notice.change, by.uid), (Change::Acknowledged, 1000));
+        assert_ne!(notice.key(), opened.key());
+        assert_eq!(book.acknowledge(id, 1001, at(6)), Ok(None), "the first one has it");
+        assert_eq!(book.acknowledge("another", 1000, at(6)), Err(NotOpen));
+    }
+
+    #[test]
+    fn what_a_new_install_mends_says_where_to_begin_it() {
+        let mut book = book();
+        let url = "https://app.example/connect?portal={portal}";
+        book.link_to(Some(InstallUrl::parse(url).unwrap()));
+        let told = book.open(Kind::GrantRevoked, Some(portals(3)[2]), None, &[], at(0)).unwrap();
+        assert!(told.incident.action.contains("https://app.example/connect?portal=3"));
+        let app = book.open(Kind::AppRejected, None, None, &[], at(0)).unwrap();
+        assert!(!app.incident.action.contains("https://"), "{}", app.incident.action);
     }
 
     proptest! {
         #[test]
         fn i12_whatever_is_noted_each_incident_opens_once_and_resolves_once(
-            notes in prop::collection::vec((0_usize..13, 1_u64..5, any::<bool>()), 0..200),
+            notes in prop::collection::vec((0..Kind::ALL.len(), 1_u64..9, any::<bool>()), 0..300),
         ) {
             let mut book = book();
             let mut told: BTreeMap<String, Vec<Notice>> = BTreeMap::new();
-            for (second, (kind, number, open)) in (0_i64..).zip(notes) {
+            for (second, (kind, number, open)) in (0_u64..).zip(notes) {
                 let (kind, portal) = (Kind::ALL[kind], PortalId::new(number).ok());
                 let notice = if open {
                     book.open(kind, portal, None, &[], at(second))
                 } else {
                     book.close(kind, portal, at(second))
                 };
-                if let Some(notice) = notice {
+                for notice in book.due(at(second)).into_iter().chain(notice) {
                     told.entry(notice.incident.incident_id.clone()).or_default().push(notice);
                 }
             }

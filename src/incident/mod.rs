@@ -1,23 +1,32 @@
-//! What is worth telling a person: kinds of incidents, their words, and the book that opens each
-//! once and resolves it once. Pure; holds no secret by type. Who is told, and how, is `sink/`.
+//! What is worth telling a person: kinds of incidents, their words, the book that opens each once and
+//! resolves it once, and what each receiver is still owed of that. Pure; holds no secret by type. Who is
+//! told, and how, is `sink/`.
 
-use std::{fmt, str::FromStr};
+use std::{collections::BTreeSet, str::FromStr};
 
 use jiff::Timestamp;
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use crate::portal::{AppName, PortalId};
 
 pub mod book;
+mod burst;
+mod kind;
+pub mod outbox;
+pub mod quiet;
 mod words;
 
 /// The detail of a grant that goes on though its record can't be used any more.
 pub const SERVED_ON: &str = "record_unusable and served";
 
-pub use book::Book;
+pub use book::{Book, Moment};
+pub use kind::Kind;
+pub use outbox::{Closing, Manner, Outbox};
+pub use quiet::QuietHours;
+pub use words::{InstallUrl, NotAnInstallUrl};
 
 /// How loudly to tell.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Severity {
     /// Good to know.
@@ -54,121 +63,8 @@ impl FromStr for Severity {
     }
 }
 
-/// Kinds of incidents (contract section 5).
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize)]
-#[serde(rename_all = "snake_case")]
-pub enum Kind {
-    /// HubSpot refuses the app's client pair: every portal is concerned.
-    AppRejected,
-    /// Most grants are refused, one after another: the app, the store or HubSpot is at fault.
-    AppSuspect,
-    /// A customer ended the grant.
-    GrantRevoked,
-    /// HubSpot replaced refresh tokens, and its answers did not arrive.
-    GrantLost,
-    /// A grant belongs to another app or portal, or its record can't be used.
-    GrantMismatched,
-    /// A portal is gone.
-    PortalUnavailable,
-    /// A grant lacks required scopes.
-    ScopeMissing,
-    /// A new refresh token is not in the store yet.
-    GrantUnsaved,
-    /// The journal can't be written.
-    JournalFailing,
-    /// HubSpot can't be reached, or has an outage.
-    HubspotUnreachable,
-    /// HubSpot bears fewer requests than the portals need.
-    RateLimited,
-    /// HubSpot does not serve, or not understand, the API version in use.
-    ApiVersionRetiring,
-    /// The store can't be reached.
-    StoreUnreachable,
-    /// The store lets us in no more, or refuses what we must do.
-    StoreDenied,
-    /// Decisions can't be written down.
-    AuditFailing,
-}
-
-impl Kind {
-    /// Every kind this version opens.
-    pub const ALL: [Self; 15] = [
-        Self::AppRejected,
-        Self::AppSuspect,
-        Self::GrantRevoked,
-        Self::GrantLost,
-        Self::GrantMismatched,
-        Self::PortalUnavailable,
-        Self::ScopeMissing,
-        Self::GrantUnsaved,
-        Self::JournalFailing,
-        Self::HubspotUnreachable,
-        Self::RateLimited,
-        Self::ApiVersionRetiring,
-        Self::StoreUnreachable,
-        Self::StoreDenied,
-        Self::AuditFailing,
-    ];
-
-    /// The word in JSON and metrics.
-    #[must_use]
-    pub const fn as_str(self) -> &'static str {
-        match self {
-            Self::AppRejected => "app_rejected",
-            Self::AppSuspect => "app_suspect",
-            Self::GrantRevoked => "grant_revoked",
-            Self::GrantLost => "grant_lost",
-            Self::GrantMismatched => "grant_mismatched",
-            Self::PortalUnavailable => "portal_unavailable",
-            Self::ScopeMissing => "scope_missing",
-            Self::GrantUnsaved => "grant_unsaved",
-            Self::JournalFailing => "journal_failing",
-            Self::HubspotUnreachable => "hubspot_unreachable",
-            Self::RateLimited => "rate_limited",
-            Self::ApiVersionRetiring => "api_version_retiring",
-            Self::StoreUnreachable => "store_unreachable",
-            Self::StoreDenied => "store_denied",
-            Self::AuditFailing => "audit_failing",
-        }
-    }
-
-    /// Whether all portals it concerns are one incident: one cause hit them together.
-    #[must_use]
-    pub const fn is_shared(self) -> bool {
-        matches!(self, Self::GrantLost | Self::GrantUnsaved)
-    }
-
-    /// How loudly to tell of it.
-    #[must_use]
-    pub const fn severity(self) -> Severity {
-        match self {
-            Self::AppRejected
-            | Self::AppSuspect
-            | Self::GrantLost
-            | Self::GrantUnsaved
-            | Self::JournalFailing
-            | Self::AuditFailing
-            | Self::HubspotUnreachable
-            | Self::ApiVersionRetiring => Severity::Critical,
-            Self::RateLimited
-            | Self::GrantRevoked
-            | Self::GrantMismatched
-            | Self::PortalUnavailable
-            | Self::ScopeMissing
-            | Self::StoreUnreachable
-            | Self::StoreDenied => Severity::Warning,
-        }
-    }
-}
-
-impl fmt::Display for Kind {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(self.as_str())
-    }
-}
-
 /// One cause, as long as it lasts.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Incident {
     /// Constant from opening to resolving, in every delivery.
     pub incident_id: String,
@@ -188,34 +84,78 @@ pub struct Incident {
     pub action: String,
     /// When it was noticed.
     pub since: Timestamp,
+    /// Who has taken it on, if somebody has.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub acknowledged: Option<Acknowledged>,
+}
+
+impl Incident {
+    /// The portals in words: the first few by id, and how many more there are.
+    #[must_use]
+    pub fn who(&self) -> String {
+        const SHOWN: usize = 5;
+        let shown: Vec<_> = self.portals.iter().take(SHOWN).map(PortalId::to_string).collect();
+        match (self.portal_count, self.portal_count.saturating_sub(shown.len())) {
+            (0, _) => "no portal".to_owned(),
+            (1, _) => format!("portal {}", shown.join("")),
+            (_, 0) => format!("portals {}", shown.join(", ")),
+            (all, more) => format!("{all} portals: {} and {more} more", shown.join(", ")),
+        }
+    }
+}
+
+/// Somebody has taken an incident on.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Acknowledged {
+    /// When.
+    pub at: Timestamp,
+    /// The user id of who did, on this machine.
+    pub uid: u32,
 }
 
 /// What became of an incident.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Change {
     /// It is new.
     Opened,
     /// It concerns more portals, or fewer.
     Updated,
+    /// Somebody has taken it on.
+    Acknowledged,
+    /// It still is the case.
+    Reminded,
     /// It is over.
     Resolved,
 }
 
 impl Change {
-    /// The word in an event type.
+    /// The word in an event type, of which the contract knows three.
     #[must_use]
     pub const fn as_str(self) -> &'static str {
         match self {
             Self::Opened => "opened",
-            Self::Updated => "updated",
+            Self::Updated | Self::Acknowledged | Self::Reminded => "updated",
+            Self::Resolved => "resolved",
+        }
+    }
+
+    /// The word for people.
+    #[must_use]
+    pub const fn in_words(self) -> &'static str {
+        match self {
+            Self::Opened => "opened",
+            Self::Updated => "changed",
+            Self::Acknowledged => "acknowledged",
+            Self::Reminded => "still open",
             Self::Resolved => "resolved",
         }
     }
 }
 
-/// One thing to deliver: an incident, and what became of it when.
-#[derive(Debug, Clone, PartialEq, Eq)]
+/// One thing to deliver: an incident, and what became of it when. The latest of an incident is all that is
+/// known of it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Notice {
     /// The incident as it stands.
     pub incident: Incident,
@@ -225,6 +165,9 @@ pub struct Notice {
     pub at: Timestamp,
     /// How many notices there were of this incident before.
     pub number: u32,
+    /// Every portal it concerns, where it is one incident for several.
+    #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
+    pub sharing: BTreeSet<PortalId>,
 }
 
 impl Notice {
@@ -232,6 +175,48 @@ impl Notice {
     #[must_use]
     pub fn key(&self) -> String {
         let name = format!("{}.{}", self.incident.incident_id, self.change.as_str());
-        if self.change == Change::Updated { format!("{name}.{}", self.number) } else { name }
+        match self.change {
+            Change::Opened | Change::Resolved => name,
+            Change::Updated | Change::Acknowledged => format!("{name}.{}", self.number),
+            Change::Reminded => format!("{name}.{}-{}", self.number, self.at.as_second()),
+        }
+    }
+
+    /// The notice that opened this incident, as it stands by now.
+    #[must_use]
+    pub fn as_opened(&self) -> Self {
+        Self { change: Change::Opened, number: 0, at: self.incident.since, ..self.clone() }
+    }
+
+    /// One line for people: what became of it, of what kind, for whom.
+    #[must_use]
+    pub fn headline(&self) -> String {
+        let Incident { kind, severity, app, .. } = &self.incident;
+        let who = if kind.is_about_portals() { self.incident.who() } else { "the app".to_owned() };
+        format!("{app}: {kind} {} ({}), {who}", self.change.in_words(), severity.as_str())
+    }
+
+    /// What `alert test` sends: like the real ones, and saying that it is none.
+    #[must_use]
+    pub fn test(app: &AppName, at: Timestamp) -> Self {
+        let incident = Incident {
+            incident_id: format!("{app}-test-{}", at.as_millisecond()),
+            kind: Kind::Test,
+            severity: Severity::Info,
+            app: app.clone(),
+            portals: Vec::new(),
+            portal_count: 0,
+            summary: "This is a test of Grantkeeper's alerts. Nothing has happened.".to_owned(),
+            action: "Nothing is to be done: you are reached.".to_owned(),
+            since: at,
+            acknowledged: None,
+        };
+        Self { incident, change: Change::Opened, at, number: 0, sharing: BTreeSet::new() }
+    }
+
+    /// The same, over.
+    #[must_use]
+    pub fn over(&self) -> Self {
+        Self { change: Change::Resolved, number: self.number + 1, ..self.clone() }
     }
 }

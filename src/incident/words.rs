@@ -3,11 +3,73 @@
 use super::{Kind, SERVED_ON};
 use crate::portal::PortalId;
 
-/// Summary and action for `kind`, about `portal` where it is about one. `detail` is one of our own
-/// words for the reason, never text from the network.
+/// Where a customer begins to install the app.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct InstallUrl(String);
+
+/// The text is no address to send customers to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("it is not an https URL")]
+pub struct NotAnInstallUrl;
+
+impl InstallUrl {
+    const PORTAL: &str = "{portal}";
+
+    /// An `https` URL; `{portal}` in it stands for the portal's id.
+    ///
+    /// # Errors
+    /// Anything else: people are to follow it.
+    pub fn parse(text: &str) -> Result<Self, NotAnInstallUrl> {
+        let rest = text.strip_prefix("https://").ok_or(NotAnInstallUrl)?;
+        let plain = !rest.is_empty() && text.bytes().all(|b| b.is_ascii_graphic());
+        let quoted = rest.contains(['"', '<', '>', '|', '`', '\\']);
+        if plain && !quoted { Ok(Self(text.to_owned())) } else { Err(NotAnInstallUrl) }
+    }
+
+    /// The address for `portal`; for anybody, where none is named and the URL needs none.
+    #[must_use]
+    pub fn of(&self, portal: Option<PortalId>) -> String {
+        portal.map_or_else(|| self.0.clone(), |id| self.0.replace(Self::PORTAL, &id.to_string()))
+    }
+}
+
+/// Whether it is over once the customer installs the app again.
+const fn is_mended_by_install(kind: Kind) -> bool {
+    matches!(kind, Kind::GrantRevoked | Kind::GrantLost | Kind::ScopeMissing)
+}
+
+/// Summary and action for `kind`: about `portal`, about `many` that were hit together, or about the app.
+/// `detail` is one of our own words for the reason, never text from the network; `link` is where to install
+/// the app again.
+pub(super) fn of(
+    kind: Kind,
+    portal: Option<PortalId>,
+    detail: Option<&str>,
+    many: bool,
+    link: Option<&str>,
+) -> (String, String) {
+    let (summary, mut action) = table(kind, portal, detail, many);
+    if many && kind.is_single() {
+        action = format!(
+            "Many within minutes are seldom so many customers' own doing: see first whether the app was \
+             changed, suspended or unlisted at HubSpot, and what stands in the store. `grantkeeper portal \
+             list` names them all. For each that stays so: {action}"
+        );
+    }
+    if let Some(link) = link.filter(|_| is_mended_by_install(kind)) {
+        action = format!("{action} To connect again: {link}");
+    }
+    (summary, action)
+}
+
 #[expect(clippy::too_many_lines, reason = "a table of texts, one row a kind")]
-pub(super) fn of(kind: Kind, portal: Option<PortalId>, detail: Option<&str>) -> (String, String) {
-    let shared = if kind.is_shared() { "the portals named with this" } else { "the app" };
+fn table(
+    kind: Kind,
+    portal: Option<PortalId>,
+    detail: Option<&str>,
+    many: bool,
+) -> (String, String) {
+    let shared = if many { "the portals named with this" } else { "the app" };
     let who = portal.map_or_else(|| shared.to_owned(), |id| format!("portal {id}"));
     let why = detail.map(|detail| format!(" ({detail})")).unwrap_or_default();
     let (summary, action) = match kind {
@@ -160,6 +222,34 @@ pub(super) fn of(kind: Kind, portal: Option<PortalId>, detail: Option<&str>) -> 
              `grantkeeper check` names the file."
                 .to_owned(),
         ),
+        Kind::RefreshFailing => (
+            format!(
+                "Refreshing the token of {who} fails again and again{why}, and it runs out before the next try. \
+                 Other portals are not concerned. It is tried on, ever more rarely."
+            ),
+            "`grantkeeper portal show` says what HubSpot answers. If HubSpot has trouble with this one account \
+             it passes by itself; `grantkeeper portal refresh` tries at once."
+                .to_owned(),
+        ),
+        Kind::TokenExpired => (
+            format!(
+                "The token of {who} has run out, and refreshing it still fails{why}: whoever asks for it is told \
+                 so. It is tried on."
+            ),
+            "`grantkeeper portal show` says what HubSpot answers; see status.hubspot.com. If it stays so, ask \
+             the customer whether the account is well, or have them connect the app again."
+                .to_owned(),
+        ),
+        Kind::RotationUnfinished => (
+            format!(
+                "A new client secret has been staged{why} and is neither promoted nor taken back. The one before \
+                 it is in use."
+            ),
+            "`grantkeeper rotate status` says how far it is; `grantkeeper rotate promote` goes on, \
+             `grantkeeper rotate rollback --discard` ends it."
+                .to_owned(),
+        ),
+        Kind::Test => (String::new(), String::new()),
         Kind::StoreDenied => (
             format!(
                 "The credential store refuses what Grantkeeper must do{why}. Tokens go on being \
@@ -169,4 +259,32 @@ pub(super) fn of(kind: Kind, portal: Option<PortalId>, detail: Option<&str>) -> 
         ),
     };
     (summary, action)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn people_are_sent_to_https_addresses_only() {
+        let url = "https://app.hubspot.com/oauth/authorize?client_id=a&scope=oauth%20x";
+        assert_eq!(InstallUrl::parse(url).unwrap().of(PortalId::new(7).ok()), url);
+        for bad in [
+            "",
+            "https://",
+            "http://a.example/",
+            "javascript:alert(1)",
+            "https://a b",
+            "https://a<b",
+        ] {
+            assert_eq!(InstallUrl::parse(bad), Err(NotAnInstallUrl), "{bad}");
+        }
+    }
+
+    #[test]
+    fn many_at_once_are_told_as_one_cause_and_not_as_so_many_customers() {
+        let (summary, action) = of(Kind::GrantRevoked, None, None, true, None);
+        assert!(summary.contains("the portals named with this"), "{summary}");
+        assert!(action.starts_with("Many within minutes"), "{action}");
+    }
 }

@@ -2,8 +2,12 @@
 
 use serde::{Deserialize, Serialize, Serializer};
 
-use super::trail::{Access, Trail};
+use super::{
+    alerts::Standing,
+    trail::{Access, Trail},
+};
 use crate::{
+    incident::{Notice, outbox::Told},
     lifecycle::Rotation,
     portal::PortalId,
     secret::{AccessToken, Fingerprint, RefreshToken},
@@ -77,6 +81,24 @@ pub enum Entry {
     },
     /// What was learned of the provider.
     Provider(Provider),
+    /// An incident has come so far, and these receivers are to hear of it (I12).
+    Alert {
+        /// How far.
+        notice: Box<Notice>,
+        /// Who, by name.
+        receivers: Vec<String>,
+    },
+    /// A receiver has taken what there is to tell of an incident.
+    Told {
+        /// Of which.
+        incident: String,
+        /// Who, by name.
+        receiver: String,
+        /// Up to where, and when.
+        told: Told,
+    },
+    /// All that is known of one incident, in place of what was before.
+    Standing(Box<Standing>),
     /// All that is known of one portal, in place of what was before.
     Portal {
         /// Whose.

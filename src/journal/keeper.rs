@@ -6,7 +6,7 @@ use std::{collections::BTreeMap, io, sync::Arc, time::Duration};
 use tokio::sync::mpsc;
 
 use super::{
-    Disk, Job, Journal, NotKept, Provider, Trail, WAITING, complain,
+    Disk, Job, Journal, NotKept, Provider, Standing, Trail, WAITING, complain,
     frame::{NotSealed, Reading, Writer, read},
     trail::Trails,
 };
@@ -37,6 +37,8 @@ pub struct Recovered {
     pub trails: BTreeMap<PortalId, Trail>,
     /// What was learned of the provider.
     pub provider: Provider,
+    /// What was open, or is not told yet.
+    pub alerts: Vec<Standing>,
     /// Frames that the disk has changed since they were written.
     pub damaged: u32,
     /// A write was cut off: the process or the machine died in the middle of it.
@@ -175,6 +177,7 @@ pub async fn open(
     }
     found.trails = keeper.trails.portals.clone();
     found.provider = keeper.trails.provider;
+    found.alerts = keeper.trails.alerts.all().cloned().collect();
     Ok((Journal { sender: Some(sender) }, found, keeper))
 }
 

@@ -1,6 +1,6 @@
 //! The journal: what must outlive this process and is not in the store yet. Intents before a refresh
-//! token is spent (I4), answers before anything else is done with them (I3), and what a restart needs
-//! to go on without spending. Local, sealed, appended, synced. Knows no store and no HubSpot.
+//! token is spent (I4), answers before anything else is done with them (I3), incidents before anybody is told of
+//! them (I12), and what a restart needs to go on without spending. Local, sealed, appended, synced. Knows no store and no HubSpot.
 //!
 //! A segment is a file that only grows. Its first frame says whose it is, the frames after it repeat
 //! everything that was known when it was made, and then comes what has happened since. Each start, and
@@ -11,6 +11,7 @@ use std::{fmt, io};
 
 use tokio::sync::{mpsc, oneshot};
 
+pub mod alerts;
 pub mod disk;
 pub mod entry;
 mod frame;
@@ -18,6 +19,7 @@ mod keeper;
 mod state;
 pub mod trail;
 
+pub use alerts::Standing;
 pub use disk::{Disk, Folder, FolderError};
 pub use entry::{Answer, Entry, Provider};
 pub use keeper::{Keeper, OpenError, Recovered, open};

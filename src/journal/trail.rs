@@ -5,7 +5,10 @@ use std::{collections::BTreeMap, time::Duration};
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
-use super::entry::{Answer, Entry, Provider, access_token, refresh_token};
+use super::{
+    alerts::Alerts,
+    entry::{Answer, Entry, Provider, access_token, refresh_token},
+};
 use crate::{
     portal::{PortalId, Scopes},
     secret::{AccessToken, Fingerprint, RefreshToken},
@@ -127,11 +130,12 @@ impl Trail {
     }
 }
 
-/// All portals' trails, and what was learned of the provider.
+/// All portals' trails, what was learned of the provider, and what people are told.
 #[derive(Debug, Clone, Default)]
 pub(super) struct Trails {
     pub(super) portals: BTreeMap<PortalId, Trail>,
     pub(super) provider: Provider,
+    pub(super) alerts: Alerts,
 }
 
 impl Trails {
@@ -173,6 +177,11 @@ impl Trails {
                 }
             }
             Entry::Provider(provider) => self.provider = provider,
+            Entry::Alert { notice, receivers } => self.alerts.happened(*notice, receivers),
+            Entry::Told { incident, receiver, told } => {
+                self.alerts.taken(&incident, receiver, told);
+            }
+            Entry::Standing(standing) => self.alerts.put(*standing),
             Entry::Portal { portal, trail } => drop(self.portals.insert(portal, *trail)),
         }
     }
@@ -192,6 +201,9 @@ impl Trails {
         for trail in self.portals.values_mut() {
             trail.prune(is_old);
         }
+        if !starting {
+            self.alerts.prune(clock);
+        }
     }
 
     /// Entries that add up to all of this.
@@ -199,7 +211,8 @@ impl Trails {
         let portals = self.portals.iter();
         let portals = portals
             .map(|(id, trail)| Entry::Portal { portal: *id, trail: Box::new(trail.clone()) });
-        std::iter::once(Entry::Provider(self.provider)).chain(portals)
+        let alerts = self.alerts.all().map(|one| Entry::Standing(Box::new(one.clone())));
+        std::iter::once(Entry::Provider(self.provider)).chain(alerts).chain(portals)
     }
 }
 

@@ -64,4 +64,8 @@ pub enum Cause {
     Unsaved,
     /// Required scopes are missing.
     ScopeMissing,
+    /// Refreshing fails on the portal's own account, and its token ends before the next try.
+    Failing,
+    /// The same, and the token has ended.
+    Expired,
 }

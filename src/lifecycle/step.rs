@@ -173,6 +173,9 @@ impl Deciding<'_> {
 
     fn pause(&mut self, paused: bool) {
         self.portal.paused = paused;
+        if paused {
+            self.fails_no_more();
+        }
         if !paused && self.portal.phase == Phase::Resting {
             self.portal.renew_at = Some(self.portal.renew_at.unwrap_or(self.context.now));
         }

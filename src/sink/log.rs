@@ -40,7 +40,13 @@ impl AlertSink for Log {
                 since = %incident.since,
                 "incident resolved"
             ),
-            (Change::Updated, _) => tracing::warn!(
+            (Change::Acknowledged, _) => tracing::info!(
+                incident = %incident.incident_id,
+                kind = incident.kind.as_str(),
+                uid = incident.acknowledged.as_ref().map(|by| by.uid),
+                "incident acknowledged"
+            ),
+            (Change::Updated | Change::Reminded, _) => tracing::warn!(
                 incident = %incident.incident_id,
                 kind = incident.kind.as_str(),
                 portal_count = incident.portal_count,

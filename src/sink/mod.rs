@@ -1,17 +1,82 @@
 //! Where alerts go, behind the [`AlertSink`] seam: one file a kind of receiver. A sink delivers one
 //! notice or says why not; trying again is the engine's business.
 
-use std::fmt;
+use std::{fmt, sync::Arc, time::Duration};
 
 use async_trait::async_trait;
 
-use crate::incident::Notice;
+use crate::{incident::Notice, time::Clock};
 
+pub mod alertmanager;
+pub mod email;
+pub mod exec;
 pub mod log;
+pub mod pagerduty;
+pub mod post;
+pub mod slack;
+pub mod sns;
 pub mod webhook;
 
+pub use alertmanager::Alertmanager;
+pub use email::Email;
+pub use exec::Exec;
 pub use log::Log;
+pub use pagerduty::PagerDuty;
+pub use slack::Slack;
+pub use sns::Sns;
 pub use webhook::Webhook;
+
+/// A receiver as configured.
+#[derive(Debug, Clone)]
+pub enum Settings {
+    /// A signed webhook.
+    Webhook(webhook::Settings),
+    /// A Slack channel.
+    Slack(slack::Settings),
+    /// A PagerDuty service.
+    PagerDuty(pagerduty::Settings),
+    /// Prometheus' Alertmanager.
+    Alertmanager(alertmanager::Settings),
+    /// A topic of Amazon SNS.
+    Sns(sns::Settings),
+    /// Mail.
+    Email(email::Settings),
+    /// A program.
+    Exec(exec::Settings),
+}
+
+impl Settings {
+    /// What the operator calls it.
+    #[must_use]
+    pub fn name(&self) -> &str {
+        match self {
+            Self::Webhook(settings) => &settings.name,
+            Self::Slack(settings) => &settings.name,
+            Self::PagerDuty(settings) => &settings.name,
+            Self::Alertmanager(settings) => &settings.name,
+            Self::Sns(settings) => &settings.name,
+            Self::Email(settings) => &settings.name,
+            Self::Exec(settings) => &settings.name,
+        }
+    }
+
+    /// Makes it ready to be told. Says nothing to it yet.
+    ///
+    /// # Errors
+    /// The machine has no CA certificates.
+    pub fn open(&self, clock: &Arc<dyn Clock>) -> Result<Arc<dyn AlertSink>, reqwest::Error> {
+        let clock = Arc::clone(clock);
+        Ok(match self.clone() {
+            Self::Webhook(settings) => Arc::new(Webhook::new(settings, clock)?),
+            Self::Slack(settings) => Arc::new(Slack::new(settings)?),
+            Self::PagerDuty(settings) => Arc::new(PagerDuty::new(settings)?),
+            Self::Alertmanager(settings) => Arc::new(Alertmanager::new(settings, clock)?),
+            Self::Sns(settings) => Arc::new(Sns::new(settings)),
+            Self::Email(settings) => Arc::new(Email::new(settings)),
+            Self::Exec(settings) => Arc::new(Exec::new(settings)),
+        })
+    }
+}
 
 /// Somewhere an alert can go.
 #[async_trait]
@@ -31,14 +96,16 @@ pub struct DeliveryError {
     pub what: String,
     /// Whether the same may go through later.
     pub retryable: bool,
+    /// How long the receiver wants to be left alone, if it said so.
+    pub wait: Option<Duration>,
 }
 
 impl DeliveryError {
     fn retryable(what: impl Into<String>) -> Self {
-        Self { what: what.into(), retryable: true }
+        Self { what: what.into(), retryable: true, wait: None }
     }
 
     fn permanent(what: impl Into<String>) -> Self {
-        Self { what: what.into(), retryable: false }
+        Self { what: what.into(), retryable: false, wait: None }
     }
 }

@@ -1,39 +1,23 @@
 //! A signed webhook: CloudEvents 1.0 JSON, signed as Standard Webhooks say. Nothing of ours but the
 //! incident is in it.
 
-use std::{
-    path::{Path, PathBuf},
-    sync::Arc,
-    time::Duration,
-};
+use std::{path::PathBuf, sync::Arc};
 
 use async_trait::async_trait;
 use aws_lc_rs::hmac;
 use base64::{Engine, prelude::BASE64_STANDARD};
-use reqwest::{Url, redirect};
 use serde::Serialize;
 use zeroize::Zeroizing;
 
-use super::{AlertSink, DeliveryError};
+use super::{
+    AlertSink, DeliveryError,
+    post::{self, Target},
+};
 use crate::{
     incident::{Incident, Notice},
-    secret::{
-        SigningSecret,
-        file::{self, SecretFileError},
-    },
+    secret::SigningSecret,
     time::Clock,
 };
-
-const DEADLINE: Duration = Duration::from_secs(10);
-
-/// Where a webhook's URL stands.
-#[derive(Debug, Clone)]
-pub enum Target {
-    /// In the configuration: it is no secret.
-    Url(Url),
-    /// In a file that is read for every delivery: it is a secret, and may be replaced.
-    File(PathBuf),
-}
 
 /// One webhook receiver.
 #[derive(Debug, Clone)]
@@ -54,81 +38,23 @@ pub struct Webhook {
     clock: Arc<dyn Clock>,
 }
 
-/// The URL can't be used for alerts.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-pub enum BadTarget {
-    /// Not a URL.
-    #[error("it is not an http or https URL")]
-    NotAUrl,
-    /// Plain HTTP to another machine.
-    #[error("plain http is accepted towards this machine only; use https")]
-    PlainHttp,
-}
-
-/// The text as a URL an alert may go to: https, or http towards loopback.
-///
-/// # Errors
-/// Why not. The error does not hold the text.
-pub fn target(text: &str) -> Result<Url, BadTarget> {
-    let url = Url::parse(text.trim()).map_err(|_| BadTarget::NotAUrl)?;
-    let host = url.host_str().ok_or(BadTarget::NotAUrl)?;
-    let bare = host.trim_start_matches('[').trim_end_matches(']');
-    let loopback = host == "localhost"
-        || bare.parse::<std::net::IpAddr>().is_ok_and(|address| address.is_loopback());
-    match url.scheme() {
-        "https" => Ok(url),
-        "http" if loopback => Ok(url),
-        "http" => Err(BadTarget::PlainHttp),
-        _ => Err(BadTarget::NotAUrl),
-    }
-}
-
 impl Webhook {
     /// # Errors
     /// The machine has no CA certificates.
     pub fn new(settings: Settings, clock: Arc<dyn Clock>) -> Result<Self, reqwest::Error> {
-        let http = reqwest::Client::builder()
-            .user_agent(concat!("grantkeeper/", env!("CARGO_PKG_VERSION")))
-            .redirect(redirect::Policy::none())
-            .connect_timeout(DEADLINE / 2)
-            .timeout(DEADLINE)
-            .build()?;
-        Ok(Self { settings, http, clock })
-    }
-
-    async fn url(&self) -> Result<Url, DeliveryError> {
-        match &self.settings.target {
-            Target::Url(url) => Ok(url.clone()),
-            Target::File(path) => {
-                let text = read(path).await?;
-                target(&text)
-                    .map_err(|error| DeliveryError::retryable(format!("url file: {error}")))
-            }
-        }
+        Ok(Self { settings, http: post::client()?, clock })
     }
 
     async fn key(&self) -> Result<Option<hmac::Key>, DeliveryError> {
         let Some(path) = &self.settings.signing_secret_file else { return Ok(None) };
-        let text = read(path).await?;
-        let secret = SigningSecret::parse(text.trim())
+        let text = post::read(path).await?;
+        let secret = SigningSecret::parse(text.as_str())
             .map_err(|error| DeliveryError::retryable(format!("signing secret file: {error}")))?;
         let key = signing_key(&secret).ok_or_else(|| {
             DeliveryError::retryable("signing secret file: it is not `whsec_` followed by base64")
         })?;
         Ok(Some(key))
     }
-}
-
-async fn read(path: &Path) -> Result<Zeroizing<String>, DeliveryError> {
-    let unusable = |why: &dyn std::fmt::Display| {
-        DeliveryError::retryable(format!("{}: {why}", path.display()))
-    };
-    let bytes = file::read_beside(path).await.map_err(|error| match error {
-        SecretFileError::Open(open) => DeliveryError::retryable(format!("{open}; {}", open.hint())),
-        SecretFileError::Io(error) => unusable(&error.kind()),
-    })?;
-    let text = std::str::from_utf8(&bytes).map_err(|error| unusable(&error))?;
-    Ok(Zeroizing::new(text.to_owned()))
 }
 
 /// The key in a Standard Webhooks secret: base64 behind `whsec_`.
@@ -183,7 +109,7 @@ impl AlertSink for Webhook {
     }
 
     async fn deliver(&self, notice: &Notice) -> Result<(), DeliveryError> {
-        let (url, key) = (self.url().await?, self.key().await?);
+        let (url, key) = (self.settings.target.url().await?, self.key().await?);
         let (id, body) = (notice.key(), body(notice));
         let second = self.clock.wall().as_second();
         let mut request = self
@@ -195,20 +121,7 @@ impl AlertSink for Webhook {
         if let Some(key) = key {
             request = request.header("webhook-signature", signature(&key, &id, second, &body));
         }
-        // The library's own error would name the URL.
-        let answer = request.body(body).send().await.map_err(|error| {
-            let how =
-                if error.is_timeout() { "did not answer in time" } else { "can't be reached" };
-            DeliveryError::retryable(format!("the receiver {how}"))
-        })?;
-        let status = answer.status();
-        match status.as_u16() {
-            200..300 => Ok(()),
-            408 | 425 | 429 | 500.. => {
-                Err(DeliveryError::retryable(format!("the receiver answered {status}")))
-            }
-            _ => Err(DeliveryError::permanent(format!("the receiver answered {status}"))),
-        }
+        post::send(request.body(body)).await
     }
 }
 
@@ -216,14 +129,15 @@ impl AlertSink for Webhook {
 mod tests {
     use super::*;
     use crate::{
-        incident::{Book, Kind},
+        incident::{Book, Kind, Moment},
         portal::{AppName, PortalId},
         time::BootTime,
     };
 
     fn notice() -> Notice {
         let mut book = Book::new(AppName::parse("acme-sync").unwrap(), BootTime::default());
-        let at = "2026-11-24T08:00:00Z".parse().unwrap();
+        let wall = "2026-11-24T08:00:00Z".parse().unwrap();
+        let at = Moment { boot: BootTime::default(), wall };
         let portal = PortalId::new(4711).unwrap();
         book.open(Kind::GrantRevoked, Some(portal), None, &[], at).unwrap()
     }
@@ -266,18 +180,5 @@ mod tests {
         verifier.verify(body.as_bytes(), &headers).unwrap();
         headers.insert("webhook-id", "msg-2".parse().unwrap());
         verifier.verify(body.as_bytes(), &headers).unwrap_err();
-    }
-
-    #[test]
-    fn plain_http_goes_to_this_machine_only() {
-        for good in
-            ["https://a.example/x", "http://127.0.0.1:9/x", "http://[::1]/", "http://localhost:1"]
-        {
-            assert!(target(good).is_ok(), "{good}");
-        }
-        assert_eq!(target("http://a.example/x"), Err(BadTarget::PlainHttp));
-        for bad in ["", "nope", "ftp://127.0.0.1/", "file:///etc/passwd"] {
-            assert_eq!(target(bad), Err(BadTarget::NotAUrl), "{bad}");
-        }
     }
 }

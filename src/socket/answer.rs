@@ -31,7 +31,9 @@ pub(super) fn named(status: StatusCode, code: &str, detail: impl Into<String>) -
 pub(super) fn problem(denial: &Denial) -> Problem {
     let status = match denial {
         Denial::Forbidden | Denial::NotYours(_) => StatusCode::FORBIDDEN,
-        Denial::UnknownPortal => StatusCode::NOT_FOUND,
+        Denial::UnknownPortal | Denial::UnknownIncident | Denial::UnknownReceiver => {
+            StatusCode::NOT_FOUND
+        }
         Denial::BadRequest(_) | Denial::NotGood(_) => StatusCode::BAD_REQUEST,
         Denial::TooSoon(_) | Denial::TooMany(_) => StatusCode::TOO_MANY_REQUESTS,
         Denial::Ended(_) => StatusCode::GONE,

@@ -3,6 +3,7 @@
 //! and `answer` puts what it says into HTTP, `client` is the other end.
 //! Decides nothing about tokens: it asks the engine, with the caller in hand.
 
+mod alerts;
 mod answer;
 pub mod client;
 mod events;

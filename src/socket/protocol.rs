@@ -175,11 +175,53 @@ pub struct StatusBody {
     /// What is open.
     #[schema(value_type = Vec<Object>)]
     pub incidents: Vec<serde_json::Value>,
+    /// Who is told of incidents, and how each does.
+    #[serde(default)]
+    pub receivers: Vec<ReceiverBody>,
     /// When the records were last read.
     #[schema(value_type = Option<String>, format = DateTime)]
     pub records_read: Option<Timestamp>,
     /// The version of the service.
     pub version: String,
+}
+
+/// A receiver of alerts in [`StatusBody`].
+#[derive(Debug, Serialize, Deserialize, ToSchema)]
+pub struct ReceiverBody {
+    /// What the operator calls it.
+    pub name: String,
+    /// Incidents of which it has not taken everything.
+    pub waiting: usize,
+    /// Failures in a row.
+    pub failures: u32,
+    /// What the last one was.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub trouble: Option<String>,
+    /// When it last took something.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    #[schema(value_type = Option<String>, format = DateTime)]
+    pub last_taken: Option<Timestamp>,
+}
+
+/// `POST /v1/incidents/{id}/acknowledge`.
+#[derive(Debug, Serialize, Deserialize, ToSchema)]
+pub struct AcknowledgedBody {
+    /// Which.
+    pub incident_id: String,
+    /// Always true.
+    pub acknowledged: bool,
+}
+
+/// `POST /v1/receivers/{name}/test`.
+#[derive(Debug, Serialize, Deserialize, ToSchema)]
+pub struct TestedBody {
+    /// Which.
+    pub receiver: String,
+    /// Whether it took the test, and that it is over.
+    pub taken: bool,
+    /// What is wrong, if it did not.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub trouble: Option<String>,
 }
 
 /// What the process has given up, in [`StatusBody`].

@@ -15,6 +15,7 @@ use axum::{
 use serde::Deserialize;
 
 use super::{
+    alerts,
     answer::{bad, json, named, problem},
     events,
     openapi::{self, PortalWord, Refusals},
@@ -46,6 +47,8 @@ pub(super) fn socket(handle: Handle) -> Router {
         .route("/v1/webhooks/verify", post(webhooks::verify))
         .route("/v1/events", get(events::events))
         .route("/v1/status", get(state::status))
+        .route("/v1/incidents/{id}/acknowledge", post(alerts::acknowledge))
+        .route("/v1/receivers/{name}/test", post(alerts::test))
         .route("/v1/reload", post(state::reload))
         .route("/livez", get(state::livez_known))
         .route("/readyz", get(state::readyz_known))

@@ -12,13 +12,13 @@ use super::{
     answer::{bad, json, problem},
     openapi::{NotReady, Refusals},
     protocol::{
-        self, AppBody, AuditBody, BudgetBody, HardeningBody, HealthBody, Problem, ReloadedBody,
-        StatusBody,
+        self, AppBody, AuditBody, BudgetBody, HardeningBody, HealthBody, Problem, ReceiverBody,
+        ReloadedBody, StatusBody,
     },
 };
 use crate::{
     access::Caller,
-    engine::{Handle, view::Health},
+    engine::{Handle, Receiver, view::Health},
 };
 
 /// How the service is: app, store, HubSpot, portals by state, open incidents. Needs `status` on all portals.
@@ -72,10 +72,16 @@ pub(super) async fn status(
         reasons: readiness.reasons.iter().map(|word| (*word).to_owned()).collect(),
         remarks,
         incidents: overall.incidents.iter().map(|incident| protocol::incident(incident)).collect(),
+        receivers: handle.receivers().into_iter().map(receiver).collect(),
         records_read: overall.records_read,
         version: env!("CARGO_PKG_VERSION").to_owned(),
     };
     Ok(json(StatusCode::OK, "application/json", &body))
+}
+
+fn receiver(receiver: Receiver) -> ReceiverBody {
+    let Receiver { name, waiting, failures, trouble, last_taken } = receiver;
+    ReceiverBody { name, waiting, failures, trouble, last_taken }
 }
 
 fn audit_body(handle: &Handle) -> AuditBody {

@@ -39,12 +39,14 @@ const BESIDE: [(&str, &str, &str); 13] = [
 const SIM_KNOWS: [&[&str]; 4] = [&["secret"], &["portal"], &["time"], &["hubspot", "wire"]];
 
 /// Libraries that only one place may name, by the start of their name.
-const BEHIND_SEAMS: [(&str, &[&str]); 14] = [
+const BEHIND_SEAMS: [(&str, &[&str]); 16] = [
     ("vaultrs", &["store/vault/"]),
     ("rustify", &["store/vault/"]),
-    ("aws_config", &["store/aws/"]),
-    ("aws_sdk", &["store/aws/"]),
+    ("aws_config", &["store/aws/", "sink/sns.rs"]),
+    ("aws_sdk_sns", &["sink/sns.rs"]),
+    ("aws_sdk_secrets", &["store/aws/"]),
     ("aws_smithy", &["store/aws/"]),
+    ("lettre", &["sink/email.rs", "config/receiver.rs"]),
     ("redb", &["store/file/"]),
     ("clap", &["cli/"]),
     ("rpassword", &["cli/"]),

@@ -51,7 +51,7 @@ fn kills() -> u64 {
 
 /// The portals that a `grant_lost` incident has named so far.
 fn named(place: &Place) -> BTreeSet<u64> {
-    let all = ["opened", "updated"].map(|change| place.alerts.of("grant_lost", change));
+    let all = ["opened", "updated", "resolved"].map(|change| place.alerts.of("grant_lost", change));
     let portals = all.into_iter().flatten().flat_map(|notice| {
         let portals = notice["data"]["portals"].as_array().unwrap().clone();
         portals.into_iter().map(|id| id.as_u64().unwrap())

@@ -11,7 +11,7 @@ use grantkeeper::{
     access::{Caller, Rules},
     audit::Audit,
     engine::{self, Alerting, Command, Engine, Handle, Metrics, Route, Settings, View, World},
-    incident::{Notice, Severity},
+    incident::{Manner, Notice},
     journal,
     lifecycle::{RefreshPolicy, Step, ValidatePolicy},
     portal::{AppName, Scopes},
@@ -87,6 +87,7 @@ impl Place {
             refresh: RefreshPolicy::default(),
             validate: ValidatePolicy::default(),
             max_requests_per_second: self.per_second,
+            install_url: None,
         }
     }
 
@@ -130,8 +131,14 @@ impl Place {
         let settings = self.settings();
         let (metrics, stop) = (Arc::new(Metrics::default()), CancellationToken::new());
         let sink = Arc::new(self.told.clone());
-        let route = Route { sink, min_severity: Severity::Info };
-        let alerting = Alerting::start(vec![route], &metrics, &stop);
+        let route = Route { sink, manner: Manner::PLAIN };
+        let alerting = Alerting::start(
+            vec![route],
+            world.journal.clone(),
+            Arc::clone(&clock),
+            &metrics,
+            &stop,
+        );
         let (engine, running) =
             Engine::new(world, settings.clone(), start, alerting, Arc::clone(&metrics));
         let engine = engine.simulated(self.rules, seed);

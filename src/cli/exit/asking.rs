@@ -29,6 +29,9 @@ impl From<Denial> for Failure {
             Denial::UnknownPortal => {
                 (Exit::NotFound, "`grantkeeper portal list` shows the portals there are.")
             }
+            Denial::UnknownIncident | Denial::UnknownReceiver => {
+                (Exit::NotFound, "`grantkeeper alert list` shows what there is.")
+            }
             Denial::BadRequest(_) => (
                 Exit::Usage,
                 "Change what the message names; `--help` says what the command takes.",

@@ -219,6 +219,7 @@ impl Deciding<'_> {
         self.portal.trouble = None;
         self.validated();
         self.effects.push(Effect::Settled);
+        self.fails_no_more();
         self.effects.push(Effect::Open(Cause::Ended(end)));
     }
 
@@ -231,6 +232,7 @@ impl Deciding<'_> {
         for end in End::ALL {
             self.effects.push(Effect::Close(Cause::Ended(end)));
         }
+        self.fails_no_more();
     }
 
     pub(super) fn note_scopes(&mut self, facts: Facts) {

@@ -4,17 +4,22 @@
 use std::time::Duration;
 
 use super::{Deciding, LONGEST_WAIT, STRAY};
-use crate::lifecycle::{
-    answer::RefusalClass,
-    effect::{Cause, Effect},
-    event::Facts,
-    state::{Doubt, End, Phase, TokenLife},
+use crate::{
+    lifecycle::{
+        answer::RefusalClass,
+        effect::{Cause, Effect},
+        event::Facts,
+        state::{Doubt, End, Phase, TokenLife},
+    },
+    time::BootTime,
 };
 
 /// Refusals of the client pair, met by one portal in a row, that are held against the app alone.
 const APP_REFUSALS_BORNE: u32 = 3;
 /// Conflicting writes in a row before the store is left alone for a while.
 pub(super) const CONFLICTS_BORNE: u32 = 5;
+/// As many failures in a row of a grant that has no token yet are worth a word.
+const NOTABLE_FAILURES: u32 = 5;
 
 impl Deciding<'_> {
     /// Without a durable intent nothing is spent (I4), unless a spend is known to replace nothing.
@@ -169,5 +174,31 @@ impl Deciding<'_> {
         self.portal.phase = Phase::Resting;
         self.portal.renew_at = Some(again);
         self.portal.not_before = again;
+        // What everybody meets is told of everybody.
+        if !matches!(class, RefusalClass::AppRefused | RefusalClass::RateLimited) {
+            self.tell_of_failure(again);
+        }
+    }
+
+    /// A failure that nobody need hear of as long as the token in hand outlasts it (study `scale.md` 3.6).
+    fn tell_of_failure(&mut self, again: BootTime) {
+        let now = self.context.now;
+        let cause = match self.portal.token {
+            Some(token) if token.expires <= now => Cause::Expired,
+            Some(token) if token.expires <= again => Cause::Failing,
+            None if self.portal.failures >= NOTABLE_FAILURES => Cause::Failing,
+            _ => return,
+        };
+        if cause == Cause::Expired {
+            self.effects.push(Effect::Close(Cause::Failing));
+        }
+        self.effects.push(Effect::Open(cause));
+    }
+
+    /// Nothing is failing any more, or nothing is tried.
+    pub(super) fn fails_no_more(&mut self) {
+        for cause in [Cause::Failing, Cause::Expired] {
+            self.effects.push(Effect::Close(cause));
+        }
     }
 }

@@ -300,6 +300,36 @@ fn trouble_that_passes_never_ends_a_grant_and_keeps_the_token() {
 }
 
 #[test]
+fn a_grant_that_fails_on_is_told_of_before_its_token_ends_and_again_once_it_has() {
+    let mut story = Story::live();
+    let expires = story.portal.token.unwrap().expires;
+    let told = |story: &Story| -> Vec<_> {
+        let told = |effect: &Effect| match effect {
+            Effect::Open(cause) => Some(*cause),
+            _ => None,
+        };
+        story.effects.iter().filter_map(told).collect()
+    };
+    let mut heard = Vec::new();
+    while story.now < expires + Duration::from_secs(600) {
+        story.wake().refused(RefusalClass::Unknown);
+        let early = story.portal.renew_at.unwrap() < expires;
+        assert_eq!(told(&story).is_empty(), early, "nobody is woken as long as the token lasts");
+        heard.extend(told(&story));
+    }
+    heard.dedup();
+    assert_eq!(heard, [Cause::Failing, Cause::Expired]);
+    story.wake().refreshed(false);
+    for cause in [Cause::Failing, Cause::Expired] {
+        assert!(story.effects.contains(&Effect::Close(cause)));
+    }
+    let mut limited = Story::live();
+    limited.now = expires;
+    limited.wake().refused(RefusalClass::RateLimited);
+    assert!(told(&limited).is_empty(), "that is told of the app");
+}
+
+#[test]
 fn a_migrating_account_waits_as_long_as_told_but_no_longer_than_a_day() {
     let mut story = Story::live();
     let hours = |n: u64| Some(Duration::from_secs(n * 3600));
