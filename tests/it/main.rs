@@ -13,6 +13,7 @@ mod canary;
 mod cli;
 mod clients;
 mod crash;
+mod deploy_image;
 mod fleet;
 mod grants;
 mod hardening;

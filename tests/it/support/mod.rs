@@ -4,6 +4,7 @@
 pub(crate) mod answerer;
 pub(crate) mod canary;
 pub(crate) mod cluster;
+pub(crate) mod container;
 pub(crate) mod iam;
 pub(crate) mod moto;
 pub(crate) mod openbao;
