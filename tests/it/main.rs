@@ -14,6 +14,7 @@ mod cli;
 mod clients;
 mod crash;
 mod deploy_image;
+mod deploy_kubernetes;
 mod fleet;
 mod grants;
 mod hardening;
