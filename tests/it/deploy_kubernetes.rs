@@ -28,6 +28,7 @@ use crate::support::{
     program::{free_port_pair, installed},
     service::{Ended, Place, eventually, finish, secret_file},
     temp_dir,
+    yaml::documents,
 };
 
 /// Native sidecars are on by default since the first; the other is the newest that the validator knows.
@@ -52,18 +53,9 @@ async fn rendered(folder: &Path) -> String {
     ended.out
 }
 
-/// The objects of that text.
-async fn objects(text: &str) -> Vec<Value> {
-    let script =
-        "import json, sys, yaml; json.dump(list(yaml.safe_load_all(sys.stdin)), sys.stdout)";
-    let ended = run("bin/python", &["-c", script], text).await;
-    assert_eq!(ended.code, 0, "{}", ended.err);
-    serde_json::from_str(&ended.out).unwrap()
-}
-
 async fn of_kind(overlay: &str, kind: &str) -> Value {
     let folder = manifests("overlays").join(overlay);
-    let mut all = objects(&rendered(&folder).await).await.into_iter();
+    let mut all = documents(&rendered(&folder).await).await.into_iter();
     let found = all.find(|object| object["kind"] == kind);
     found.unwrap_or_else(|| panic!("{overlay} has no {kind}"))
 }
@@ -241,7 +233,7 @@ async fn the_configurations_pass_the_programs_own_check_and_hold_no_secret() {
         check.args(["check", "--offline", "--config"]).arg(&file).env_clear();
         let ended = finish(check, "").await;
         assert_eq!(ended.code, 0, "{overlay}: {}{}", ended.out, ended.err);
-        let secrets = objects(&rendered(&manifests("overlays").join(overlay)).await).await;
+        let secrets = documents(&rendered(&manifests("overlays").join(overlay)).await).await;
         assert!(secrets.iter().all(|object| object["kind"] != "Secret"), "{overlay}");
     }
 }

@@ -15,6 +15,7 @@ mod clients;
 mod crash;
 mod deploy_image;
 mod deploy_kubernetes;
+mod deploy_monitoring;
 mod fleet;
 mod grants;
 mod hardening;

@@ -14,6 +14,7 @@ pub(crate) mod service;
 pub(crate) mod sim;
 pub(crate) mod sim_client;
 pub(crate) mod source;
+pub(crate) mod yaml;
 
 pub(crate) use moto::moto;
 pub(crate) use openbao::openbao;
