@@ -123,6 +123,33 @@ async fn every_manifest_is_what_kubernetes_takes_and_a_misspelt_field_would_be_f
 }
 
 #[tokio::test]
+async fn an_overlay_takes_another_image_and_the_network_policy_as_the_readme_says() {
+    let dir = temp_dir();
+    let mut copy = Command::new("cp");
+    copy.arg("-r").arg(manifests("")).arg(dir.path().join("kubernetes"));
+    assert_eq!(finish(copy, "").await.code, 0);
+    for overlay in OVERLAYS {
+        let folder = dir.path().join("kubernetes/overlays").join(overlay);
+        let file = folder.join("kustomization.yaml");
+        let text = fs::read_to_string(&file).unwrap();
+        let edited = text
+            .replace("registry.example/grantkeeper", "registry.other/gk")
+            .replace("# components:\n#   - ", "components:\n  - ");
+        fs::write(&file, edited).unwrap();
+        let text = rendered(&folder).await;
+        assert_eq!(validated(&text, RELEASES[1]).await.code, 0);
+        assert!(text.contains("image: registry.other/gk:0.1.0\n"), "{text}");
+        let objects = documents(&text).await;
+        let policy = objects.iter().find(|object| object["kind"] == "NetworkPolicy").unwrap();
+        let mut pods = objects.iter().filter(|object| {
+            object.pointer("/metadata/labels") == policy.pointer("/spec/podSelector/matchLabels")
+        });
+        assert!(pods.next().is_some(), "{overlay}: the policy is for these pods");
+        assert_eq!(policy["metadata"]["namespace"], "acme-sync");
+    }
+}
+
+#[tokio::test]
 async fn no_container_runs_as_root_writes_to_its_image_or_may_gain_anything() {
     for overlay in OVERLAYS {
         let pod = pod(overlay).await;
@@ -132,6 +159,11 @@ async fn no_container_runs_as_root_writes_to_its_image_or_may_gain_anything() {
         assert_eq!(pod["automountServiceAccountToken"], false, "{overlay}");
         for shared in ["hostNetwork", "hostPID", "hostIPC", "shareProcessNamespace"] {
             assert!(pod[shared].is_null(), "{overlay} {shared}");
+        }
+        for volume in pod["volumes"].as_array().unwrap() {
+            let kind = volume.as_object().unwrap().keys().find(|key| *key != "name").unwrap();
+            let harmless = ["configMap", "emptyDir", "projected", "secret"];
+            assert!(harmless.contains(&kind.as_str()), "{overlay} {kind}");
         }
         for container in containers(&pod) {
             let (name, mut own) = (&container["name"], container["securityContext"].clone());

@@ -189,7 +189,7 @@ async fn a_real_prometheus_scrapes_the_service_and_evaluates_each_rule_and_each_
         format!("--web.listen-address=127.0.0.1:{port}"),
     ];
     let args: Vec<&str> = args.iter().map(String::as_str).collect();
-    let prometheus = Program::start(Path::new("/usr/bin/prometheus"), &args, &[], dir.path());
+    let prometheus = Program::start(Path::new("prometheus"), &args, &[], dir.path());
     prometheus.listening(port).await;
     let api = format!("http://127.0.0.1:{port}/api/v1");
     let query = async |expr: &str| {
