@@ -140,6 +140,7 @@ fn of_receiver(
             // What it runs in turn, and what those need.
             needs.run.extend(PROGRAMS.map(PathBuf::from));
             needs.run.extend(folder(&exec.program));
+            needs.write.push(PathBuf::from("/dev/null"));
         }
     }
 }

@@ -110,7 +110,7 @@ pub(super) async fn send(request: RequestBuilder) -> Result<(), DeliveryError> {
     let answer = request.send().await.map_err(|error| {
         let how = if error.is_timeout() {
             "did not answer in time"
-        } else if is_of_tls(&error) {
+        } else if is_of_certificate(&error) {
             "can't be trusted: its certificate is not one that this machine accepts for that name"
         } else {
             "can't be reached"
@@ -120,8 +120,9 @@ pub(super) async fn send(request: RequestBuilder) -> Result<(), DeliveryError> {
     judge(answer.status(), waits(&answer))
 }
 
-fn is_of_tls(error: &reqwest::Error) -> bool {
-    let mut cause = std::error::Error::source(error);
+/// Whether a certificate is what it failed for: the libraries tell so in words alone.
+pub(super) fn is_of_certificate(error: &dyn std::error::Error) -> bool {
+    let mut cause = error.source();
     while let Some(error) = cause {
         if error.to_string().contains("certificate") {
             return true;

@@ -27,6 +27,7 @@ mod init;
 mod journal;
 mod openapi;
 mod orders;
+mod receivers;
 mod rotate;
 mod service;
 mod sim;
