@@ -29,7 +29,7 @@ use crate::{
     audit::{self, Audit},
     config::{Alert, Config, Environment},
     engine::{self, Alerting, Command, Engine, Handle, Metrics, Panicked, Route, World},
-    hardening::{self, Hardened, HardeningError},
+    hardening::{self, Hardened, HardeningError, Landlock, Needs},
     hubspot::NoTls,
     incident::Manner,
     journal::{self, Keeper, Recovered, StateError, open_state},
@@ -143,6 +143,8 @@ pub struct Before {
     pub inherited: Option<Inherited>,
     /// As many files may be open.
     pub files: usize,
+    /// What was kept; none where nothing was given up.
+    pub kept: Option<Needs>,
 }
 
 impl Before {
@@ -161,9 +163,11 @@ impl Before {
             // Or the folder above it would have to be open for the sake of this one. What is wrong is told by who opens it.
             journal::Folder::make(&state.dir).ok();
         }
-        let hardened = hardening::restrict(config.landlock, &needs::needs(config, origin, env))?;
+        let kept = needs::needs(config, origin, env);
+        let hardened = hardening::restrict(config.landlock, &kept)?;
+        let kept = Some(kept).filter(|_| config.landlock != Landlock::Off);
         let files = hardening::open_files()?;
-        Ok(Self { hardened, inherited, files })
+        Ok(Self { hardened, inherited, files, kept })
     }
 }
 
@@ -237,7 +241,7 @@ pub async fn run(
             ended = engine_task.join_next() => return ended_early(ended),
             signal = signals.next() => match signal {
                 Received::Reload => {
-                    let renew = Renew { handle: &handle, commands: &running.commands };
+                    let renew = Renew { handle: &handle, commands: &running.commands, kept: before.kept.as_ref() };
                     current = renew.configuration(current, &reread).await;
                     reload::audit(&handle).await;
                     while reloads.try_join_next().is_some() {}

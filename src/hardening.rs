@@ -2,7 +2,10 @@
 //! allows: core dumps, being looked into, new privileges, and every path and port it does not need (Landlock). Before
 //! there are threads: a restriction binds the thread that takes it and those that thread makes. Decides no path.
 
-use std::{io, path::PathBuf};
+use std::{
+    io,
+    path::{Path, PathBuf},
+};
 
 use landlock::{
     ABI, Access, AccessFs, AccessNet, BitFlags, CompatLevel, Compatible, NetPort, PathBeneath,
@@ -42,6 +45,22 @@ pub struct Needs {
     pub listen: Vec<u16>,
     /// Whether a socket without a name in the file system has to be reached (an old systemd's).
     pub abstract_sockets: bool,
+}
+
+impl Needs {
+    /// What this needs that `had` does not have: ports to connect to, and what is to be read or run.
+    #[must_use]
+    pub fn beyond(&self, had: &Self) -> Vec<String> {
+        let ports = self.connect.iter().filter(|port| !had.connect.contains(port));
+        let ports = ports.map(|port| format!("TCP port {port}"));
+        let below = |path: &Path, all: &[PathBuf]| all.iter().any(|one| path.starts_with(one));
+        let read = self.read.iter().filter(|path| !below(path, &had.read));
+        let run = self.run.iter().filter(|path| !below(path, &had.run));
+        let mut lacking: Vec<_> =
+            ports.chain(read.chain(run).map(|path| path.display().to_string())).collect();
+        lacking.dedup();
+        lacking
+    }
 }
 
 /// What was given up, for people.

@@ -1,15 +1,16 @@
 //! A reload: the configuration and every record again. Whatever is wrong with the new one, the old
 //! one goes on (I14).
 
-use std::sync::Arc;
+use std::{path::Path, sync::Arc};
 
 use sd_notify::NotifyState;
 use tokio::sync::{mpsc, oneshot};
 
-use super::{engine_settings, notify, routes, rules};
+use super::{engine_settings, needs::needs, notify, routes, rules};
 use crate::{
-    config::Config,
+    config::{Config, environment},
     engine::{Command, Handle},
+    hardening::Needs,
     time::{Clock, SystemClock},
 };
 
@@ -17,6 +18,8 @@ use crate::{
 pub(super) struct Renew<'a> {
     pub(super) handle: &'a Handle,
     pub(super) commands: &'a mpsc::Sender<Command>,
+    /// What the process kept at its start; none where it gave up nothing.
+    pub(super) kept: Option<&'a Needs>,
 }
 
 impl Renew<'_> {
@@ -68,8 +71,27 @@ impl Renew<'_> {
             }
         }
         self.handle.configure(rules(&next), engine_settings(&next)).await;
+        self.tell_of_lacks(&next);
         tracing::info!("configuration read again");
         Some(next)
+    }
+}
+
+impl Renew<'_> {
+    /// Says what the new configuration needs of the machine that was given up at the start.
+    fn tell_of_lacks(&self, next: &Config) {
+        let wanted = needs(next, Path::new("/"), &environment);
+        let lacking = self.kept.map(|kept| wanted.beyond(kept)).unwrap_or_default();
+        if !lacking.is_empty() {
+            let lacking = lacking.join(", ");
+            tracing::warn!(
+                lacking,
+                "the new configuration needs what this process gave up at its start: restart it"
+            );
+            self.handle.note_refused_reload(format!(
+                "the configuration needs what the service gave up at its start ({lacking}): restart it"
+            ));
+        }
     }
 }
 

@@ -6,6 +6,7 @@
 )]
 
 mod access;
+mod alerts;
 mod architecture;
 mod audit;
 mod bad_input;
