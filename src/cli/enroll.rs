@@ -29,31 +29,52 @@ const TRIES: u32 = 5;
 ///
 /// The running service does it, if there is one that lets you; else it is done here, with the store's credentials. A
 /// refresh token is introspected first and not spent. A portal that is stored already gets the new grant, and the other
-/// members of its record are kept.
+/// members of its record are kept. Nothing is asked before; --dry-run tells whose grant it is and whether it would
+/// replace another one.
 #[derive(Debug, Args)]
 #[command(group = ArgGroup::new("brought").required(true).args(["refresh_token_file", "code"]))]
 #[command(after_help = "\
+Examples:
   grantkeeper enroll --code \"$CODE\" --redirect-uri https://app.example.com/hubspot/callback
-  pass show hubspot/4711 | grantkeeper enroll --refresh-token-file -")]
+  pass show hubspot/4711 | grantkeeper enroll --refresh-token-file -
+  grantkeeper enroll --refresh-token-file token.txt --dry-run
+
+Exit codes: 4 HubSpot refuses the grant or the code, 75 try again, 77 refused, 78 configuration or
+client pair invalid.")]
 pub(super) struct Enroll {
     /// Read the refresh token from this file, or from standard input with `-`
     #[arg(long, value_name = "FILE")]
     refresh_token_file: Option<PathBuf>,
-    /// The code; it is good once, and for minutes
+    /// The code from the callback's `code=`; it can be used once, and only for some minutes
     #[arg(long, value_name = "CODE", requires = "redirect_uri")]
     code: Option<String>,
-    /// Where the code was sent to, exactly as it was asked for
+    /// The redirect URI that the customer was sent to HubSpot with, letter for letter
     #[arg(long, value_name = "URI", requires = "code")]
     redirect_uri: Option<String>,
     /// Read the PKCE verifier from this file, where a challenge was sent along
     #[arg(long, value_name = "FILE", requires = "code")]
     code_verifier_file: Option<PathBuf>,
+    /// Say what would happen, and do nothing; a code is not used up
+    #[arg(long)]
+    dry_run: bool,
+}
+
+/// Who does it.
+#[derive(Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+enum By {
+    Service,
+    Command,
 }
 
 #[derive(Serialize)]
 struct Enrolled {
-    portal_id: PortalId,
-    replaced: bool,
+    dry_run: bool,
+    /// None: a dry run can't know it.
+    portal_id: Option<PortalId>,
+    /// Whether another grant was, or would be, replaced. None: a dry run can't know it.
+    replaced: Option<bool>,
+    by: By,
 }
 
 /// What is brought, as the service is told of it.
@@ -65,25 +86,29 @@ enum Brought {
 impl Enroll {
     pub(super) async fn run(self, global: &Global, output: Output) -> Result<(), Failure> {
         let brought = self.brought()?;
-        let (enrolled, by_service) = match by_service(global, &brought).await {
-            Ok(body) => {
-                let EnrolledBody { portal_id, replaced, .. } = body;
-                (Enrolled { portal_id, replaced }, true)
+        if self.dry_run {
+            let foretold = foretell(global, &brought, output).await?;
+            return output.answer(&foretold, |told| would(told, &brought));
+        }
+        let enrolled = match by_service(global, &brought).await {
+            Ok(EnrolledBody { portal_id, replaced, .. }) => {
+                Enrolled::now(portal_id, replaced, By::Service)
             }
-            Err(AskError::Unreachable { .. }) => (here(global, brought).await?, false),
+            Err(AskError::Unreachable { .. }) => here(global, brought).await?,
             // By then a code may be used up: where the grant turns out to be one that this user may not enrol.
             Err(AskError::Refused(problem))
                 if problem.code == "forbidden" && matches!(brought, Brought::Token(_)) =>
             {
-                (here(global, brought).await?, false)
+                here(global, brought).await?
             }
             Err(error) => return Err(error.into()),
         };
         output.answer(&enrolled, |done| {
-            let how = if done.replaced { "; another grant was there before" } else { "" };
-            format!("portal {} is stored{how}", done.portal_id)
+            let how =
+                if done.replaced == Some(true) { "; another grant was there before" } else { "" };
+            format!("{} is stored{how}", named(done.portal_id))
         })?;
-        if !by_service {
+        if enrolled.by == By::Command {
             setting::followed(global, output).await?;
         }
         Ok(())
@@ -108,6 +133,83 @@ impl Enroll {
         let token = RefreshToken::parse(text.trim());
         Ok(Brought::Token(token.map_err(|why| super::malformed("refresh token", why))?))
     }
+}
+
+impl Enrolled {
+    const fn now(portal: PortalId, replaced: bool, by: By) -> Self {
+        Self { dry_run: false, portal_id: Some(portal), replaced: Some(replaced), by }
+    }
+}
+
+fn named(portal: Option<PortalId>) -> String {
+    portal.map_or_else(|| "its portal".to_owned(), |portal| format!("portal {portal}"))
+}
+
+/// What an enrolment would do, found out by reading alone: nothing is spent or stored.
+async fn foretell(global: &Global, brought: &Brought, output: Output) -> Result<Enrolled, Failure> {
+    let served = match setting::service(global) {
+        Ok(service) => service.ask(hyper::Method::GET, "/livez").await.is_ok(),
+        Err(_) => false,
+    };
+    let by = if served { By::Service } else { By::Command };
+    let unknown = Enrolled { dry_run: true, portal_id: None, replaced: None, by };
+    match looked(global, brought).await {
+        Ok(Some((portal, replaced))) => {
+            Ok(Enrolled { portal_id: Some(portal), replaced: Some(replaced), ..unknown })
+        }
+        Ok(None) => Ok(unknown),
+        // A grant that is no good is none, whoever enrols it.
+        Err(failure) if !served || failure.exit == Exit::NeedsPerson => Err(failure),
+        Err(failure) => {
+            output.remark(&format!(
+                "whose grant it is can't be told from here ({}); the service finds out by itself",
+                failure.message
+            ));
+            Ok(unknown)
+        }
+    }
+}
+
+/// Whose the grant is and whether it would replace another one; nothing of a code, which can be used only once.
+async fn looked(global: &Global, brought: &Brought) -> Result<Option<(PortalId, bool)>, Failure> {
+    let world = daemon::open_world(&setting::config(global)?).await?;
+    let pair = engine::load_app(&*world.store).await?;
+    let Brought::Token(token) = brought else { return Ok(None) };
+    let portal = whose(&world, &pair, token).await?;
+    let replaced = match world.store.read(Key::Portal(portal)).await {
+        Ok(stored) => replaces(&stored.record, token),
+        Err(error) if error.kind == StoreErrorKind::Missing => false,
+        Err(error) => return Err(error.into()),
+    };
+    Ok(Some((portal, replaced)))
+}
+
+fn would(told: &Enrolled, brought: &Brought) -> String {
+    let who = match told.by {
+        By::Service => "the running service would",
+        By::Command => "no service runs here; this command would",
+    };
+    let what = match (brought, told.portal_id) {
+        (Brought::Code(_), _) => {
+            "exchange the code at HubSpot, which uses it up, and store the grant of the portal that it turns out to be for".to_owned()
+        }
+        (Brought::Token(_), None) => {
+            "ask HubSpot whose grant it is, without spending it, and store it".to_owned()
+        }
+        (Brought::Token(_), Some(portal)) => {
+            format!("store the grant of portal {portal}, which HubSpot says is good")
+        }
+    };
+    let how = match told.replaced {
+        Some(true) => " in place of the one that is stored",
+        Some(false) => "; no other one is stored for it",
+        None => "",
+    };
+    format!("{who} {what}{how}\nNothing was done.")
+}
+
+fn replaces(record: &Record, token: &RefreshToken) -> bool {
+    record.portal().is_ok_and(|before| !before.refresh_token.same_as(token))
 }
 
 async fn by_service(global: &Global, brought: &Brought) -> Result<EnrolledBody, AskError> {
@@ -152,7 +254,7 @@ async fn here(global: &Global, brought: Brought) -> Result<Enrolled, Failure> {
     loop {
         attempt += 1;
         match store(&world, key, &token).await {
-            Ok(replaced) => return Ok(Enrolled { portal_id: portal, replaced }),
+            Ok(replaced) => return Ok(Enrolled::now(portal, replaced, By::Command)),
             Err(error) if attempt < TRIES && error.is_transient() => {
                 tokio::time::sleep(std::time::Duration::from_secs(u64::from(attempt))).await;
             }
@@ -173,8 +275,7 @@ async fn store(
         }
         Err(error) => return Err(error),
     };
-    let before = record.portal().map(|before| before.refresh_token);
-    let replaced = before.is_ok_and(|before| !before.same_as(token));
+    let replaced = replaces(&record, token);
     let record = record
         .with_refresh_token(token)
         .with_member("enrolled_at", json!(world.clock.wall().to_string()));

@@ -58,6 +58,7 @@ struct Cli {
 
 /// What every command takes.
 #[derive(Debug, Clone, Args)]
+#[command(next_help_heading = "Options of every command")]
 struct Global {
     /// The configuration file [default: /etc/grantkeeper/grantkeeper.toml]
     #[arg(long, global = true, env = "GRANTKEEPER_CONFIG", value_name = "FILE")]
@@ -242,21 +243,40 @@ fn duration(text: &str) -> Result<Duration, String> {
     Duration::try_from(span).map_err(|_| "a duration can't be negative".to_owned())
 }
 
-/// Asks on the terminal whether something is to be done.
-fn confirmed(question: &str) -> Result<bool, Failure> {
+/// Asks on the terminal whether something is to be done, unless that was `said` already.
+///
+/// # Errors
+/// It is not to be done, or there is no terminal to ask at.
+fn confirm(question: &str, said: bool) -> Result<(), Failure> {
+    if said {
+        return Ok(());
+    }
     if !(io::stdin().is_terminal() && io::stderr().is_terminal()) {
-        return Ok(false);
+        return Err(Failure::new(
+            Exit::Usage,
+            "not_confirmed",
+            "nothing was done: it has to be confirmed",
+            "Add --yes to do it without being asked, or --dry-run to see what it would do.",
+        )
+        .because("there is no terminal to ask at"));
     }
     let mut asked = anstream::stderr();
     let mut answer = String::new();
     let read = write!(asked, "{question}\nDo it? Type `yes`: ")
         .and_then(|()| asked.flush())
         .and_then(|()| io::stdin().read_line(&mut answer));
-    read.map_err(|error| {
-        Failure::new(Exit::Failed, "terminal", "the terminal could not be asked", "Say --yes.")
-            .because(error.to_string())
-    })?;
-    Ok(answer.trim() == "yes")
+    let (code, hint) = ("not_confirmed", "Answer `yes`, or add --yes.");
+    match read {
+        Ok(_) if answer.trim() == "yes" => Ok(()),
+        Ok(_) => {
+            Err(Failure::new(Exit::Failed, code, "nothing was done: it was not confirmed", hint)
+                .because("the answer was not `yes`"))
+        }
+        Err(error) => {
+            Err(Failure::new(Exit::Failed, code, "the terminal could not be asked", hint)
+                .because(error.to_string()))
+        }
+    }
 }
 
 /// A secret from a file, from standard input (`-`), or from a hidden prompt.

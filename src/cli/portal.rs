@@ -1,11 +1,11 @@
 //! `grantkeeper portal`.
 
 use clap::{Args, Subcommand, builder::PossibleValuesParser};
-use serde::{Deserialize, Serialize};
+use serde::Deserialize;
 
 use super::{
     Global,
-    exit::{Exit, Failure},
+    exit::Failure,
     output::{Output, table, tone_of, toned},
     setting,
 };
@@ -15,28 +15,57 @@ use crate::{
     secret::AccessToken,
     socket::{
         Client,
-        protocol::{PausedBody, PortalBody, PortalsBody, RefreshBody, RemovedBody},
+        protocol::{PortalBody, PortalsBody, RefreshBody},
     },
     time::{Clock, SystemClock},
 };
 
-/// Look at customer accounts, as the running service sees them, and order something about one.
+mod orders;
+
+use orders::{Ending, Order, Which};
+
+/// Look at customer accounts, as the running service sees them, and order something about them.
 #[derive(Debug, Subcommand)]
+#[command(after_help = "\
+Every order takes several portals and --dry-run. `revoke` and `remove` ask first; without a terminal they
+need --yes. What can be taken back (`pause`, `resume`, `refresh`) is done without a question.
+Exit codes: 2 not confirmable, 3 no such portal, 69 no service, 75 try again, 77 refused.")]
 pub(super) enum Portal {
-    /// All of them, with their states
+    /// List all portals with their states
     List(List),
-    /// One of them
+    /// Show one portal with its scopes
     Show(Show),
     /// Give out no token and ask HubSpot nothing, until `resume`
-    Pause(Show),
-    /// Let a paused one go on
-    Resume(Show),
-    /// Have its token renewed now
+    ///
+    /// Nothing is asked before: `grantkeeper portal resume` takes it back. It outlives a restart where the service
+    /// keeps a journal. What was given out before works until it expires.
+    #[command(after_help = "Example:\n  grantkeeper portal pause 4711 4712")]
+    Pause(Which),
+    /// Let paused portals go on
+    ///
+    /// Nothing is asked before. One that is not paused stays as it is.
+    Resume(Which),
+    /// Renew a portal's token now, ahead of its time
+    ///
+    /// The token in use is replaced. One that is younger than 30 s is not: exit code 75.
     Refresh(Show),
-    /// End its grant at HubSpot, then forget it
-    Revoke(Part),
-    /// Forget it; its grant stays good at HubSpot
-    Remove(Part),
+    /// End grants at HubSpot, then forget the portals
+    ///
+    /// The grant is ended at HubSpot first, then the record is taken out of the store. If HubSpot can't be reached,
+    /// nothing is changed. Access tokens that were given out before work for up to 30 minutes: HubSpot has no way to
+    /// end them. To have the portal back, its customer connects the app again.
+    #[command(
+        after_help = "Examples:\n  grantkeeper portal revoke 4711 --dry-run\n  grantkeeper portal revoke 4711 4712 --yes -o json"
+    )]
+    Revoke(Ending),
+    /// Forget portals; their grants stay good at HubSpot
+    ///
+    /// The record is taken out of the store, and nothing is told to HubSpot: for a portal that somebody else goes on
+    /// serving. Whoever has the refresh token can go on using it; `revoke` ends it.
+    #[command(
+        after_help = "Examples:\n  grantkeeper portal remove 4711 --dry-run\n  grantkeeper portal remove 4711 --yes"
+    )]
+    Remove(Ending),
 }
 
 #[derive(Debug, Args)]
@@ -50,26 +79,6 @@ pub(super) struct List {
 pub(super) struct Show {
     /// The portal's id
     portal: PortalId,
-}
-
-#[derive(Debug, Args)]
-pub(super) struct Part {
-    /// The portal's id
-    portal: PortalId,
-    /// Do it without being asked
-    #[arg(short, long)]
-    yes: bool,
-    /// Say what would be done, and do nothing
-    #[arg(long, conflicts_with = "yes")]
-    dry_run: bool,
-}
-
-#[derive(Serialize)]
-struct Parted {
-    portal_id: PortalId,
-    state: String,
-    revoked: bool,
-    dry_run: bool,
 }
 
 fn states() -> PossibleValuesParser {
@@ -108,10 +117,10 @@ impl Portal {
                 })
             }
             Self::Refresh(show) => refresh(&service, show.portal, output).await,
-            Self::Revoke(part) => part.carry_out(&service, true, output).await,
-            Self::Remove(part) => part.carry_out(&service, false, output).await,
-            Self::Pause(show) => order(&service, show.portal, "pause", output).await,
-            Self::Resume(show) => order(&service, show.portal, "resume", output).await,
+            Self::Pause(which) => which.have(Order::Pause, &service, output).await,
+            Self::Resume(which) => which.have(Order::Resume, &service, output).await,
+            Self::Revoke(ending) => ending.have(Order::Revoke, &service, output).await,
+            Self::Remove(ending) => ending.have(Order::Remove, &service, output).await,
         }
     }
 }
@@ -134,73 +143,6 @@ async fn refresh(service: &Client, portal: PortalId, output: Output) -> Result<(
 struct Named {
     access_token: AccessToken,
     expires_at: jiff::Timestamp,
-}
-
-impl Part {
-    async fn carry_out(
-        self,
-        service: &Client,
-        revoke: bool,
-        output: Output,
-    ) -> Result<(), Failure> {
-        let Self { portal, yes, dry_run } = self;
-        let about = |error| Failure::from(error).about(portal);
-        let now: PortalBody = service.get(&format!("/v1/portals/{portal}")).await.map_err(about)?;
-        let what = if revoke {
-            format!(
-                "end the grant of portal {portal} at HubSpot and take its record out of the store"
-            )
-        } else {
-            format!(
-                "take the record of portal {portal} out of the store; its grant stays good at HubSpot"
-            )
-        };
-        let parted =
-            Parted { portal_id: portal, state: now.state, revoked: revoke && !dry_run, dry_run };
-        if dry_run {
-            return output.answer(&parted, |parted| {
-                format!("portal {portal} is {}; this would {what}. Nothing was done", parted.state)
-            });
-        }
-        if !yes && !super::confirmed(&format!("This will {what}."))? {
-            return Err(Failure::new(
-                Exit::Failed,
-                "not_confirmed",
-                "nothing was done: it was not confirmed",
-                "Answer `yes`, or say --yes.",
-            ));
-        }
-        let target = format!("/v1/portals/{portal}?revoke={revoke}");
-        service.delete::<RemovedBody>(&target).await.map_err(about)?;
-        output.answer(&parted, |_| {
-            let done = if revoke { "its grant is ended at HubSpot, and it is" } else { "it is" };
-            format!("portal {portal}: {done} no longer served; tokens that were given out work for up to 30 minutes")
-        })
-    }
-}
-
-async fn order(
-    service: &Client,
-    portal: PortalId,
-    what: &str,
-    output: Output,
-) -> Result<(), Failure> {
-    let answer = service.post::<PausedBody>(&format!("/v1/portals/{portal}/{what}")).await;
-    let answer = answer.map_err(|error| Failure::from(error).about(portal))?;
-    if answer.paused && !answer.outlives_restart {
-        output.remark(
-            "this ends when the service restarts: it keeps no journal (see state_dir), or could not write it",
-        );
-    }
-    output.answer(&answer, |answer| {
-        if answer.paused {
-            format!(
-                "portal {portal} is paused: no token is given out and HubSpot is asked nothing, until `grantkeeper portal resume {portal}`; what was given out before works until it expires"
-            )
-        } else {
-            format!("portal {portal} goes on")
-        }
-    })
 }
 
 fn rows(portals: &[PortalBody]) -> String {

@@ -87,10 +87,8 @@ async fn a_paused_portal_gives_no_token_asks_nothing_of_hubspot_and_stays_paused
     let json = place.run(&["--output", "json", "portal", "resume", "2"]).await;
     assert_eq!(json.code, 0, "{json:?}");
     let json: serde_json::Value = serde_json::from_str(&json.out).unwrap();
-    assert_eq!(
-        json,
-        serde_json::json!({"portal_id": 2, "paused": false, "outlives_restart": true})
-    );
+    let portals = serde_json::json!([{"portal_id": 2, "state": "paused", "changes": true}]);
+    assert_eq!(json["portals"], portals);
     service.token(2).await.unwrap();
     assert_eq!(place.run(&["portal", "pause", "99"]).await.code, 3);
 }

@@ -29,6 +29,7 @@ mod journal;
 mod openapi;
 mod orders;
 mod receivers;
+mod portal_commands;
 mod rotate;
 mod service;
 mod sim;
