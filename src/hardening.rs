@@ -18,6 +18,33 @@ use rustix::process::{
 /// The newest features asked for; an older kernel gives what it has.
 const ASKED: ABI = ABI::V6;
 
+/// The version of Landlock that has all of them.
+pub const LANDLOCK_WANTED: u32 = ASKED as u32;
+
+/// The version of Landlock that this kernel has, as far as it is known here; none is 0. Gives up nothing.
+#[must_use]
+pub fn landlock_version() -> u32 {
+    use landlock::ABI::{V1, V2, V3, V4, V5, V6};
+    let has = |abi: ABI| {
+        let mut ruleset = Ruleset::default().set_compatibility(CompatLevel::HardRequirement);
+        ruleset = ruleset.handle_access(AccessFs::from_all(abi))?;
+        if abi as u32 >= V4 as u32 {
+            ruleset = ruleset.handle_access(AccessNet::from_all(abi))?;
+        }
+        if abi as u32 >= V6 as u32 {
+            ruleset = ruleset.scope::<BitFlags<Scope>>(Scope::Signal.into())?;
+        }
+        ruleset.create()
+    };
+    // A set of rules that is made and dropped binds nobody.
+    [V1, V2, V3, V4, V5, V6]
+        .into_iter()
+        .filter(|abi| has(*abi).is_ok())
+        .map(|abi| abi as u32)
+        .max()
+        .unwrap_or(0)
+}
+
 /// How much of Landlock there must be.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum Landlock {

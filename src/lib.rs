@@ -7,7 +7,8 @@
 //! - Second, the outside world, one system a file: [`store`], [`hubspot`], [`sink`],
 //!   [`journal`], [`sealing`], [`audit`], [`hardening`].
 //! - Third, the running machine: [`engine`], [`socket`], [`telemetry`].
-//! - Roof, putting it together: [`config`], [`daemon`], [`init`], [`rotation`], [`sim`], [`cli`].
+//! - Roof, putting it together: [`config`], [`daemon`], [`doctor`], [`init`], [`rotation`], [`sim`],
+//!   [`cli`].
 
 pub mod portal;
 pub mod secret;
@@ -34,6 +35,7 @@ pub mod telemetry;
 pub mod cli;
 pub mod config;
 pub mod daemon;
+pub mod doctor;
 pub mod init;
 pub mod rotation;
 

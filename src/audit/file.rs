@@ -2,7 +2,7 @@
 //! it. Knows bytes and lines, no decisions.
 
 use std::{
-    fs::{File, OpenOptions},
+    fs::{File, Metadata, OpenOptions},
     io::{self, Read as _, Seek, SeekFrom, Write},
     os::unix::fs::{MetadataExt, OpenOptionsExt},
     path::{Path, PathBuf},
@@ -56,6 +56,18 @@ impl OpenError {
     }
 }
 
+/// Whether a log is one of the user `own`'s that nobody else may write to. Who reads what is for those to know whom the
+/// machine's owner lets: the group, at most.
+///
+/// # Errors
+/// [`OpenError::Open`]
+pub fn closed_to_others(path: &Path, metadata: &Metadata, own: u32) -> Result<(), OpenError> {
+    if metadata.mode() & 0o026 != 0 || metadata.uid() != own {
+        return Err(OpenError::Open(path.to_owned()));
+    }
+    Ok(())
+}
+
 /// An open log.
 #[derive(Debug)]
 pub(super) struct LogFile {
@@ -83,10 +95,7 @@ impl LogFile {
             return Err(io(io::Error::from(io::ErrorKind::InvalidInput)));
         }
         let own = rustix::process::geteuid().as_raw();
-        // Who reads what is for those to know whom the machine's owner lets: the group, at most.
-        if metadata.mode() & 0o026 != 0 || metadata.uid() != own {
-            return Err(OpenError::Open(path.to_owned()));
-        }
+        closed_to_others(path, &metadata, own)?;
         match flock(&file, FlockOperation::NonBlockingLockExclusive) {
             Ok(()) => {}
             Err(rustix::io::Errno::WOULDBLOCK) => return Err(OpenError::InUse(path.to_owned())),
@@ -133,7 +142,7 @@ impl LogFile {
 
     /// Whether `path` still names this file.
     pub(super) fn is_at(&self, path: &Path) -> bool {
-        let name = |metadata: io::Result<std::fs::Metadata>| {
+        let name = |metadata: io::Result<Metadata>| {
             metadata.map(|metadata| (metadata.dev(), metadata.ino())).ok()
         };
         name(self.file.metadata()) == name(std::fs::metadata(path))

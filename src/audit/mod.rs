@@ -25,7 +25,7 @@ mod tally;
 pub mod verify;
 mod writer;
 
-pub use file::OpenError;
+pub use file::{OpenError, closed_to_others};
 pub use verify::verify;
 
 use line::{Seen, Tip};

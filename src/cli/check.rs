@@ -70,8 +70,8 @@ impl Check {
         if !self.offline {
             examine(&config, &mut findings).await;
         }
-        let worst =
-            findings.iter().filter_map(|finding| finding.exit).max_by_key(|exit| rank(*exit));
+        let worst = findings.iter().filter_map(|finding| finding.exit);
+        let worst = worst.max_by_key(|exit| exit.gravity());
         let report = Report { good: worst.is_none(), findings };
         output.answer(&report, show)?;
         Ok(worst.map_or(ExitCode::SUCCESS, Into::into))
@@ -87,17 +87,6 @@ fn callers(config: &Config) -> Vec<Finding> {
         rules.push(Finding::note("access", nobody));
     }
     rules
-}
-
-/// Which exit code counts most: what makes everything else moot comes first.
-fn rank(exit: Exit) -> u8 {
-    match exit {
-        Exit::Invalid => 5,
-        Exit::Refused => 4,
-        Exit::NeedsPerson => 3,
-        Exit::TryAgain => 2,
-        _ => 1,
-    }
 }
 
 async fn examine(config: &Config, findings: &mut Vec<Finding>) {

@@ -9,6 +9,7 @@ use crate::{
     audit,
     config::ConfigError,
     daemon::StartError,
+    doctor::Trouble,
     hardening::HardeningError,
     hubspot::NoTls,
     journal::{FolderError, OpenError, StateError},
@@ -43,6 +44,33 @@ pub enum Exit {
     Invalid = 78,
     /// `--wait` ran out.
     WaitRanOut = 124,
+}
+
+impl Exit {
+    /// Which of several counts: what makes everything else moot comes first.
+    #[must_use]
+    pub const fn gravity(self) -> u8 {
+        match self {
+            Self::Invalid => 6,
+            Self::Refused => 5,
+            Self::NeedsPerson => 4,
+            Self::TryAgain => 3,
+            Self::NoService => 2,
+            _ => 1,
+        }
+    }
+}
+
+impl From<Trouble> for Exit {
+    fn from(trouble: Trouble) -> Self {
+        match trouble {
+            Trouble::Configuration => Self::Invalid,
+            Trouble::Refused => Self::Refused,
+            Trouble::Network => Self::TryAgain,
+            Trouble::Service => Self::NoService,
+            Trouble::Machine => Self::Failed,
+        }
+    }
 }
 
 impl From<Exit> for ExitCode {

@@ -19,6 +19,7 @@ mod audit;
 mod check;
 mod completions;
 mod demo;
+mod doctor;
 mod enroll;
 mod exec;
 pub mod exit;
@@ -103,6 +104,8 @@ enum Command {
     Init(init::Init),
     /// Check configuration, store, client pair and every grant; spends nothing
     Check(check::Check),
+    /// Look at the machine beneath: numbered checks, each with a line to type
+    Doctor(doctor::Doctor),
     /// Run the HubSpot stand-in, for anybody's integration tests
     Sim(sim::Sim),
     /// Ask the running service how it is
@@ -194,6 +197,7 @@ fn carry_out(cli: Cli, output: Output) -> Result<ExitCode, Failure> {
             }
             Command::Init(init) => init.run(&global, output).await.map(done),
             Command::Check(check) => check.run(&global, output).await,
+            Command::Doctor(doctor) => doctor.run(&global, output).await,
             Command::Sim(sim) => sim.run(output).await.map(done),
             Command::Status(status) => status.run(&global, output).await,
             Command::Token(token) => token.run(&global, output).await.map(done),

@@ -94,7 +94,7 @@ pub(super) fn read(file: &Path) -> Result<Option<SealingKey>, KeyFault> {
     };
     // Asked of the open file, which nobody can exchange any more.
     let metadata = opened.metadata().map_err(unreadable)?;
-    check_access(file, &metadata)?;
+    check_access(file, &metadata, rustix::process::geteuid().as_raw())?;
     let mut text = Zeroizing::new(Vec::with_capacity(128));
     let read = Read::by_ref(&mut opened).take(128).read_to_end(&mut text);
     read.map_err(unreadable)?;
@@ -118,15 +118,14 @@ pub(super) fn create(file: &Path) -> Result<(), KeyFault> {
     keep_unless_there(draft, file).map_err(not_made)
 }
 
-fn check_access(file: &Path, metadata: &Metadata) -> Result<(), KeyFault> {
+pub(super) fn check_access(file: &Path, metadata: &Metadata, own: u32) -> Result<(), KeyFault> {
     if !metadata.is_file() {
         let source = io::ErrorKind::InvalidInput.into();
         return Err(KeyFault::Unreadable { file: file.to_owned(), source });
     }
     // Root could read it anyway, and repairs things at night for a service that has a user of its own.
-    let own = rustix::process::geteuid();
-    let of_root = metadata.uid() == 0 && metadata.gid() == 0 && !own.is_root();
-    if metadata.uid() != own.as_raw() && !own.is_root() && !of_root {
+    let of_root = metadata.uid() == 0 && metadata.gid() == 0 && own != 0;
+    if metadata.uid() != own && own != 0 && !of_root {
         return Err(KeyFault::Foreign(file.to_owned()));
     }
     let mode = metadata.mode() & 0o777;

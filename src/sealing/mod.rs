@@ -1,7 +1,7 @@
 //! What is kept on this machine's disk: sealed with AES-256-GCM, by a key out of a key file that is
 //! read with suspicion, in files that appear whole or not at all. Knows no records and no journal.
 
-use std::{fmt, path::Path};
+use std::{fmt, fs::Metadata, path::Path};
 
 use aws_lc_rs::aead::{AES_256_GCM, Aad, NONCE_LEN, Nonce, RandomizedNonceKey};
 use zeroize::Zeroizing;
@@ -59,6 +59,14 @@ impl SealingKey {
     /// See [`KeyFault`].
     pub fn read(file: &Path) -> Result<Option<Self>, KeyFault> {
         key_file::read(file)
+    }
+
+    /// Whether the user `own` would take the key file by its owner and mode; it is not opened.
+    ///
+    /// # Errors
+    /// See [`KeyFault`].
+    pub fn check_access(file: &Path, metadata: &Metadata, own: u32) -> Result<(), KeyFault> {
+        key_file::check_access(file, metadata, own)
     }
 
     /// Makes the key file, readable by its owner alone from its first instant and whole or not there

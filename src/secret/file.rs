@@ -90,9 +90,12 @@ pub async fn read_beside(path: &Path) -> Result<Zeroizing<Vec<u8>>, SecretFileEr
     read.unwrap_or_else(|_| Err(io::Error::from(io::ErrorKind::Interrupted).into()))
 }
 
-/// Who may read it beside the service's user, `own`, is the choice of whoever runs the machine: its group. Root reads
-/// everybody's.
-fn closed_to_others(file: &Path, metadata: &Metadata, own: u32) -> Result<(), OpenToOthers> {
+/// Whether nobody else could have written a file, or every user read it. Who may read it beside the service's user,
+/// `own`, is the choice of whoever runs the machine: its group. Root reads everybody's.
+///
+/// # Errors
+/// See [`OpenToOthers`].
+pub fn closed_to_others(file: &Path, metadata: &Metadata, own: u32) -> Result<(), OpenToOthers> {
     let (mode, owner) = (metadata.mode() & 0o777, metadata.uid());
     if metadata.is_file() && mode & 0o026 != 0 {
         return Err(OpenToOthers::ByMode { file: file.to_owned(), mode });

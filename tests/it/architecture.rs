@@ -14,20 +14,22 @@ const FLOORS: [&[&str]; 5] = [
     &["access", "incident", "lifecycle", "validate"],
     &["audit", "hardening", "hubspot", "journal", "sealing", "sink", "store"],
     &["engine", "socket", "telemetry"],
-    &["config", "daemon", "import", "init", "rotation", "sim", "cli", "main"],
+    &["config", "daemon", "doctor", "import", "init", "rotation", "sim", "cli", "main"],
 ];
 
 /// Which room may name which other on its own floor, and why it needs to.
-const BESIDE: [(&str, &str, &str); 13] = [
+const BESIDE: [(&str, &str, &str); 15] = [
     ("validate", "lifecycle", "judges what introspection told, in its words"),
     ("store", "sealing", "seals what it keeps on this machine's disk"),
     ("journal", "sealing", "seals what it keeps on this machine's disk"),
     ("socket", "engine", "asks it, with the caller in hand"),
     ("daemon", "config", "puts together what it says"),
+    ("doctor", "config", "looks at what it leads to"),
     ("init", "config", "opens what it names"),
     ("init", "daemon", "opens the same world"),
     ("cli", "config", "loads it"),
     ("cli", "daemon", "runs it"),
+    ("cli", "doctor", "runs it"),
     ("cli", "import", "runs it"),
     ("cli", "init", "runs it"),
     ("cli", "rotation", "runs it"),

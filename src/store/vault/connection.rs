@@ -140,6 +140,12 @@ impl Drop for Speaker {
     }
 }
 
+/// The same client without a session.
+pub(super) fn client(settings: &Settings) -> Result<reqwest::Client, StoreError> {
+    let address = parse_address(&settings.address)?;
+    http(&address, settings.ca_file.as_deref(), settings.identity.as_ref())
+}
+
 fn http(
     address: &Url,
     ca_file: Option<&Path>,

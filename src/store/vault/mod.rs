@@ -99,6 +99,14 @@ impl VaultStore {
     }
 }
 
+/// The HTTP client by which the server is spoken to, for who wants to know whether it gets through. It has no token.
+///
+/// # Errors
+/// `Misconfigured`: an address, CA file or client certificate that can't work.
+pub fn client(settings: &Settings) -> Result<reqwest::Client, StoreError> {
+    connection::client(settings)
+}
+
 /// Dots would be dropped and doubled slashes folded on the way, and so name another path.
 fn check_path(setting: &str, path: &str) -> Result<(), StoreError> {
     let plain = |part: &str| {
