@@ -182,9 +182,15 @@ impl Evidence {
         if let Some(uid) = self.running {
             return Ok((Account::of(uid), "who the running service is"));
         }
-        let owners = self.paths.iter().filter_map(|path| fs::metadata(path).ok());
-        if let Some(metadata) = owners.into_iter().next() {
+        if let Some(metadata) = self.paths.iter().find_map(|path| fs::metadata(path).ok()) {
             return Ok((Account::of(metadata.uid()), "who owns what the service has made"));
+        }
+        let mut folders = self.paths.iter().filter_map(|path| fs::metadata(path.parent()?).ok());
+        if let Some(folder) = folders.find(|folder| folder.uid() != 0) {
+            return Ok((
+                Account::of(folder.uid()),
+                "who owns the folder of what the service makes",
+            ));
         }
         if let Ok(Some(user)) = User::from_name(USUAL) {
             return Ok((Account::of(user.uid.as_raw()), "the usual name; --user names another"));

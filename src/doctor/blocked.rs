@@ -4,7 +4,7 @@ use std::{io, path::Path};
 
 use super::{
     Scene,
-    account::{Obstacle, PASS, READ, WRITE, name_of},
+    account::{Obstacle, PASS, READ, name_of},
     check::{Check, Of, Trouble, quoted},
 };
 
@@ -37,10 +37,21 @@ impl Scene {
                     "{what}: {user} may not {doing} {} (of {owner}, mode {mode:04o})",
                     path.display()
                 );
-                // The least that lets it in, whoever else the file is for.
-                let rights = if *last { letters(wanted) } else { "x".to_owned() };
-                let line = format!("setfacl -m u:{}:{rights} {}", self.service.uid, quoted(path));
-                check.fail(Trouble::Refused, saw, self.root(&line))
+                let word = quoted(path);
+                let line = match wanted {
+                    _ if !last => format!(
+                        "{}   # or keep it elsewhere",
+                        self.root(&format!("chmod o+x {word}"))
+                    ),
+                    // Whoever owns it may go on to.
+                    READ => format!(
+                        "{} && {}",
+                        self.root(&format!("chgrp {} {word}", self.service.gid)),
+                        self.root(&format!("chmod g+r {word}"))
+                    ),
+                    _ => self.root(&format!("chown {user} {word}")),
+                };
+                check.fail(Trouble::Refused, saw, line)
             }
             Obstacle::Listed(path) => check.skipped(format!(
                 "{what}: an access list decides about {}; {}",
@@ -66,9 +77,4 @@ fn doing(wanted: u32) -> &'static str {
         _ if wanted & READ != 0 => "read and write",
         _ => "write in",
     }
-}
-
-fn letters(wanted: u32) -> String {
-    let letters = [(READ, 'r'), (WRITE, 'w'), (PASS, 'x')];
-    letters.iter().filter(|(bit, _)| wanted & bit != 0).map(|(_, letter)| letter).collect()
 }

@@ -88,8 +88,10 @@ fn state_dir(scene: &Scene, config: &Config) -> Check {
         }
         Err(_) => what.skipped(format!("{shown}: {}", scene.not_for_me())),
         Ok(metadata) if !metadata.is_dir() => {
-            let make = format!("mv {word} {word}.away");
-            what.fail(Trouble::Configuration, format!("{shown} is no folder"), scene.root(&make))
+            let away = scene.root(&format!("mv {word} {word}.away"));
+            let make = scene.root(&format!("install -d -m 0700 -o {} {word}", service.name));
+            let saw = format!("{shown} is no folder");
+            what.fail(Trouble::Configuration, saw, format!("{away} && {make}"))
         }
         Ok(metadata) => kept_closed(scene, dir, &metadata),
     }

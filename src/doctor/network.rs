@@ -48,8 +48,19 @@ struct Target {
     /// Whom the service would ask in its place.
     proxy: Option<(String, u16)>,
     /// What settles which certificates are believed.
-    ca: &'static str,
+    ca: Ca,
 }
+
+/// What settles which certificates are believed, and how that is changed.
+#[derive(Clone, Copy)]
+struct Ca {
+    by: &'static str,
+    change: &'static str,
+}
+
+const OF_THE_MACHINE: &str = "the CA certificates of the machine";
+const MACHINE: Ca =
+    Ca { by: OF_THE_MACHINE, change: "install the CA that signed it, or set the address right" };
 
 pub(super) async fn look(scene: &Scene) -> Vec<Check> {
     let Some(config) = &scene.config else { return vec![ca_roots(scene)] };
@@ -100,11 +111,12 @@ fn targets(scene: &Scene, config: &Config, matcher: &Matcher) -> (Vec<Target>, V
     let mut found: Vec<Result<Target, Check>> = Vec::new();
     let mut add =
         |name: &str, url: &str, client, ca| found.push(target(matcher, name, url, client, ca));
-    let system = "the CA certificates of the machine";
-    add("HubSpot", &config.hubspot.base_url, plain(), system);
+    add("HubSpot", &config.hubspot.base_url, plain(), MACHINE);
     match &config.store {
         StoreSettings::Vault(settings, _) => {
-            let ca = if settings.ca_file.is_some() { "store.vault.ca_file" } else { system };
+            let own = settings.ca_file.is_some();
+            let by = if own { "store.vault.ca_file" } else { OF_THE_MACHINE };
+            let ca = Ca { by, change: "let store.vault.ca_file name the CA that signed it" };
             let client = vault::client(settings).map_err(|error| error.to_string());
             add("store", &settings.address, client, ca);
         }
@@ -115,16 +127,16 @@ fn targets(scene: &Scene, config: &Config, matcher: &Matcher) -> (Vec<Target>, V
             let own = region.map(|region| format!("https://secretsmanager.{region}.amazonaws.com"));
             // Else it is only known to AWS's own files and services: no URL.
             let url = settings.endpoint_url.clone().or(own).unwrap_or_default();
-            add("store", &url, plain(), system);
+            add("store", &url, plain(), MACHINE);
         }
         StoreSettings::File(_) => {}
     }
     for alert in &config.alerts {
         let name = format!("alert {}", alert.webhook.name);
         match &alert.webhook.target {
-            Place::Url(url) => found.push(target(matcher, &name, url.as_str(), plain(), system)),
+            Place::Url(url) => found.push(target(matcher, &name, url.as_str(), plain(), MACHINE)),
             Place::File(file) => match address_in(scene, &name, file) {
-                Ok(url) => found.push(target(matcher, &name, url.as_str(), plain(), system)),
+                Ok(url) => found.push(target(matcher, &name, url.as_str(), plain(), MACHINE)),
                 Err(check) => found.push(Err(check)),
             },
         }
@@ -144,7 +156,7 @@ fn target(
     name: &str,
     url: &str,
     client: Result<Client, String>,
-    ca: &'static str,
+    ca: Ca,
 ) -> Result<Target, Check> {
     let Some(origin) = Url::parse(url).ok().and_then(origin) else {
         return Err(What::Names.of(name).skipped("its address is not known here"));
@@ -344,7 +356,7 @@ async fn front_page(target: &Target, tls: &Of) -> (Check, Option<Timestamp>) {
             let date = date.and_then(|date| jiff::fmt::rfc2822::parse(date).ok());
             let date = date.map(|date| date.timestamp());
             let check = if secured {
-                tls.ok(format!("its certificate is believed, by {}", target.ca))
+                tls.ok(format!("its certificate is believed, by {}", target.ca.by))
             } else {
                 tls.skipped("it is spoken to in clear, on this machine")
             };
@@ -362,13 +374,8 @@ fn unbelieved(target: &Target, tls: &Of, why: &str) -> Check {
     );
     let show =
         format!("openssl s_client -connect {host}:{port} -servername {host} -showcerts </dev/null");
-    let then = if target.ca.starts_with("the CA") {
-        "install the CA that signed it, or set the address right"
-    } else {
-        "let store.vault.ca_file name the CA that signed it"
-    };
-    let saw = format!("no TLS with {host}:{port}, by {}: {why}", target.ca);
-    tls.fail(Trouble::Network, saw, format!("{show}   # {then}"))
+    let saw = format!("no TLS with {host}:{port}, by {}: {why}", target.ca.by);
+    tls.fail(Trouble::Network, saw, format!("{show}   # {}", target.ca.change))
 }
 
 /// An error and what lies beneath it, each once.

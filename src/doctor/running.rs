@@ -153,6 +153,7 @@ fn not_told(scene: &Scene, told: Told<'_>) -> String {
     match told {
         Some(Err(AskError::Refused(problem))) if problem.code == "forbidden" => scene.not_for_me(),
         Some(Err(error)) => error.to_string(),
+        _ if matches!(scene.running.answer, Answer::NotForMe) => scene.not_for_me(),
         _ => "no service answers (D28)".to_owned(),
     }
 }
