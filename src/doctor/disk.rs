@@ -15,6 +15,7 @@ use super::{
     Scene,
     account::{Obstacle, PASS, READ, WRITE, name_of},
     check::{Check, Of, Trouble, What, quoted, typed},
+    files::{holder, program},
 };
 use crate::{
     config::{Config, StoreSettings},
@@ -131,7 +132,19 @@ fn kept_closed(scene: &Scene, dir: &Path, metadata: &Metadata) -> Check {
         let fix = format!("chown -R {} {}", service.name, quoted(dir));
         return what.fail(Trouble::Refused, saw, scene.root(&fix));
     }
-    what.ok(format!("{} is {}'s alone to write (mode {mode:04o})", dir.display(), service.name))
+    let saw = format!("{} is {}'s alone to write (mode {mode:04o})", dir.display(), service.name);
+    let lock = fs::metadata(dir.join("lock")).ok();
+    let Some(holder) = lock.and_then(|lock| holder(&lock)) else { return what.ok(saw) };
+    let name = program(holder);
+    let saw = format!("{saw}, and in use by process {holder} ({name})");
+    let is_ours = scene.running.pid().is_none_or(|pid| pid == holder);
+    if is_ours && name.starts_with("grantkeeper") {
+        return what.ok(saw);
+    }
+    what.warn(
+        format!("{saw}, which is not the service: it can't start"),
+        format!("ps -fp {holder}"),
+    )
 }
 
 /// What kind of file system something is on.

@@ -83,8 +83,7 @@ fn folder(scene: &Scene, settings: &Settings) -> Check {
             scene.root(&format!("chown {} {}", service.name, quoted(&lock))),
         );
     }
-    let locks = fs::read_to_string("/proc/locks").unwrap_or_default();
-    match holder(&locks, &found) {
+    match holder(&found) {
         Some(pid) => what.ok(format!("its lock is held by process {pid} ({})", program(pid))),
         None => what.ok(format!(
             "{} can be written by {}, and its lock is free",

@@ -186,8 +186,7 @@ fn store_file(scene: &Scene, config: &Config) -> Check {
         }
         Err(obstacle) => return scene.blocked(&what.into(), "the store", &obstacle, READ | WRITE),
     };
-    let locks = fs::read_to_string("/proc/locks").unwrap_or_default();
-    let Some(pid) = holder(&locks, &metadata) else {
+    let Some(pid) = holder(&metadata) else {
         return what.ok(format!("{} can be read and written, and nobody holds it", path.display()));
     };
     let program = program(pid);
@@ -200,9 +199,10 @@ fn store_file(scene: &Scene, config: &Config) -> Check {
 }
 
 /// The process that holds a lock on the file, by the words of `/proc/locks`.
-pub(super) fn holder(locks: &str, metadata: &Metadata) -> Option<i32> {
+pub(super) fn holder(metadata: &Metadata) -> Option<i32> {
+    let locks = fs::read_to_string("/proc/locks").unwrap_or_default();
     let device = metadata.dev();
-    held(locks, rustix::fs::major(device), rustix::fs::minor(device), metadata.ino())
+    held(&locks, rustix::fs::major(device), rustix::fs::minor(device), metadata.ino())
 }
 
 fn held(locks: &str, major: u32, minor: u32, inode: u64) -> Option<i32> {

@@ -89,7 +89,7 @@ impl Running {
     }
 
     /// The service's process, where it made the socket itself.
-    fn pid(&self) -> Option<i32> {
+    pub(super) fn pid(&self) -> Option<i32> {
         self.listener.filter(|_| !self.by_systemd()).and_then(|(_, pid)| pid)
     }
 
@@ -159,17 +159,20 @@ fn not_told(scene: &Scene, told: Told<'_>) -> String {
 }
 
 fn version(scene: &Scene, told: Told<'_>) -> Check {
-    let (what, own) = (What::Version, env!("CARGO_PKG_VERSION"));
     match told {
-        Some(Ok(status)) if status.version == own => {
-            what.ok(format!("service and command are {own}"))
-        }
         Some(Ok(status)) => {
-            let saw = format!("the service is {}, and this command {own}", status.version);
-            what.warn(saw, scene.root("systemctl restart grantkeeper"))
+            judge_version(&status.version, &scene.root("systemctl restart grantkeeper"))
         }
-        _ => what.skipped(not_told(scene, told)),
+        _ => What::Version.skipped(not_told(scene, told)),
     }
+}
+
+fn judge_version(service: &str, restart: &str) -> Check {
+    let (what, own) = (What::Version, env!("CARGO_PKG_VERSION"));
+    if service == own {
+        return what.ok(format!("service and command are {own}"));
+    }
+    what.warn(format!("the service is {service}, and this command {own}"), restart)
 }
 
 fn activation(scene: &Scene) -> Check {
@@ -310,6 +313,14 @@ mod tests {
         let stat = format!("7 (a) b (c) S {} 4242 0", ["1"; 18].join(" "));
         assert_eq!(start_of(&stat), Some(Duration::from_millis(42_420)));
         assert_eq!(start_of("7 (x) S 1"), None);
+    }
+
+    #[test]
+    fn a_service_of_another_version_is_to_be_started_again() {
+        assert_eq!(judge_version(env!("CARGO_PKG_VERSION"), "x").state, State::Ok);
+        let older = judge_version("0.0.1", "systemctl restart grantkeeper");
+        assert_eq!(older.state, State::Warn);
+        assert_eq!(older.fix.as_deref(), Some("systemctl restart grantkeeper"));
     }
 
     #[test]

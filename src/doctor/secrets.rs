@@ -19,7 +19,9 @@ use crate::{
 /// What a file is for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Kind {
-    /// 32 bytes in base64.
+    /// 32 bytes in base64, with which nothing is sealed yet.
+    NewKey,
+    /// The same, with something that only it opens.
     Key,
     /// The key that the service makes itself.
     OwnKey,
@@ -34,15 +36,17 @@ enum Kind {
 /// All of them, each with its name in the configuration.
 fn named(config: &Config) -> Vec<(String, std::path::PathBuf, Kind)> {
     let mut files = Vec::new();
+    let key = |in_use: bool| if in_use { Kind::Key } else { Kind::NewKey };
     if let Some(state) = &config.state {
         files.push(match &state.key_file {
-            Some(key) => ("state_key_file".to_owned(), key.clone(), Kind::Key),
+            Some(file) => ("state_key_file".to_owned(), file.clone(), key(has_journal(&state.dir))),
             None => ("state_dir's key".to_owned(), state.dir.join("state.key"), Kind::OwnKey),
         });
     }
     match &config.store {
         StoreSettings::File(store) => {
-            files.push(("store.file.key_file".to_owned(), store.key_file.clone(), Kind::Key));
+            let kind = key(store.path.exists());
+            files.push(("store.file.key_file".to_owned(), store.key_file.clone(), kind));
         }
         StoreSettings::Vault(vault, _) => {
             let platform = matches!(
@@ -97,8 +101,10 @@ fn one(scene: &Scene, name: &str, path: &Path, kind: Kind) -> Check {
         Err(_) => return check.skipped(format!("{shown}: {}", scene.not_for_me())),
     };
     let refused = match kind {
-        Kind::Key | Kind::OwnKey => SealingKey::check_access(path, &metadata, service.uid)
-            .map_err(|fault| (fault.to_string(), fault.hint())),
+        Kind::NewKey | Kind::Key | Kind::OwnKey => {
+            SealingKey::check_access(path, &metadata, service.uid)
+                .map_err(|fault| (fault.to_string(), fault.hint()))
+        }
         Kind::Secret => file::closed_to_others(path, &metadata, service.uid)
             .map_err(|open| (open.to_string(), open.hint())),
         Kind::Token | Kind::Public => Ok(()),
@@ -124,7 +130,7 @@ fn content(scene: &Scene, check: &Of, path: &Path, kind: Kind) -> Check {
     let put = scene.put(path);
     let trouble = Trouble::Configuration;
     match kind {
-        Kind::Key | Kind::OwnKey => match SealingKey::read(path) {
+        Kind::NewKey | Kind::Key | Kind::OwnKey => match SealingKey::read(path) {
             Ok(_) => check.ok(format!("{shown}: a key of 32 bytes, and nobody else's")),
             Err(KeyFault::NotAKey(_)) => {
                 let saw = format!("{shown} does not hold 32 bytes in base64");
@@ -154,32 +160,30 @@ fn content(scene: &Scene, check: &Of, path: &Path, kind: Kind) -> Check {
     }
 }
 
+fn has_journal(dir: &Path) -> bool {
+    let mut entries = fs::read_dir(dir).into_iter().flatten().flatten();
+    entries.any(|entry| entry.file_name().to_string_lossy().starts_with("journal-"))
+}
+
 fn missing(scene: &Scene, check: &Of, path: &Path, kind: Kind) -> Check {
     let shown = path.display();
     let saw = format!("{shown} is not there");
-    let begun = || {
-        let folder = path.parent().and_then(|folder| fs::read_dir(folder).ok());
-        let mut names = folder.into_iter().flatten().flatten().map(|entry| entry.file_name());
-        names.any(|name| name.to_string_lossy().starts_with("journal-"))
-    };
+    let put = scene.put(path);
+    let trouble = Trouble::Configuration;
     match kind {
-        Kind::OwnKey if !begun() => check.ok(format!("{shown} is made at the first start")),
-        Kind::OwnKey => check.fail(
-            Trouble::Configuration,
-            format!("{saw}, and there is a journal that only it opens"),
-            format!("{}   # the one that was there, from a backup", scene.put(path)),
-        ),
-        Kind::Key => {
+        Kind::OwnKey if !path.parent().is_some_and(has_journal) => {
+            check.ok(format!("{shown} is made at the first start"))
+        }
+        // A new one in its place would open nothing.
+        Kind::OwnKey | Kind::Key => {
+            let saw = format!("{saw}, and there is something sealed that only it opens");
+            check.fail(trouble, saw, format!("{put}: the one that was there, from a backup"))
+        }
+        Kind::NewKey => {
             let line =
                 format!("install -m 0600 -o {} /dev/stdin {}", scene.service.name, quoted(path));
-            let fix = format!(
-                "openssl rand -base64 32 | {}   # for a new one; of an old one, its key again",
-                scene.root(&line)
-            );
-            check.fail(Trouble::Configuration, saw, fix)
+            check.fail(trouble, saw, format!("openssl rand -base64 32 | {}", scene.root(&line)))
         }
-        Kind::Secret | Kind::Token | Kind::Public => {
-            check.fail(Trouble::Configuration, saw, scene.put(path))
-        }
+        Kind::Secret | Kind::Token | Kind::Public => check.fail(trouble, saw, put),
     }
 }

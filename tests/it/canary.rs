@@ -148,6 +148,7 @@ impl Watch {
         for args in [
             &["check"][..],
             &["check", "--offline"],
+            &["doctor"],
             &["status"],
             &["portal", "list"],
             &["portal", "show", "1"],

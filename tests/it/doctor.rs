@@ -342,6 +342,10 @@ async fn secret_files_that_are_missing_open_empty_or_no_key_fail() {
     fs::write(&key, "c2hvcnQ=\n").unwrap();
     check(&key, 78, "32 bytes", &right).await;
     fs::remove_file(&key).unwrap();
+    check(&key, 78, "only it opens", &right).await;
+    // With nothing sealed yet a new one is made.
+    fs::remove_file(&key).unwrap();
+    fs::remove_file(place.path("store.redb")).unwrap();
     check(&key, 78, "is not there", "").await;
 }
 
@@ -371,6 +375,47 @@ async fn a_socket_that_is_stale_silent_or_no_socket_is_told() {
     fs::write(&socket, "").unwrap();
     let line = fails(&look_as(&place, 0).await, "D11", 78, "is not a socket");
     heals(&place, "D11", &line).await;
+}
+
+#[tokio::test]
+async fn a_socket_whose_mode_or_group_was_changed_is_told_and_set_right() {
+    let mut place = place().await;
+    place.extra += "[socket]\ngroup = \"64000\"\n";
+    let service = access::serve(&place).await;
+    let socket = place.socket();
+    look_as(&place, 0).await.is("D11", "ok", "mode 0660");
+    mode(&socket, 0o600);
+    let told = look_as(&place, 0).await;
+    told.is("D11", "warn", "socket.mode says 0660");
+    typed(told.fix("D11"), "").await;
+    chown(&socket, None, Some(STRANGER)).unwrap();
+    let told = look_as(&place, 0).await;
+    told.is("D11", "warn", "socket.group says 64000");
+    typed(told.fix("D11"), "").await;
+    look_as(&place, 0).await.is("D11", "ok", "mode 0660");
+    drop(service);
+}
+
+#[tokio::test]
+async fn a_state_dir_that_another_program_holds_is_told() {
+    let place = place().await;
+    let state = place.path("state");
+    fs::create_dir(&state).unwrap();
+    mode(&state, 0o700);
+    secret_file(&state.join("lock"), "");
+    for path in [&state, &state.join("lock")] {
+        chown(path, Some(SERVICE), Some(SERVICE)).unwrap();
+    }
+    let mut holder = Command::new("flock");
+    holder.arg("-x").arg(state.join("lock")).args(["-c", "read _"]).kill_on_drop(true);
+    let mut holder = holder.stdin(Stdio::piped()).spawn().unwrap();
+    eventually("it is held", async || look_as(&place, 0).await.state("D05") == "warn").await;
+    let told = look_as(&place, 0).await;
+    told.is("D05", "warn", "(flock), which is not the service");
+    assert!(told.fix("D05").starts_with("ps -fp "), "{told:?}");
+    drop(holder.stdin.take());
+    holder.wait().await.unwrap();
+    look_as(&place, 0).await.is("D05", "ok", "alone to write");
 }
 
 #[tokio::test]
@@ -435,13 +480,11 @@ async fn a_store_file_that_is_missing_or_held_by_another_program_is_told() {
     let place = place().await;
     let store = place.path("store.redb");
     let mut holder = Command::new("flock");
-    holder.arg("-x").arg(&store).args(["sleep", "60"]).kill_on_drop(true).process_group(0);
-    let mut holder = holder.stdin(Stdio::null()).spawn().unwrap();
+    holder.arg("-x").arg(&store).args(["-c", "read _"]).kill_on_drop(true);
+    let mut holder = holder.stdin(Stdio::piped()).spawn().unwrap();
     eventually("it is held", async || look_as(&place, 0).await.state("D15") == "warn").await;
     look_as(&place, 0).await.is("D15", "warn", "(flock)");
-    // `sleep` has inherited the lock.
-    let group = rustix::process::Pid::from_raw(i32::try_from(holder.id().unwrap()).unwrap());
-    rustix::process::kill_process_group(group.unwrap(), rustix::process::Signal::KILL).unwrap();
+    drop(holder.stdin.take());
     holder.wait().await.unwrap();
     eventually("it is free", async || look_as(&place, 0).await.state("D15") == "ok").await;
     fs::remove_file(&store).unwrap();
