@@ -16,10 +16,10 @@ use crate::{
     doctor::{self, Asked, Check, NoSuchUser, State},
 };
 
-/// Look at the machine beneath, where something does not work: numbered checks, each with a line to type.
+/// Look at the machine beneath: numbered checks, each with a line to type
 ///
-/// Looks at files, disks, the socket, users, clocks, the network and the running service, with or without one.
-/// Changes nothing, spends nothing, shows no secret; no credential goes out. `grantkeeper check` looks at what the
+/// Where something does not work: looks at files, disks, the socket, users, clocks, the network and the running service,
+/// with or without one. Changes nothing, spends nothing, shows no secret; no credential goes out. `grantkeeper check` looks at what the
 /// configuration leads to: store, client pair, every grant.
 #[derive(Debug, Args)]
 #[command(after_help = "\

@@ -25,7 +25,7 @@ use crate::{
 /// A write that others came in between of, or that the store did not take, is tried again so often.
 const TRIES: u32 = 5;
 
-/// Take in a portal's grant, by the code that HubSpot's consent page gave or by a refresh token.
+/// Add a portal: by the code that HubSpot's consent page gave, or by a refresh token
 ///
 /// The running service does it, if there is one that lets you; else it is done here, with the store's credentials. A
 /// refresh token is introspected first and not spent. A portal that is stored already gets the new grant, and the other
@@ -45,7 +45,7 @@ pub(super) struct Enroll {
     /// Read the refresh token from this file, or from standard input with `-`
     #[arg(long, value_name = "FILE")]
     refresh_token_file: Option<PathBuf>,
-    /// The code from the callback's `code=`; it can be used once, and only for some minutes
+    /// The code from the callback's `code=`, with --redirect-uri; it can be used once, and only for some minutes
     #[arg(long, value_name = "CODE", requires = "redirect_uri")]
     code: Option<String>,
     /// The redirect URI that the customer was sent to HubSpot with, letter for letter

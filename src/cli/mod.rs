@@ -104,7 +104,6 @@ enum Command {
     Init(init::Init),
     /// Check configuration, store, client pair and every grant; spends nothing
     Check(check::Check),
-    /// Look at the machine beneath: numbered checks, each with a line to type
     Doctor(doctor::Doctor),
     /// Run the HubSpot stand-in, for anybody's integration tests
     Sim(sim::Sim),
@@ -114,10 +113,8 @@ enum Command {
     Token(token::Token),
     /// Run a program with a portal's access token in its environment
     Exec(exec::Exec),
-    /// Look at customer accounts; renew, pause, revoke or remove one
     #[command(subcommand)]
     Portal(portal::Portal),
-    /// Add a portal: store its refresh token
     Enroll(enroll::Enroll),
     /// Store many portals' grants: from JSON lines, CSV or another store
     Import(import::Import),

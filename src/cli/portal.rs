@@ -24,7 +24,9 @@ mod orders;
 
 use orders::{Ending, Order, Which};
 
-/// Look at customer accounts, as the running service sees them, and order something about them.
+/// Look at customer accounts; renew, pause, revoke or remove some
+///
+/// It is the running service that is asked; nothing is done without it.
 #[derive(Debug, Subcommand)]
 #[command(after_help = "\
 Every order takes several portals and --dry-run. `revoke` and `remove` ask first; without a terminal they

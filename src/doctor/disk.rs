@@ -137,8 +137,7 @@ fn kept_closed(scene: &Scene, dir: &Path, metadata: &Metadata) -> Check {
     let Some(holder) = lock.and_then(|lock| holder(&lock)) else { return what.ok(saw) };
     let name = program(holder);
     let saw = format!("{saw}, and in use by process {holder} ({name})");
-    let is_ours = scene.running.pid().is_none_or(|pid| pid == holder);
-    if is_ours && name.starts_with("grantkeeper") {
+    if scene.is_service(holder) {
         return what.ok(saw);
     }
     what.warn(

@@ -83,14 +83,19 @@ fn folder(scene: &Scene, settings: &Settings) -> Check {
             scene.root(&format!("chown {} {}", service.name, quoted(&lock))),
         );
     }
-    match holder(&found) {
-        Some(pid) => what.ok(format!("its lock is held by process {pid} ({})", program(pid))),
-        None => what.ok(format!(
+    let Some(pid) = holder(&found) else {
+        let free = format!(
             "{} can be written by {}, and its lock is free",
             folder.display(),
             service.name
-        )),
+        );
+        return what.ok(free);
+    };
+    let saw = format!("its lock is held by process {pid} ({})", program(pid));
+    if scene.is_service(pid) {
+        return what.ok(saw);
     }
+    what.warn(format!("{saw}, which is not the service: it can't start"), format!("ps -fp {pid}"))
 }
 
 fn socket(scene: &Scene, settings: &Settings) -> Check {
@@ -114,7 +119,7 @@ fn socket(scene: &Scene, settings: &Settings) -> Check {
         return what.warn(saw, scene.root(&format!("rm {word}")));
     }
     let mode = found.mode() & 0o777;
-    if mode & 0o006 != 0 {
+    if mode & 0o002 != 0 {
         let error = ListenError::OpenToAll(path.clone());
         let fix = scene.root(&format!("chmod {:04o} {word}", settings.mode));
         return what.fail(Trouble::Refused, error.to_string(), fix);
@@ -176,39 +181,46 @@ fn entry(scene: &Scene, settings: &Settings, rule: &Rule) -> Check {
     // What systemd made is as it is.
     let found = fs::metadata(&settings.path).ok().filter(|_| scene.running.by_systemd());
     let group = found.map_or(group, |found| (found.mode() & 0o060 == 0o060).then_some(found.gid()));
-    let (subject, outside) = match &rule.who {
-        Who::Uid(uid) => {
-            let account = Account::of(*uid);
-            let is_own = account.uid == scene.service.uid || account.is_root();
-            let inside = is_own || group.is_some_and(|gid| account.is_in(gid));
-            (format!("user {}", account.name), (!inside).then_some(account.name))
-        }
-        Who::Group { gid, .. } => {
-            let name = group_name(*gid);
-            (
-                format!("group {name}"),
-                (group != Some(*gid)).then(|| format!("$(getent group {gid} | cut -d: -f4)")),
-            )
+    let opens = |uid: u32| {
+        let account = Account::of(uid);
+        account.uid == scene.service.uid
+            || account.is_root()
+            || group.is_some_and(|gid| account.is_in(gid))
+    };
+    let (subject, inside) = match &rule.who {
+        Who::Uid(uid) => (format!("user {}", Account::of(*uid).name), opens(*uid)),
+        Who::Group { gid, members } => {
+            let each = !members.is_empty() && members.iter().all(|uid| opens(*uid));
+            (format!("group {}", group_name(*gid)), group == Some(*gid) || each)
         }
     };
     let check = What::Access.of(&subject);
-    let Some(user) = outside else { return check.ok(rule.to_string()) };
-    match (group, &rule.who) {
-        (None, Who::Group { gid, .. }) => check.warn(
-            format!("{rule}; but the socket is in no group, and they can't open it"),
-            scene.edit(&format!("[socket] group = \"{}\"", group_name(*gid))),
+    if inside {
+        return check.ok(rule.to_string());
+    }
+    let Some(gid) = group else {
+        let saw = format!("{rule}; but the socket is in no group, and they can't open it");
+        let wanted = match &rule.who {
+            Who::Group { gid, .. } => group_name(*gid),
+            Who::Uid(_) => "…".to_owned(),
+        };
+        return check.warn(
+            saw,
+            scene.edit(&format!("[socket] group = \"{wanted}\", which the callers are in")),
+        );
+    };
+    let name = group_name(gid);
+    match &rule.who {
+        Who::Uid(uid) => check.warn(
+            format!("{rule}; but that user is not in the socket's group {name}, and can't open it"),
+            scene.root(&format!("usermod -aG {name} {}", Account::of(*uid).name)),
         ),
-        (None, Who::Uid(_)) => check.warn(
-            format!("{rule}; but the socket is in no group, and that user can't open it"),
-            scene.edit("[socket] group = \"…\", a group that the callers are in"),
-        ),
-        (Some(gid), Who::Uid(_)) => check.warn(
-            format!("{rule}; but that user is not in the socket's group {}, and can't open it", group_name(gid)),
-            scene.root(&format!("usermod -aG {} {user}", group_name(gid))),
-        ),
-        (Some(gid), Who::Group { .. }) => check.warn(
-            format!("{rule}; the socket's group is another one ({}): only those who are in both can open it", group_name(gid)),
-            scene.root(&format!("sh -c 'for user in $(echo \"{user}\" | tr , \" \"); do usermod -aG {} $user; done'", group_name(gid))),
-        ),
+        Who::Group { gid, .. } => {
+            let each = scene.root(&format!("usermod -aG {name} \"$user\""));
+            check.warn(
+                format!("{rule}; but the socket's group is {name}: only those who are in both can open it"),
+                format!("for user in $(getent group {gid} | cut -d: -f4 | tr , ' '); do {each}; done"),
+            )
+        }
     }
 }

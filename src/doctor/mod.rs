@@ -167,6 +167,12 @@ impl Scene {
         self.me.uid == self.service.uid || self.me.is_root()
     }
 
+    /// Whether a process can be the service.
+    fn is_service(&self, pid: i32) -> bool {
+        let is_other = self.running.pid().is_some_and(|own| own != pid);
+        !is_other && files::program(pid).starts_with("grantkeeper")
+    }
+
     /// The line by which the service's user sees what this one can't.
     fn as_service(&self) -> String {
         let config = check::quoted(&self.asked.config);

@@ -38,6 +38,9 @@ const STEP: Duration = Duration::from_secs(2);
 const NOTABLE: SignedDuration = SignedDuration::from_secs(30);
 const HARMFUL: SignedDuration = SignedDuration::from_secs(300);
 
+/// What time it was here and there.
+type Times = (Timestamp, Timestamp);
+
 /// Somebody whom the service speaks to.
 struct Target {
     name: String,
@@ -79,9 +82,7 @@ pub(super) async fn look(scene: &Scene) -> Vec<Check> {
         checks.extend(about);
     }
     checks.push(match date {
-        Some(theirs) => {
-            wall_clock(SystemClock.wall(), theirs, &scene.root("timedatectl set-ntp true"))
-        }
+        Some((ours, theirs)) => wall_clock(ours, theirs, &scene.root("timedatectl set-ntp true")),
         None => What::WallClock.skipped("HubSpot could not be asked what time it is"),
     });
     checks
@@ -267,7 +268,7 @@ fn peer(target: &Target) -> (String, u16) {
     })
 }
 
-async fn ask(target: Target) -> (Vec<Check>, Option<Timestamp>) {
+async fn ask(target: Target) -> (Vec<Check>, Option<Times>) {
     let (host, port) = peer(&target);
     let names = What::Names.of(&target.name);
     let connections = What::Connections.of(&target.name);
@@ -343,7 +344,7 @@ fn unreached(check: &Of, host: &str, port: u16, why: &str) -> Check {
 }
 
 /// Asks for the target's front page, with nothing in hand.
-async fn front_page(target: &Target, tls: &Of) -> (Check, Option<Timestamp>) {
+async fn front_page(target: &Target, tls: &Of) -> (Check, Option<Times>) {
     let secured = target.origin.scheme() == "https";
     let client = match &target.client {
         Ok(client) => client,
@@ -354,7 +355,7 @@ async fn front_page(target: &Target, tls: &Of) -> (Check, Option<Timestamp>) {
         Ok(answer) => {
             let date = answer.headers().get(header::DATE).and_then(|value| value.to_str().ok());
             let date = date.and_then(|date| jiff::fmt::rfc2822::parse(date).ok());
-            let date = date.map(|date| date.timestamp());
+            let date = date.map(|date| (SystemClock.wall(), date.timestamp()));
             let check = if secured {
                 tls.ok(format!("its certificate is believed, by {}", target.ca.by))
             } else {

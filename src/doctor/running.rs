@@ -16,6 +16,7 @@ use super::{
     Scene,
     account::name_of,
     check::{Check, Trouble, What, quoted},
+    files::program,
 };
 use crate::{
     socket::{Client, client::AskError, protocol::StatusBody},
@@ -50,6 +51,8 @@ pub(super) struct Running {
     pub(super) answer: Answer,
     /// Who listens, by the kernel's word: user and process.
     listener: Option<(u32, Option<i32>)>,
+    /// Whether systemd made the socket.
+    by_systemd: bool,
     /// `/proc/<pid>/limits` of the service.
     pub(super) limits: Option<String>,
 }
@@ -57,7 +60,7 @@ pub(super) struct Running {
 impl Running {
     /// Knocks at the socket.
     pub(super) async fn ask(path: &Path) -> Self {
-        let none = |answer| Self { answer, listener: None, limits: None };
+        let none = |answer| Self { answer, listener: None, by_systemd: false, limits: None };
         let stream = match timeout(STEP, UnixStream::connect(path)).await {
             Ok(Ok(stream)) => stream,
             Ok(Err(error)) => {
@@ -70,7 +73,10 @@ impl Running {
             }
             Err(_) => return none(Answer::Silent("it takes no connection".to_owned())),
         };
-        let listener = stream.peer_cred().ok().map(|peer| (peer.uid(), peer.pid()));
+        let listener = stream.peer_cred().ok().map(|peer| {
+            // One of another container has no number here.
+            (peer.uid(), peer.pid().filter(|pid| *pid > 0))
+        });
         drop(stream);
         let client = Client::new(path);
         let answer = match timeout(STEP, client.ask(Method::GET, "/livez")).await {
@@ -78,14 +84,16 @@ impl Running {
             Ok(Err(error)) => Answer::Silent(error.to_string()),
             Err(_) => Answer::Silent("it gives no answer in time".to_owned()),
         };
-        let running = Self { answer, listener, limits: None };
+        let by_systemd =
+            listener.and_then(|(_, pid)| pid).is_some_and(|pid| program(pid) == "systemd");
+        let running = Self { answer, listener, by_systemd, limits: None };
         let limits = running.pid().map(|pid| format!("/proc/{pid}/limits"));
         Self { limits: limits.and_then(|file| fs::read_to_string(file).ok()), ..running }
     }
 
     /// Whether systemd made the socket.
-    pub(super) fn by_systemd(&self) -> bool {
-        matches!(self.listener, Some((0, Some(1))))
+    pub(super) const fn by_systemd(&self) -> bool {
+        self.by_systemd
     }
 
     /// The service's process, where it made the socket itself.

@@ -118,7 +118,7 @@ fn one(scene: &Scene, name: &str, path: &Path, kind: Kind) -> Check {
     }
     if !scene.sees() {
         let saw =
-            format!("{shown}: owner and mode are right; what is in it {}", scene.not_for_me());
+            format!("{shown}: owner and mode are right; for what is in it: {}", scene.not_for_me());
         return check.skipped(saw);
     }
     content(scene, &check, path, kind)
@@ -143,9 +143,7 @@ fn content(scene: &Scene, check: &Of, path: &Path, kind: Kind) -> Check {
         Kind::Secret | Kind::Token | Kind::Public => {
             let is_empty = match kind {
                 Kind::Secret => file::read(path).map(|text| text.trim_ascii().is_empty()),
-                _ => fs::read(path)
-                    .map(|text| text.trim_ascii().is_empty())
-                    .map_err(SecretFileError::Io),
+                _ => fs::metadata(path).map(|found| found.len() == 0).map_err(SecretFileError::Io),
             };
             match is_empty {
                 Ok(false) => check.ok(format!("{shown} can be read, and has something in it")),

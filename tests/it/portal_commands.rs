@@ -133,6 +133,11 @@ async fn what_can_be_taken_back_is_done_without_a_question() {
         assert_eq!(ended.code, 0, "{ended:?}");
         assert!(ended.out.contains(says) && !ended.out.contains("Do it?"), "{ended:?}");
     }
+    let (_, code) = place.standin.sim.issue_code(Some(portal(77)), None, Some(URI.to_owned()));
+    let enrol = ["enroll", "--code", &code, "--redirect-uri", URI];
+    let ended = at_a_terminal(&place, &enrol, "").await;
+    assert_eq!(ended.code, 0, "{ended:?}");
+    assert!(ended.out.contains("portal 77 is stored") && !ended.out.contains("Do it?"));
     let again = place.run(&["portal", "resume", "1"]).await;
     assert_eq!((again.code, again.out.as_str()), (0, "portal 1 was not paused\n"), "{again:?}");
     assert_eq!(service.state(1).await, "live");
