@@ -217,45 +217,49 @@ fn start_of(stat: &str) -> Option<Duration> {
 }
 
 fn loaded(scene: &Scene, told: Told<'_>) -> Check {
-    let what = What::Loaded;
-    let Some(since) = scene.running.pid().and_then(began) else {
-        return what.skipped(not_told(scene, told));
-    };
-    let start = SystemClock.wall_at(BootTime::new(since));
+    if !matches!(scene.running.answer, Answer::Answers) {
+        return What::Loaded.skipped(not_told(scene, told));
+    }
+    let start = scene.running.pid().and_then(began).map(BootTime::new);
+    let start = start.map(|since| SystemClock.wall_at(since));
     let modified = fs::metadata(&scene.asked.config).and_then(|metadata| metadata.modified());
     let modified = modified.ok().and_then(|time| Timestamp::try_from(time).ok());
     let remarks = told.and_then(|told| told.as_ref().ok()).map(|status| status.remarks.clone());
     let refused =
         remarks.into_iter().flatten().find(|remark| remark.contains("reload was refused"));
     let reload = scene.root("systemctl reload grantkeeper");
-    let fix =
-        format!("grantkeeper --config {} check --offline && {reload}", quoted(&scene.asked.config));
-    judge_loaded(what, start, modified, refused, &fix)
+    let config = quoted(&scene.asked.config);
+    let fix = format!("grantkeeper --config {config} check --offline && {reload}");
+    judge_loaded(start, modified, refused, &fix)
 }
 
 fn judge_loaded(
-    what: What,
-    start: Timestamp,
+    start: Option<Timestamp>,
     modified: Option<Timestamp>,
     refused: Option<String>,
     fix: &str,
 ) -> Check {
-    let started = start.strftime("%Y-%m-%d %H:%M:%SZ");
+    let what = What::Loaded;
+    let shown = |at: Timestamp| at.strftime("%Y-%m-%d %H:%M:%SZ").to_string();
     if let Some(refused) = refused {
-        return what.fail(
-            Trouble::Configuration,
-            format!("running since {started}; {refused}"),
-            fix,
-        );
+        return what.fail(Trouble::Configuration, refused, fix);
     }
+    let Some(start) = start else {
+        return what.skipped(
+            "when a service began whose socket systemd made is not seen here (`systemctl status grantkeeper`)",
+        );
+    };
+    let since = format!("running since {}", shown(start));
     // The start is known to the second.
-    let after = modified.filter(|at| at.as_second() > start.as_second() + 1);
-    match after {
-        Some(at) => what.warn(
-            format!("running since {started}, and the file was changed at {}: whether it was read since is not known", at.strftime("%Y-%m-%d %H:%M:%SZ")),
-            fix,
-        ),
-        None => what.ok(format!("running since {started}; the file has not been changed since")),
+    match modified.filter(|at| at.as_second() > start.as_second() + 1) {
+        Some(at) => {
+            let changed = format!("the file was changed at {}", shown(at));
+            what.warn(
+                format!("{since}, and {changed}: whether it was read since is not known"),
+                fix,
+            )
+        }
+        None => what.ok(format!("{since}; the file has not been changed since")),
     }
 }
 
@@ -332,9 +336,16 @@ mod tests {
     }
 
     #[test]
+    fn a_start_that_is_not_seen_hides_no_refused_reload() {
+        assert_eq!(judge_loaded(None, None, None, "x").state, State::Skipped);
+        let refused = Some("the last reload was refused".to_owned());
+        assert_eq!(judge_loaded(None, None, refused, "x").state, State::Fail);
+    }
+
+    #[test]
     fn a_file_that_is_newer_than_the_service_is_worth_a_word_and_a_refused_reload_fails() {
         let at = |text: &str| text.parse::<Timestamp>().unwrap();
-        let start = at("2026-11-26T00:00:00Z");
+        let start = Some(at("2026-11-26T00:00:00Z"));
         for (modified, refused, state) in [
             (None, None, State::Ok),
             (Some(at("2026-11-25T00:00:00Z")), None, State::Ok),
@@ -343,7 +354,7 @@ mod tests {
             (None, Some("the last reload was refused"), State::Fail),
         ] {
             let refused = refused.map(str::to_owned);
-            assert_eq!(judge_loaded(What::Loaded, start, modified, refused, "x").state, state);
+            assert_eq!(judge_loaded(start, modified, refused, "x").state, state);
         }
     }
 }

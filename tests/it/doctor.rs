@@ -667,6 +667,52 @@ async fn a_service_that_runs_by_an_older_file_or_refused_a_newer_one_is_told() {
     assert!(line.contains("check --offline"), "{line}");
 }
 
+/// Makes a socket and starts a service on it, as systemd does (sd_listen_fds(3)), and stays.
+const ACTIVATION: &str = "
+import os, socket, sys
+path, program, uid = sys.argv[1], sys.argv[2:], 64000
+made = socket.socket(socket.AF_UNIX)
+made.bind(path); os.chmod(path, 0o660); os.chown(path, 0, uid); made.listen()
+child = os.fork()
+if child == 0:
+    os.dup2(made.fileno(), 3); os.set_inheritable(3, True)
+    os.setgid(uid); os.setuid(uid)
+    os.environ.update(LISTEN_PID=str(os.getpid()), LISTEN_FDS='1')
+    os.execv(program[0], program)
+os.waitpid(child, 0)
+";
+
+#[tokio::test]
+async fn a_socket_that_systemd_made_is_known_as_such() {
+    let place = place().await;
+    let python = finish(
+        {
+            let mut command = Command::new("python3");
+            command.args(["-c", "import sys; print(sys.executable)"]);
+            command
+        },
+        "",
+    );
+    // The kernel calls a process by the name of the file that it runs.
+    let systemd = place.path("systemd");
+    std::os::unix::fs::symlink(python.await.out.trim(), &systemd).unwrap();
+    let mut command = Command::new(&systemd);
+    command.args(["-c", ACTIVATION]).arg(place.socket());
+    command.arg(env!("CARGO_BIN_EXE_grantkeeper"));
+    command.arg("--config").arg(place.path("grantkeeper.toml")).arg("run");
+    command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null()).process_group(0);
+    let mut group = command.kill_on_drop(true).spawn().unwrap();
+    eventually("it answers", async || look_as(&place, SERVICE).await.state("D28") == "ok").await;
+    let told = look_as(&place, SERVICE).await;
+    told.is("D30", "ok", "systemd made the socket");
+    told.is("D31", "skipped", "systemctl status");
+    told.is("D11", "ok", "of root and the group");
+    assert_eq!(told.0, 0, "{told:?}");
+    let id = rustix::process::Pid::from_raw(i32::try_from(group.id().unwrap()).unwrap()).unwrap();
+    rustix::process::kill_process_group(id, rustix::process::Signal::KILL).unwrap();
+    group.wait().await.unwrap();
+}
+
 #[tokio::test]
 async fn an_address_of_another_program_s_fails() {
     let mut place = place().await;
