@@ -116,24 +116,18 @@ fn of_receiver(
     files: &mut Vec<PathBuf>,
     env: Environment<'_>,
 ) {
+    files.extend(receiver.secret_files().into_iter().map(|(_, file)| file));
+    if let Some(target) = receiver.target() {
+        let url = match target {
+            Target::Url(url) => Some(url.to_string()),
+            Target::File(file) => fs::read_to_string(file).ok(),
+        };
+        needs.connect.push(url.and_then(|url| port(url.trim())).unwrap_or(HTTPS));
+    }
     match receiver {
-        Receiver::Webhook(webhook) => {
-            files.extend(webhook.signing_secret_file.clone());
-            of_target(&webhook.target, needs, files);
-        }
-        Receiver::Slack(slack) => of_target(&slack.target, needs, files),
-        Receiver::Alertmanager(manager) => of_target(&manager.target, needs, files),
-        Receiver::PagerDuty(pager) => {
-            files.push(pager.routing_key_file.clone());
-            needs.connect.extend(port(pager.address.as_str()));
-        }
-        Receiver::Sns(sns) => {
-            needs.connect.extend(sns.endpoint_url.as_deref().and_then(port));
-            of_aws(needs, env);
-        }
+        Receiver::Sns(_) => of_aws(needs, env),
         Receiver::Email(email) => {
             files.extend(email.ca_file.clone());
-            files.extend(email.login.as_ref().map(|(_, file)| file.clone()));
             needs.connect.push(email.port);
         }
         Receiver::Exec(exec) => {
@@ -142,18 +136,8 @@ fn of_receiver(
             needs.run.extend(folder(&exec.program));
             needs.write.push(PathBuf::from("/dev/null"));
         }
+        _ => {}
     }
-}
-
-fn of_target(target: &Target, needs: &mut Needs, files: &mut Vec<PathBuf>) {
-    let url = match target {
-        Target::Url(url) => Some(url.to_string()),
-        Target::File(file) => {
-            files.push(file.clone());
-            fs::read_to_string(file).ok()
-        }
-    };
-    needs.connect.push(url.and_then(|url| port(url.trim())).unwrap_or(HTTPS));
 }
 
 fn of_vault(vault: &Vault, needs: &mut Needs, files: &mut Vec<PathBuf>) {

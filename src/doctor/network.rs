@@ -25,7 +25,7 @@ use super::{
 use crate::{
     config::{self, Config, StoreSettings},
     secret::file::{self, SecretFileError},
-    sink::webhook::{self, Target as Place},
+    sink::post::{self, Target as Place},
     store::vault,
     time::{Clock, SystemClock},
 };
@@ -133,14 +133,14 @@ fn targets(scene: &Scene, config: &Config, matcher: &Matcher) -> (Vec<Target>, V
         StoreSettings::File(_) => {}
     }
     for alert in &config.alerts {
-        let name = format!("alert {}", alert.webhook.name);
-        match &alert.webhook.target {
-            Place::Url(url) => found.push(target(matcher, &name, url.as_str(), plain(), MACHINE)),
-            Place::File(file) => match address_in(scene, &name, file) {
-                Ok(url) => found.push(target(matcher, &name, url.as_str(), plain(), MACHINE)),
-                Err(check) => found.push(Err(check)),
-            },
-        }
+        let name = format!("alert {}", alert.receiver.name());
+        let url = match alert.receiver.target() {
+            Some(Place::Url(url)) => Ok(url),
+            Some(Place::File(file)) => address_in(scene, &name, &file),
+            // Mail and programs are tried by `alert test`.
+            None => continue,
+        };
+        found.push(url.and_then(|url| target(matcher, &name, url.as_str(), plain(), MACHINE)));
     }
     let (mut targets, mut checks) = (Vec::new(), Vec::new());
     for one in found {
@@ -179,7 +179,7 @@ fn address_in(scene: &Scene, name: &str, file: &Path) -> Result<Url, Check> {
         }
         _ => check.skipped("its url_file can't be used (D09)"),
     })?;
-    let url = std::str::from_utf8(&text).ok().and_then(|text| webhook::target(text).ok());
+    let url = std::str::from_utf8(&text).ok().and_then(|text| post::target(text).ok());
     url.ok_or_else(|| {
         let saw = format!("{} holds no https address", file.display());
         check.fail(Trouble::Configuration, saw, scene.put(file))

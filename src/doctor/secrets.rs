@@ -12,7 +12,6 @@ use crate::{
     config::{Config, StoreSettings},
     sealing::{KeyFault, SealingKey},
     secret::file::{self, SecretFileError},
-    sink::webhook::Target,
     store::vault::{Auth, Method},
 };
 
@@ -68,14 +67,11 @@ fn named(config: &Config) -> Vec<(String, std::path::PathBuf, Kind)> {
         StoreSettings::Aws(..) => {}
     }
     for alert in &config.alerts {
-        let name = &alert.webhook.name;
-        if let Target::File(file) = &alert.webhook.target {
-            files.push((format!("alert {name}: url_file"), file.clone(), Kind::Secret));
-        }
-        let signing = alert.webhook.signing_secret_file.clone();
-        let signing =
-            signing.map(|file| (format!("alert {name}: signing_secret_file"), file, Kind::Secret));
-        files.extend(signing);
+        let name = alert.receiver.name();
+        let secrets = alert.receiver.secret_files().into_iter();
+        files.extend(
+            secrets.map(|(key, file)| (format!("alert {name}: {key}"), file, Kind::Secret)),
+        );
     }
     files
 }

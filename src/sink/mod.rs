@@ -1,7 +1,7 @@
 //! Where alerts go, behind the [`AlertSink`] seam: one file a kind of receiver. A sink delivers one
 //! notice or says why not; trying again is the engine's business.
 
-use std::{fmt, sync::Arc, time::Duration};
+use std::{fmt, path::PathBuf, sync::Arc, time::Duration};
 
 use async_trait::async_trait;
 
@@ -25,6 +25,8 @@ pub use pagerduty::PagerDuty;
 pub use slack::Slack;
 pub use sns::Sns;
 pub use webhook::Webhook;
+
+use post::Target;
 
 /// A receiver as configured.
 #[derive(Debug, Clone)]
@@ -58,6 +60,43 @@ impl Settings {
             Self::Email(settings) => &settings.name,
             Self::Exec(settings) => &settings.name,
         }
+    }
+
+    /// Where it is sent to over HTTP, if it is.
+    #[must_use]
+    pub fn target(&self) -> Option<Target> {
+        match self {
+            Self::Webhook(settings) => Some(settings.target.clone()),
+            Self::Slack(settings) => Some(settings.target.clone()),
+            Self::Alertmanager(settings) => Some(settings.target.clone()),
+            Self::PagerDuty(settings) => Some(Target::Url(settings.address.clone())),
+            Self::Sns(settings) => settings.address().map(Target::Url),
+            Self::Email(_) | Self::Exec(_) => None,
+        }
+    }
+
+    /// The files with its secrets, each by its key in the configuration.
+    #[must_use]
+    pub fn secret_files(&self) -> Vec<(&'static str, PathBuf)> {
+        let mut files = Vec::new();
+        if let Some(Target::File(file)) = self.target() {
+            files.push(("url_file", file));
+        }
+        match self {
+            Self::Webhook(settings) => {
+                let signing = settings.signing_secret_file.clone();
+                files.extend(signing.map(|file| ("signing_secret_file", file)));
+            }
+            Self::PagerDuty(settings) => {
+                files.push(("routing_key_file", settings.routing_key_file.clone()));
+            }
+            Self::Email(settings) => {
+                let login = settings.login.clone();
+                files.extend(login.map(|(_, file)| ("password_file", file)));
+            }
+            Self::Slack(_) | Self::Alertmanager(_) | Self::Sns(_) | Self::Exec(_) => {}
+        }
+        files
     }
 
     /// Makes it ready to be told. Says nothing to it yet.

@@ -11,6 +11,7 @@ use aws_sdk_sns::{
     error::{DisplayErrorContext, ProvideErrorMetadata, SdkError},
     types::MessageAttributeValue,
 };
+use reqwest::Url;
 use tokio::sync::OnceCell;
 
 use super::{AlertSink, DeliveryError, post};
@@ -37,6 +38,13 @@ impl Settings {
     #[must_use]
     pub fn region(&self) -> Option<&str> {
         self.region.as_deref().or_else(|| self.topic_arn.split(':').nth(3))
+    }
+
+    /// Where the topic is asked for.
+    #[must_use]
+    pub fn address(&self) -> Option<Url> {
+        let usual = || Some(format!("https://sns.{}.amazonaws.com", self.region()?));
+        Url::parse(&self.endpoint_url.clone().or_else(usual)?).ok()
     }
 
     /// Whether messages of a group are kept in order, and repeats dropped by their key.

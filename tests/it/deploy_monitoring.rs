@@ -204,7 +204,7 @@ async fn a_real_prometheus_scrapes_the_service_and_evaluates_each_rule_and_each_
             alert["labels"]["alertname"] == "GrantkeeperGrantBroken"
                 && alert["state"] == "firing"
                 && alert["annotations"]["summary"]
-                    == "1 customers' grants need a person (grant_mismatched)"
+                    == "Customers' grants need a person (grant_mismatched)"
         })
     })
     .await;
