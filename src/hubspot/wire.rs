@@ -87,3 +87,25 @@ pub mod grant_type {
 
 /// HubSpot's answer while an account moves between data centres (study `hubspot.md` 3.2).
 pub const STATUS_MIGRATING: u16 = 477;
+
+/// Scopes of a token of the app itself (study `hubspot.md` 5.3).
+pub mod app_scope {
+    /// Reading the webhooks journal.
+    pub const JOURNAL_READ: &str = "developer.webhooks_journal.read";
+    /// Saying what the journal is to tell.
+    pub const JOURNAL_SUBSCRIBE: &str = "developer.webhooks_journal.subscriptions.write";
+}
+
+/// Words of the webhooks journal about installations (study `hubspot.md` 5.4).
+pub mod installation {
+    /// The value of `subscriptionType`, and of an event's `type`.
+    pub const SUBSCRIPTION: &str = "APP_LIFECYCLE_EVENT";
+    /// The `eventTypeId` of an installation.
+    pub const INSTALLED: &str = "4-1909196";
+    /// The `eventTypeId` of an uninstallation.
+    pub const UNINSTALLED: &str = "4-1916193";
+    /// An event's `action`: the app was installed.
+    pub const INSTALL: &str = "APP_INSTALL";
+    /// An event's `action`: the app was taken out.
+    pub const UNINSTALL: &str = "APP_UNINSTALL";
+}

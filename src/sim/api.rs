@@ -51,6 +51,9 @@ impl Version {
             }
             Endpoint::Metadata => version == Self::V1,
             Endpoint::AccountInfo => version != Self::V1,
+            Endpoint::Journal | Endpoint::JournalSubscriptions | Endpoint::JournalFile => {
+                matches!(version, Self::D2026_03 | Self::D2026_09)
+            }
         };
         there.then_some(version)
     }
@@ -76,6 +79,12 @@ pub enum Endpoint {
     Metadata,
     /// `GET /account-info/{version}/details`.
     AccountInfo,
+    /// `GET /webhooks-journal/journal/{version}/…`.
+    Journal,
+    /// `POST /webhooks-journal/subscriptions/{version}`.
+    JournalSubscriptions,
+    /// The files that the journal's entries lead to.
+    JournalFile,
 }
 
 #[cfg(test)]
@@ -90,6 +99,8 @@ mod tests {
             (Endpoint::Revoke, &["v3", "2026-03", "2026-09"]),
             (Endpoint::Metadata, &["v1"]),
             (Endpoint::AccountInfo, &["v3", "2025-09", "2026-03", "2026-09"]),
+            (Endpoint::Journal, &["2026-03", "2026-09"]),
+            (Endpoint::JournalSubscriptions, &["2026-03", "2026-09"]),
         ] {
             let there: Vec<&str> = Version::ALL
                 .iter()

@@ -13,7 +13,9 @@ use axum::{
 use serde::{Deserialize, de::DeserializeOwned};
 use serde_json::{Value, json};
 
-use super::{Sim, answer::Answer, deliver::plain, fault::FaultId, report::PortalReport};
+use super::{
+    Sim, answer::Answer, deliver::plain, fault::FaultId, journal::Action, report::PortalReport,
+};
 use crate::{
     portal::{PortalId, Scopes},
     secret::ClientSecret,
@@ -27,7 +29,7 @@ pub(super) fn router() -> Router<Sim> {
         .route("/_sim", get(state))
         .route("/_sim/", get(state))
         .route("/_sim/ledger", get(ledger))
-        .route("/_sim/events", get(events))
+        .route("/_sim/events", get(events).post(tell))
         .route("/_sim/portals", get(portals).post(install))
         .route("/_sim/portals/{id}", get(portal))
         .route("/_sim/portals/{id}/{act}", post(act))
@@ -259,6 +261,21 @@ async fn events(State(sim): State<Sim>, wanted: Query<LedgerWanted>) -> Response
     let mut events = sim.events(wanted.after);
     events.truncate(PAGE);
     plain(&Answer::json(200, &json!({"events": events})))
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Told {
+    action: Action,
+    portal: PortalId,
+}
+
+async fn tell(State(sim): State<Sim>, bytes: Bytes) -> Response<Body> {
+    let wanted = serde_json::from_slice(&bytes).map_err(|error| mistake(&error.to_string()));
+    reply(wanted.map(|Told { action, portal }| {
+        sim.tell(action, portal);
+        Answer::empty(204)
+    }))
 }
 
 async fn reset(State(sim): State<Sim>) -> Response<Body> {

@@ -218,6 +218,12 @@ impl Sim {
         self.world().state.remove(portal, Standing::Uninstalled, now);
     }
 
+    /// The journal tells of something, whether or not it happened.
+    pub fn tell(&self, action: Action, portal: PortalId) {
+        let now = self.now();
+        self.world().state.journal.tell(action, portal, now.wall);
+    }
+
     /// The portal goes away altogether.
     pub fn delete(&self, portal: PortalId) {
         let now = self.now();
@@ -330,7 +336,8 @@ impl Sim {
         self.world().ledger.after(after, portal).cloned().collect()
     }
 
-    /// Installations and uninstallations after journal offset `after`; those of the last three days.
+    /// Installations and uninstallations after journal offset `after`; those of the last three days,
+    /// whether or not the journal tells of them.
     #[must_use]
     pub fn events(&self, after: u64) -> Vec<Event> {
         let now = self.now();

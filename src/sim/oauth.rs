@@ -148,7 +148,11 @@ fn app_token(
 ) -> Result<Tokens, Refusal> {
     let asked: Scopes =
         member(form, "scope").unwrap_or_default().split_ascii_whitespace().collect();
-    if asked.is_empty() || asked.iter().any(|scope| !scope.starts_with(APP_SCOPES)) {
+    let can_be_had = |scope: &str| match &rules.app_scopes {
+        Some(all) => all.iter().any(|own| own == scope),
+        None => scope.starts_with(APP_SCOPES),
+    };
+    if asked.is_empty() || !asked.iter().all(can_be_had) {
         return Err(Refusal::BadScopes);
     }
     Ok(Tokens {

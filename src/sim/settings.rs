@@ -7,6 +7,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use super::{api::Version, refusal::Refusal};
+use crate::portal::Scopes;
 
 /// Everything that can be changed while it runs.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -31,6 +32,12 @@ pub struct Settings {
     pub uninstall_ends_access: bool,
     /// Whether the app may ask for tokens of its own.
     pub client_credentials: bool,
+    /// The scopes that such a token can have; any `developer.` scope by default.
+    pub app_scopes: Option<Scopes>,
+    /// How many events stand in one file of the journal.
+    pub journal_batch: u32,
+    /// How long the link to such a file is good, in seconds.
+    pub journal_url_expires_in: u32,
     /// Whether a JSON body is taken where HubSpot wants a form.
     pub lenient_json: bool,
     /// Error bodies as before January 2026: `status`, `message`, `correlationId`.
@@ -55,6 +62,9 @@ impl Default for Settings {
             uninstalled: Uninstalled::default(),
             uninstall_ends_access: false,
             client_credentials: true,
+            app_scopes: None,
+            journal_batch: 1,
+            journal_url_expires_in: 300,
             lenient_json: false,
             old_error_shape: false,
             date_offset: 0,

@@ -48,7 +48,8 @@ impl Call<'_> {
     }
 
     const fn is_oauth(&self) -> bool {
-        !matches!(self.endpoint, Endpoint::AccountInfo)
+        use Endpoint::{Introspect, Metadata, Revoke, Token};
+        matches!(self.endpoint, Token | Introspect | Revoke | Metadata)
     }
 }
 

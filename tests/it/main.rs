@@ -36,6 +36,7 @@ mod service;
 mod sim;
 mod sim_clients;
 mod sim_faults;
+mod sim_journal;
 mod sim_manual;
 mod sim_time;
 mod socket;

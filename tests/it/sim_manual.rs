@@ -43,6 +43,9 @@ fn every_effect_and_endpoint_is_in_the_manual() {
         Endpoint::Revoke,
         Endpoint::Metadata,
         Endpoint::AccountInfo,
+        Endpoint::Journal,
+        Endpoint::JournalSubscriptions,
+        Endpoint::JournalFile,
     ] {
         let word = serde_json::to_value(endpoint).unwrap();
         assert!(MANUAL.contains(&format!("`{}`", word.as_str().unwrap())), "{word}");
