@@ -21,6 +21,9 @@ pub enum Event {
     Found(Found),
     /// Another portal's refusal needs a second opinion: this grant is to be asked about.
     Ask,
+    /// HubSpot is to be asked about the grant within this time, whatever the period of validation: somebody
+    /// says that it has ended, or nobody looked for a while.
+    AskWithin(Duration),
     /// An operator pauses the portal, or lets it go on.
     Pause(bool),
     /// The configuration was read again: the period of validation may be another.

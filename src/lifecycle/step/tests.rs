@@ -400,6 +400,40 @@ fn a_portal_that_is_not_kept_warm_is_refreshed_only_when_somebody_asks() {
 }
 
 #[test]
+fn i5_somebody_s_word_that_a_grant_has_ended_is_a_question_and_nothing_more() {
+    let told = Event::AskWithin(Duration::ZERO);
+    let mut story = Story::live();
+    let before = story.portal.clone();
+    assert_eq!(story.one(told), []);
+    assert_eq!(story.wake().effects, ASKED);
+    story.done(Outcome::IntrospectedActive(Facts::default()));
+    let after = Portal { validation_due: before.validation_due, ..story.portal.clone() };
+    assert_eq!(after, before, "a good grant goes on as it was");
+
+    assert_eq!(story.one(told), []);
+    story.wake().done(Outcome::IntrospectedInactive).done(Outcome::Reread(Reread::Same));
+    assert_eq!(story.state(), PortalState::Revoked);
+    assert_eq!(story.one(told), [], "what has ended is asked about in its own time");
+}
+
+#[test]
+fn whoever_is_to_be_asked_about_within_a_time_is_and_never_later_than_before() {
+    let mut story = Story::live();
+    let within = Duration::from_secs(100);
+    story.one(Event::AskWithin(within));
+    assert!(story.portal.validation_due <= story.now + within);
+    let due = story.portal.validation_due;
+    story.one(Event::AskWithin(Duration::from_secs(100_000)));
+    assert!(story.portal.validation_due <= due);
+    for paused in [true, false] {
+        story.one(Event::Pause(paused));
+        story.one(Event::AskWithin(Duration::ZERO));
+        let asked = story.portal.wakes().is_some_and(|at| at <= story.portal.not_before);
+        assert_eq!(asked, !paused, "nobody asks about a paused portal");
+    }
+}
+
+#[test]
 fn a_validation_that_finds_a_dead_grant_looks_at_the_record_first() {
     let mut story = Story::live();
     story.portal.renew_at = Some(story.portal.validation_due + Duration::from_secs(1));
@@ -493,12 +527,14 @@ fn any_event(kind: u8, portal: &Portal, now: BootTime) -> Event {
         35 => refused(RefusalClass::GrantMismatched),
         36 => refused(RefusalClass::RateLimited),
         37 => refused(RefusalClass::AnswerLost),
+        38 => return Event::AskWithin(Duration::ZERO),
+        39 => return Event::AskWithin(Duration::from_secs(600)),
         _ => not_told(RefusalClass::AppRefused),
     };
     Event::Done { generation: portal.generation, outcome }
 }
 
-const EVENTS: u8 = 39;
+const EVENTS: u8 = 41;
 
 /// Whether something is under way whose end will be reported.
 fn is_under_way(phase: Phase) -> bool {

@@ -75,10 +75,10 @@ impl Deciding<'_> {
         self.portal.validation_due = schedule::next_of_phase(self.context.portal, half, every);
     }
 
-    /// A shorter period is felt at once.
-    pub(super) fn keep_to_period(&mut self) {
-        let Context { now, portal, validate_every, .. } = *self.context;
-        let soonest = schedule::next_of_phase(portal, now, validate_every);
+    /// The grant is validated within `span`, if it was not to be before: a shorter period is felt at once.
+    pub(super) fn ask_within(&mut self, span: Duration) {
+        let Context { now, portal, .. } = *self.context;
+        let soonest = schedule::next_of_phase(portal, now, span);
         self.portal.validation_due = self.portal.validation_due.min(soonest);
     }
 
