@@ -99,6 +99,8 @@ pub enum Entry {
     },
     /// All that is known of one incident, in place of what was before.
     Standing(Box<Standing>),
+    /// How far HubSpot's webhooks journal has been read.
+    WebhooksRead(WebhooksRead),
     /// All that is known of one portal, in place of what was before.
     Portal {
         /// Whose.
@@ -130,6 +132,15 @@ pub struct Provider {
     pub rotation: Rotation,
     /// The rate it bears, requests a second, if it ever asked to slow down.
     pub rate: Option<f64>,
+}
+
+/// How far HubSpot's webhooks journal has been read: what it told up to there is being looked into, or was.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct WebhooksRead {
+    /// The place, in HubSpot's own words.
+    pub offset: String,
+    /// When there was last nothing beyond it.
+    pub at: Stamp,
 }
 
 #[expect(clippy::ref_option, reason = "the form that serde calls")]

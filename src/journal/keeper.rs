@@ -6,7 +6,7 @@ use std::{collections::BTreeMap, io, sync::Arc, time::Duration};
 use tokio::sync::mpsc;
 
 use super::{
-    Disk, Job, Journal, NotKept, Provider, Standing, Trail, WAITING, complain,
+    Disk, Job, Journal, NotKept, Provider, Standing, Trail, WAITING, WebhooksRead, complain,
     frame::{NotSealed, Reading, Writer, read},
     trail::Trails,
 };
@@ -39,6 +39,8 @@ pub struct Recovered {
     pub provider: Provider,
     /// What was open, or is not told yet.
     pub alerts: Vec<Standing>,
+    /// How far the webhooks journal had been read.
+    pub webhooks: Option<WebhooksRead>,
     /// Frames that the disk has changed since they were written.
     pub damaged: u32,
     /// A write was cut off: the process or the machine died in the middle of it.
@@ -178,6 +180,7 @@ pub async fn open(
     found.trails = keeper.trails.portals.clone();
     found.provider = keeper.trails.provider;
     found.alerts = keeper.trails.alerts.all().cloned().collect();
+    found.webhooks.clone_from(&keeper.trails.webhooks);
     Ok((Journal { sender: Some(sender) }, found, keeper))
 }
 

@@ -21,7 +21,7 @@ pub mod trail;
 
 pub use alerts::Standing;
 pub use disk::{Disk, Folder, FolderError};
-pub use entry::{Answer, Entry, Provider};
+pub use entry::{Answer, Entry, Provider, WebhooksRead};
 pub use keeper::{Keeper, OpenError, Recovered, open};
 pub use state::{Settings, StateError, look_at_state, open_state};
 pub use trail::{Access, Intent, Trail};

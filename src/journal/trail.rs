@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use super::{
     alerts::Alerts,
-    entry::{Answer, Entry, Provider, access_token, refresh_token},
+    entry::{Answer, Entry, Provider, WebhooksRead, access_token, refresh_token},
 };
 use crate::{
     portal::{PortalId, Scopes},
@@ -136,6 +136,7 @@ pub(super) struct Trails {
     pub(super) portals: BTreeMap<PortalId, Trail>,
     pub(super) provider: Provider,
     pub(super) alerts: Alerts,
+    pub(super) webhooks: Option<WebhooksRead>,
 }
 
 impl Trails {
@@ -182,6 +183,7 @@ impl Trails {
                 self.alerts.taken(&incident, receiver, told);
             }
             Entry::Standing(standing) => self.alerts.put(*standing),
+            Entry::WebhooksRead(read) => self.webhooks = Some(read),
             Entry::Portal { portal, trail } => drop(self.portals.insert(portal, *trail)),
         }
     }
@@ -212,7 +214,9 @@ impl Trails {
         let portals = portals
             .map(|(id, trail)| Entry::Portal { portal: *id, trail: Box::new(trail.clone()) });
         let alerts = self.alerts.all().map(|one| Entry::Standing(Box::new(one.clone())));
-        std::iter::once(Entry::Provider(self.provider)).chain(alerts).chain(portals)
+        let webhooks = self.webhooks.clone().map(Entry::WebhooksRead);
+        let once = std::iter::once(Entry::Provider(self.provider));
+        once.chain(webhooks).chain(alerts).chain(portals)
     }
 }
 

@@ -64,6 +64,21 @@ fn answered(number: u64, new: &str) -> Entry {
     Entry::Answered { portal: PortalId::new(number).unwrap(), answer }
 }
 
+#[tokio::test]
+async fn how_far_the_webhooks_journal_was_read_is_known_after_any_number_of_starts() {
+    let place = Place::new();
+    let read = |offset: &str| {
+        let at = Stamp::of(SystemClock.boot(), &SystemClock);
+        Entry::WebhooksRead(WebhooksRead { offset: offset.to_owned(), at })
+    };
+    assert!(place.keep(vec![answered(1, "a"), read("7"), read("8")]).await.webhooks.is_none());
+    for _ in 0..2 {
+        let found = place.keep(Vec::new()).await;
+        assert_eq!(found.webhooks.as_ref().map(|read| read.offset.as_str()), Some("8"));
+        assert!(newest(&found, 1).is_some(), "and nothing is lost beside it");
+    }
+}
+
 fn newest(found: &Recovered, number: u64) -> Option<&RefreshToken> {
     found.trails.get(&PortalId::new(number).unwrap())?.newest.as_ref()
 }
