@@ -16,6 +16,7 @@ mod needs;
 mod prepare;
 mod reload;
 pub(crate) mod signals;
+mod uninstalls;
 mod world;
 
 pub use world::{open_laid_out, open_store, open_world};
@@ -36,7 +37,7 @@ use crate::{
     lifecycle::Refusal,
     portal::PortalId,
     sink::Log,
-    socket::{Inherited, ListenError, Socket, serve_health, serve_socket},
+    socket::{Inherited, Limits, ListenError, Socket, serve_health, serve_socket},
     store::StoreError,
     time::Clock,
 };
@@ -199,6 +200,7 @@ pub async fn run(
     let alerting = Alerting::start(routes, journal, Arc::clone(&clock), &metrics, &stop_alerts);
     let settings = engine_settings(&config);
     let store = Arc::clone(&world.store);
+    let watch = uninstalls::plan(&config, &world, start.recovered.webhooks.as_ref())?;
     let (engine, running) =
         Engine::new(world, settings.clone(), start, alerting, Arc::clone(&metrics));
     let rules = rules(&config);
@@ -208,14 +210,7 @@ pub async fn run(
 
     let (stop_serving, stop_engine) = (CancellationToken::new(), CancellationToken::new());
     let mut serving = JoinSet::new();
-    let limits = config.socket.limits.within(before.files);
-    if limits != config.socket.limits {
-        tracing::warn!(
-            connections = limits.connections,
-            open_files = before.files,
-            "there are fewer connections than socket.connections: this process may not have more files open"
-        );
-    }
+    let limits = limits(&config, before.files);
     serving.spawn(serve_socket(socket, limits, handle.clone(), stop_serving.clone()));
     if let Some(listener) = health {
         serving.spawn(serve_health(listener, handle.clone(), stop_serving.clone()));
@@ -223,6 +218,7 @@ pub async fn run(
     if let Some(health) = audit.health() {
         serving.spawn(follow_audit(health, running.commands.clone(), stop_serving.clone()));
     }
+    serving.spawn(uninstalls::watch(watch, &running, &metrics, stop_serving.clone()));
     let upkeep = stop_serving.clone();
     serving.spawn(async move { store.maintain(upkeep).await });
     let mut engine_task = JoinSet::new();
@@ -282,6 +278,19 @@ pub async fn run(
     };
     tracing::info!("stopped");
     ended
+}
+
+/// What the socket bears, as far as this process may have files open.
+fn limits(config: &Config, open_files: usize) -> Limits {
+    let limits = config.socket.limits.within(open_files);
+    if limits != config.socket.limits {
+        tracing::warn!(
+            connections = limits.connections,
+            open_files,
+            "there are fewer connections than socket.connections: this process may not have more files open"
+        );
+    }
+    limits
 }
 
 fn ended_early(

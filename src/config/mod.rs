@@ -171,6 +171,10 @@ impl Config {
             ("[app] name", self.app.name != next.app.name),
             ("[store]", differ(&self.store, &next.store)),
             ("[hubspot] base_url, api_version", same_hubspot(self) != same_hubspot(next)),
+            (
+                "[hubspot] poll_uninstalls",
+                self.hubspot.poll_uninstalls != next.hubspot.poll_uninstalls,
+            ),
             ("[socket]", self.socket != next.socket),
             ("[http]", self.http != next.http),
             ("[audit]", self.audit != next.audit),

@@ -84,11 +84,14 @@ pub(super) fn hubspot(
         findings.warn("hubspot.api_version = \"v1\" stops working on 2027-02-16; stored refresh tokens work with \"2026-03\" as they are");
     }
     let rate = section.number("max_refreshes_per_second", 0.01, 10_000.0, findings);
+    // HubSpot keeps the journal for three days: whoever reads it once a day misses nothing.
+    let poll_uninstalls = section.duration("poll_uninstalls", SECOND, DAY, findings);
     section.finish(findings);
     Some(hubspot::Settings {
         base_url: base_url?,
         api_version,
         max_refreshes_per_second: rate.unwrap_or(usual.max_refreshes_per_second),
+        poll_uninstalls,
     })
 }
 

@@ -44,6 +44,7 @@ fn the_least_one_must_say_gives_the_defaults_of_the_contract() {
     assert_eq!(config.hubspot.base_url, "https://api.hubapi.com");
     assert_eq!(config.hubspot.api_version, ApiVersion::V2026_03);
     assert!((config.hubspot.max_refreshes_per_second - 5.0).abs() < f64::EPSILON);
+    assert_eq!(config.hubspot.poll_uninstalls, None);
     assert_eq!(config.refresh, RefreshPolicy::default());
     assert_eq!(config.refresh.min_ttl.as_secs(), 120);
     assert_eq!(config.validate.every.as_secs(), 3600);
@@ -85,6 +86,7 @@ auth = { method = "approle", role_id = "role", secret_id_file = "/run/secret-id"
 base_url = "http://127.0.0.1:4010"
 api_version = "v3"
 max_refreshes_per_second = 2.5
+poll_uninstalls = "30s"
 [refresh]
 mode = "recent"
 recent_window = "1h 30m"
@@ -120,6 +122,7 @@ listen = "127.0.0.1:9464"
     assert!(
         matches!(&vault.auth, Auth::Method { mount, method: Method::AppRole { role_id, wrapped: false, .. } } if mount == "approle" && role_id == "role")
     );
+    assert_eq!(config.hubspot.poll_uninstalls.unwrap().as_secs(), 30);
     assert_eq!(config.refresh.mode, RefreshMode::Recent);
     assert_eq!(config.refresh.recent_window.as_secs(), 5400);
     assert_eq!(config.access[0].who, Who::Uid(1001));
@@ -233,6 +236,27 @@ fn each_mistake_is_named_with_its_place_and_a_way_out() {
             28,
             "hubspot.max_refreshes_per_second",
             "is not a number from",
+        ),
+        (
+            with("[hubspot]\npoll_uninstalls = \"25h\""),
+            10,
+            19,
+            "hubspot.poll_uninstalls",
+            "is not between",
+        ),
+        (
+            with("[hubspot]\npoll_uninstalls = true"),
+            10,
+            19,
+            "hubspot.poll_uninstalls",
+            "is not a duration",
+        ),
+        (
+            with("[hubspot]\npoll_uninstall = \"1m\""),
+            10,
+            1,
+            "hubspot.poll_uninstall",
+            "did you mean poll_uninstalls?",
         ),
         (
             with("[hubspot]\nclient_secret = \"CANARY\""),

@@ -68,6 +68,8 @@ pub(super) fn needs(config: &Config, origin: &Path, env: Environment<'_>) -> Nee
     files.extend(FILES.iter().filter_map(|name| env(name)).map(PathBuf::from));
     files.extend(fs::canonicalize("/etc/resolv.conf"));
     needs.connect.extend(port(&config.hubspot.base_url));
+    // Files of the webhooks journal may be elsewhere.
+    needs.connect.extend(config.hubspot.poll_uninstalls.map(|_| HTTPS));
     needs.connect.extend(PROXIES.iter().filter_map(|name| port(&env(name)?)));
     for alert in &config.alerts {
         of_receiver(&alert.receiver, &mut needs, &mut files, env);

@@ -7,7 +7,7 @@ use tokio::{sync::oneshot, time::timeout};
 
 use super::{
     Denial, Engine, Handle, Route, Settings, Untested, asked::Asked, handle::Terms, orders::Order,
-    work::Report,
+    uninstalls::Watching, work::Report,
 };
 use crate::{
     access::{Caller, Right, Rules},
@@ -40,6 +40,8 @@ pub enum Command {
     Order(Order),
     /// Whether decisions can be written down.
     Audit(bool),
+    /// What the reader of the webhooks journal has to say.
+    Watching(Watching),
 }
 
 /// Commands that may wait; more than any socket has connections.
@@ -63,6 +65,7 @@ impl Engine {
             }
             Command::Pause(portal, paused, done) => self.pause(portal, paused, done),
             Command::Order(order) => self.take_order(order),
+            Command::Watching(said) => self.watching(said),
             Command::Audit(true) => drop(self.tell_close(Kind::AuditFailing, None)),
             Command::Audit(false) => self.tell_open(Kind::AuditFailing, None, None),
             Command::Reload(done) => {

@@ -3,7 +3,7 @@
 
 use std::{collections::VecDeque, time::Duration};
 
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, oneshot};
 
 use super::{
     Denial, Engine,
@@ -14,7 +14,7 @@ use super::{
 };
 use crate::{
     access::Portals,
-    lifecycle::{Event, Refusal, RefusalClass},
+    lifecycle::{ClientPair, Event, Refusal, RefusalClass},
     portal::PortalId,
 };
 
@@ -27,6 +27,8 @@ const MOST_WAITING: usize = 64;
 pub(super) struct Errands {
     ending: VecDeque<PortalId>,
     coming: VecDeque<Coming>,
+    /// Whoever needs the client pair for a request of their own.
+    lending: Option<oneshot::Sender<ClientPair>>,
 }
 
 /// A grant that is to be taken in.
@@ -41,11 +43,12 @@ enum Errand {
     TakeIn(Coming),
     /// End the grant of a portal that leaves.
     End(PortalId),
+    Lend(oneshot::Sender<ClientPair>),
 }
 
 impl Errands {
     pub(super) fn is_empty(&self) -> bool {
-        self.ending.is_empty() && self.coming.is_empty()
+        self.ending.is_empty() && self.coming.is_empty() && self.lending.is_none()
     }
 
     pub(super) fn may_end(&self) -> bool {
@@ -56,6 +59,11 @@ impl Errands {
         self.coming.len() < MOST_WAITING
     }
 
+    /// Whoever asked before is told no.
+    pub(super) fn lend(&mut self, to: oneshot::Sender<ClientPair>) {
+        self.lending = Some(to);
+    }
+
     fn end(&mut self, portal: PortalId) {
         if !self.ending.contains(&portal) {
             self.ending.push_back(portal);
@@ -64,7 +72,8 @@ impl Errands {
 
     fn next(&mut self) -> Option<Errand> {
         let ending = self.ending.pop_front().map(Errand::End);
-        ending.or_else(|| self.coming.pop_front().map(Errand::TakeIn))
+        let lending = || self.lending.take().map(Errand::Lend);
+        ending.or_else(lending).or_else(|| self.coming.pop_front().map(Errand::TakeIn))
     }
 }
 
@@ -128,6 +137,11 @@ impl Engine {
                 self.tasks.spawn(self.world.clone().take_in(pair, offered, reach, news));
             }
             (Errand::End(portal), may) => self.end(portal, may),
+            (Errand::Lend(to), Ok(pair)) => {
+                // Whoever wanted it may have stopped.
+                to.send(pair).ok();
+            }
+            (Errand::Lend(_), Err(_)) => {}
         }
     }
 
@@ -136,6 +150,7 @@ impl Engine {
         let mut given_up = Vec::new();
         let portals = &self.portals;
         self.errands.coming.retain(|coming| !coming.news.is_closed());
+        self.errands.lending.take_if(|to| to.is_closed());
         self.errands.ending.retain(|portal| {
             let leaving = portals.get(*portal).and_then(|entry| entry.leaving.as_ref());
             let unwanted = leaving.is_none_or(Leaving::is_unwanted);
@@ -185,7 +200,7 @@ impl Engine {
 
     /// The end has come for what has not been sent.
     pub(super) fn refuse_errands(&mut self) {
-        let Errands { ending, coming } = std::mem::take(&mut self.errands);
+        let Errands { ending, coming, lending: _ } = std::mem::take(&mut self.errands);
         for coming in coming {
             tell(&coming.news, News::Refused(Denial::TooMany(AGAIN)));
         }

@@ -12,6 +12,7 @@ use prometheus_client::{
     registry::Registry,
 };
 
+use super::uninstalls::OUTCOMES;
 use crate::incident::Kind;
 
 macro_rules! labels {
@@ -61,6 +62,8 @@ pub struct Metrics {
     pub store_requests: Family<ByStoreCall, Counter>,
     pub rate_limited: Counter,
     pub introspections: Family<ByOutcome, Counter>,
+    pub uninstall_events: Family<ByOutcome, Counter>,
+    pub webhooks_journal_reads: Family<ByOutcome, Counter>,
     pub incidents_open: Family<ByKind, Gauge>,
     pub alerts: Family<BySink, Counter>,
 }
@@ -124,6 +127,16 @@ impl Default for Metrics {
                 "Introspections by outcome",
                 Family::default()
             ),
+            uninstall_events: register!(
+                "uninstall_events",
+                "Portals that the webhooks journal says were uninstalled, by what was done about it",
+                Family::default()
+            ),
+            webhooks_journal_reads: register!(
+                "webhooks_journal_reads",
+                "Readings of the webhooks journal by outcome",
+                Family::default()
+            ),
             incidents_open: register!(
                 "incidents_open",
                 "Open incidents by kind",
@@ -147,6 +160,9 @@ impl Metrics {
         }
         for outcome in ["active", "inactive", "app_refused"] {
             self.introspections.get_or_create(&ByOutcome { outcome }).inc_by(0);
+        }
+        for outcome in OUTCOMES {
+            self.uninstall_events.get_or_create(&ByOutcome { outcome }).inc_by(0);
         }
         for result in ["ok", "forbidden", "unknown_portal", "grant_revoked", "no_token_yet"] {
             self.token_requests.get_or_create(&ByResult { result }).inc_by(0);

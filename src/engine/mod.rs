@@ -45,6 +45,7 @@ pub mod run;
 mod sending;
 pub mod survey;
 mod throttling;
+pub mod uninstalls;
 mod upkeep;
 pub mod view;
 mod work;
@@ -59,6 +60,7 @@ pub use metrics::Metrics;
 pub use orders::{Enrolled, Offered, Removed};
 pub use run::{Engine, Panicked, Running};
 pub use survey::survey;
+pub use uninstalls::Poller;
 pub use view::View;
 
 /// What the engine is told: plain valid values.

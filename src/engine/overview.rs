@@ -241,6 +241,7 @@ impl Handle {
             ));
         }
         remarks.extend(self.refused_reload.load().as_ref().clone());
+        remarks.extend(self.view.webhooks_remark.load().as_ref().clone());
         Readiness { reasons, remarks }
     }
 

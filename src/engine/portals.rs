@@ -50,6 +50,8 @@ pub(super) struct Portals {
     silent: usize,
     /// Whose turn it is to be asked about when only the app is in question.
     asked_last: Option<PortalId>,
+    /// Those whose app is said to have been taken out, and that are asked about once nothing is in flight for them.
+    pub(super) reported: BTreeSet<PortalId>,
 }
 
 const fn is_silent(portal: &Portal) -> bool {
@@ -99,6 +101,7 @@ impl Portals {
 
     pub(super) fn remove(&mut self, portal: PortalId) -> Option<Entry> {
         let entry = self.entries.remove(&portal)?;
+        self.reported.remove(&portal);
         self.ended -= usize::from(entry.portal.ended().is_some());
         self.silent -= usize::from(is_silent(&entry.portal));
         if let Some(timer) = entry.timer {

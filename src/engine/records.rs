@@ -32,7 +32,8 @@ const SAVE_AGAIN: Event = Event::Found(Found {
     asked_within: None,
 });
 
-/// This share of the rate is for asking, after a restart, whether grants are still good.
+/// This share of the rate is for asking, after a restart and wherever else nobody looked for a while, whether grants are
+/// still good.
 const START_SHARE: f64 = 0.25;
 
 /// As many records that are gone at once are worth a word of their own.
@@ -82,7 +83,7 @@ impl Engine {
     }
 
     /// As long as a share of the rate takes to ask HubSpot about every portal.
-    fn time_to_ask_all(&self) -> Duration {
+    pub(super) fn time_to_ask_all(&self) -> Duration {
         let per_second = self.rate.at(self.world.clock.boot()) * START_SHARE;
         self.portals.time_to_ask(self.trails.len(), per_second)
     }

@@ -305,6 +305,7 @@ impl Engine {
             if !self.follow_orders(portal) {
                 self.look_again(portal);
             }
+            self.ask_if_reported(portal);
         }
     }
 

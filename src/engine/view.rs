@@ -111,6 +111,8 @@ pub struct View {
     pub signers: ArcSwap<Signers>,
     /// How those do who are told of incidents.
     pub receivers: Receivers,
+    /// What is wrong with reading the webhooks journal, if anything is.
+    pub webhooks_remark: ArcSwap<Option<String>>,
 }
 
 impl View {
@@ -123,6 +125,7 @@ impl View {
             feed: Feed::of_run(run),
             signers: ArcSwap::default(),
             receivers,
+            webhooks_remark: ArcSwap::default(),
         }
     }
 

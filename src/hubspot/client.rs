@@ -25,7 +25,7 @@ use crate::{
 };
 
 /// A whole call, from connecting to the last byte (design section 3), where nothing is at stake.
-const DEADLINE: Duration = Duration::from_secs(10);
+pub(super) const DEADLINE: Duration = Duration::from_secs(10);
 /// A code is good once, and its answer is the only place where the grant is.
 const EXCHANGE: Duration = Duration::from_secs(30);
 const CONNECT: Duration = Duration::from_secs(4);
@@ -38,9 +38,9 @@ const NO_SKEW: i64 = i64::MIN;
 /// HubSpot's OAuth API.
 #[derive(Debug)]
 pub struct HubSpot {
-    http: reqwest::Client,
-    settings: Settings,
-    clock: Arc<dyn Clock>,
+    pub(super) http: reqwest::Client,
+    pub(super) settings: Settings,
+    pub(super) clock: Arc<dyn Clock>,
     skew: AtomicI64,
 }
 
@@ -64,7 +64,7 @@ impl HubSpot {
         Ok(Self { http, settings, clock, skew: AtomicI64::new(NO_SKEW) })
     }
 
-    async fn post(
+    pub(super) async fn post(
         &self,
         url: &str,
         form: &[(&str, &str)],
@@ -74,22 +74,13 @@ impl HubSpot {
         let mut response = sent.map_err(|error| not_answered(&error))?;
         let dated = self.note_date(response.headers());
         let http = response.status().as_u16();
-        let retry_after = response
-            .headers()
-            .get(header::RETRY_AFTER)
-            .and_then(|value| value.to_str().ok())
-            .map(str::to_owned);
-        let mut body = Zeroizing::new(Vec::with_capacity(2048));
-        loop {
-            match response.chunk().await {
-                Ok(Some(chunk)) if body.len() + chunk.len() <= LARGEST_ANSWER => {
-                    body.extend_from_slice(&chunk);
-                }
-                Ok(Some(_)) | Err(_) if http == 200 => return Err(lost(Some(http))),
-                // The end; or an error page too long or cut off, which decides nothing more.
-                _ => return Ok(Reply { http, retry_after, dated, body }),
-            }
+        let retry_after = retry_after(response.headers());
+        let (body, whole) = body(&mut response, LARGEST_ANSWER).await;
+        if !whole && http == 200 {
+            return Err(lost(Some(http)));
         }
+        // An error page too long or cut off decides nothing more.
+        Ok(Reply { http, retry_after, dated, body })
     }
 
     fn note_date(&self, headers: &header::HeaderMap) -> Option<Timestamp> {
@@ -100,8 +91,31 @@ impl HubSpot {
         Some(theirs)
     }
 
-    fn url(&self, version: super::ApiVersion, call: &str) -> String {
+    pub(super) fn url(&self, version: super::ApiVersion, call: &str) -> String {
         format!("{}/oauth/{version}/{call}", self.settings.base_url)
+    }
+}
+
+/// `Retry-After`, as it stands there.
+pub(super) fn retry_after(headers: &header::HeaderMap) -> Option<String> {
+    let value = headers.get(header::RETRY_AFTER)?;
+    value.to_str().ok().map(str::to_owned)
+}
+
+/// What comes of a body, no more than `largest` bytes of it, and whether that is all.
+pub(super) async fn body(
+    response: &mut reqwest::Response,
+    largest: usize,
+) -> (Zeroizing<Vec<u8>>, bool) {
+    let mut body = Zeroizing::new(Vec::with_capacity(2048));
+    loop {
+        match response.chunk().await {
+            Ok(Some(chunk)) if body.len() + chunk.len() <= largest => {
+                body.extend_from_slice(&chunk);
+            }
+            Ok(Some(_)) | Err(_) => return (body, false),
+            Ok(None) => return (body, true),
+        }
     }
 }
 

@@ -16,6 +16,7 @@ pub mod error;
 pub mod reply;
 pub mod settings;
 pub mod signature;
+pub mod webhooks_journal;
 pub mod wire;
 
 pub use client::{HubSpot, NoTls};

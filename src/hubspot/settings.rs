@@ -1,6 +1,6 @@
 //! Where HubSpot is and which API version to speak, as plain valid values.
 
-use std::fmt;
+use std::{fmt, time::Duration};
 
 /// The `[hubspot]` section as meant (contract section 2).
 #[derive(Debug, Clone, PartialEq)]
@@ -11,6 +11,8 @@ pub struct Settings {
     pub api_version: ApiVersion,
     /// Ceiling towards the token endpoint, requests a second.
     pub max_refreshes_per_second: f64,
+    /// How often the webhooks journal is read for uninstalls, if it is.
+    pub poll_uninstalls: Option<Duration>,
 }
 
 impl Default for Settings {
@@ -19,6 +21,7 @@ impl Default for Settings {
             base_url: "https://api.hubapi.com".to_owned(),
             api_version: ApiVersion::default(),
             max_refreshes_per_second: 5.0,
+            poll_uninstalls: None,
         }
     }
 }
@@ -49,6 +52,15 @@ impl ApiVersion {
             Self::V3 => "v3",
             Self::V2026_03 => "2026-03",
             Self::V2026_09 => "2026-09",
+        }
+    }
+
+    /// The version of the webhooks journal that goes with this one: it has dated ones only.
+    #[must_use]
+    pub const fn webhooks_journal(self) -> Self {
+        match self {
+            Self::V1 | Self::V3 => Self::V2026_03,
+            same => same,
         }
     }
 

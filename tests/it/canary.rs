@@ -7,7 +7,7 @@ use std::{fs, path::Path};
 use grantkeeper::{
     config::Config,
     secret::ClientSecret,
-    sim::{Effect, Endpoint, Fault, Refusal},
+    sim::{Action, Effect, Endpoint, Fault, Refusal},
     store::{CredentialStore, Expected, Key, vault::VaultStore},
 };
 use reqwest::Method;
@@ -72,7 +72,7 @@ impl Watch {
         secret_file(&place.path("granted/url-refusing"), &refusing);
         canaries.put("webhook signing secret", "MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw");
         let folder = place.dir.path().display();
-        let mut extra = "[refresh]\nmode = \"on_demand\"\n[validate]\nevery = \"2s\"\n".to_owned();
+        let mut extra = "poll_uninstalls = \"1s\"\n[refresh]\nmode = \"on_demand\"\n[validate]\nevery = \"2s\"\n".to_owned();
         for (name, file) in
             [("taking", "url"), ("down", "granted/url-down"), ("refusing", "granted/url-refusing")]
         {
@@ -299,6 +299,7 @@ impl Watch {
         let at_least = ["incident opened", "app_rejected"];
         let log = service.log();
         self.exits.saw("log", &log);
+        assert!(!log.contains("signature="), "the address of a file of the webhooks journal");
         for word in at_least {
             assert!(log.contains(word), "the log does not tell of {word}:\n{log}");
         }
@@ -326,6 +327,9 @@ async fn everything_happens(
 ) -> Service {
     let service = watch.place.spawn_logging("trace", format);
     service.answers().await;
+    let of_app = || service.log().contains("webhooks journal for uninstalls from now on");
+    eventually("the app has a token of its own", || async { of_app() }).await;
+    watch.place.standin.sim.tell(Action::AppUninstall, portal(1));
     for number in 1..=3 {
         assert_eq!(watch.token(number).await, 200);
     }

@@ -57,3 +57,4 @@ mod store_vault_network;
 mod store_vault_policies;
 mod support;
 mod trouble;
+mod uninstalls;

@@ -80,11 +80,19 @@ pub(crate) struct Answerer {
 
 impl Answerer {
     pub(crate) async fn start(greeting: Greeting, acts: Vec<Act>) -> Self {
+        Self::start_knowing(greeting, |_| acts).await
+    }
+
+    /// The same for answers that name it: they are told its authority.
+    pub(crate) async fn start_knowing(
+        greeting: Greeting,
+        acts: impl FnOnce(&str) -> Vec<Act>,
+    ) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let authority = listener.local_addr().unwrap().to_string();
         let asked = Arc::new(Asked::default());
         let mut serving = JoinSet::new();
-        serving.spawn(serve(listener, greeting, acts.into(), Arc::clone(&asked)));
+        serving.spawn(serve(listener, greeting, acts(&authority).into(), Arc::clone(&asked)));
         Self { authority, asked, _serving: serving }
     }
 
