@@ -96,7 +96,12 @@ impl Engine {
         if missed {
             let within = self.time_to_ask_all();
             for portal in self.portals.ids() {
-                self.step(portal, Event::AskWithin(within));
+                if self.portals.rests(portal) {
+                    self.step(portal, Event::AskWithin(within));
+                } else {
+                    self.portals.reported.insert(portal);
+                    self.ask_if_reported(portal);
+                }
             }
         }
     }

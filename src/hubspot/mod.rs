@@ -1,5 +1,5 @@
-//! HubSpot's OAuth endpoints behind the [`TokenEndpoint`] seam. The rest of the crate sees what was
-//! granted, or a refusal that has been sorted. Knows nothing of stores or of scheduling.
+//! HubSpot's OAuth endpoints behind the [`TokenEndpoint`] seam, and its webhooks journal. The rest of the crate sees
+//! what was granted or told, or a refusal that has been sorted. Knows nothing of stores or of scheduling.
 
 use std::{fmt, time::Duration};
 

@@ -146,7 +146,7 @@ impl Walk {
             Brought::Nothing => {
                 let begins = self.place == Place::Latest;
                 if begins {
-                    self.place = Place::Earliest;
+                    (self.place, self.former) = (Place::Earliest, None);
                 }
                 self.at_end(begins, now)
             }
@@ -229,7 +229,9 @@ impl Walk {
             _ => wait,
         };
         let notable = is_lasting(trouble) || self.failures >= NOTABLE;
-        let news = (notable && self.told != Some(trouble)).then_some(News::Trouble(trouble));
+        // For how long HubSpot asks to wait makes no other trouble of it.
+        let known = self.told.is_some_and(|told| told.as_str() == trouble.as_str());
+        let news = (notable && !known).then_some(News::Trouble(trouble));
         if news.is_some() {
             self.told = Some(trouble);
         }

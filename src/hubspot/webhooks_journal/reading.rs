@@ -280,6 +280,8 @@ pub(super) fn file(said: &Said) -> Result<Vec<Happened>, Trouble> {
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
 
     const HERE: &str = "http://127.0.0.1:8484";
@@ -388,6 +390,23 @@ mod tests {
             (503, "", Trouble::Unanswered),
         ] {
             assert_eq!(file(&said(http, body)).unwrap_err(), trouble, "{http} {body}");
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn whatever_bytes_come_nobody_is_named_and_no_place_taken_but_by_words_that_stand_there(
+            http in 100_u16..600,
+            noise in prop::collection::vec(any::<u8>(), 0..200),
+            part in 0_usize..200,
+        ) {
+            let whole = r#"{"url":"https://a","currentOffset":"7","journalEvents":[{"action":"APP_UNINSTALL","portalId":1}]}"#;
+            let cut = whole.as_bytes()[..part.min(whole.len() - 1)].to_vec();
+            for body in [noise, cut] {
+                let said = Said { http, retry_after: None, body: Zeroizing::new(body) };
+                prop_assert!(file(&said).is_err());
+                prop_assert!(!matches!(entry(&said, &Place::Latest, HERE), Ok(Some(_))));
+            }
         }
     }
 

@@ -116,6 +116,12 @@ fn trouble_is_waited_out_and_told_once_and_its_end_too() {
         let next = walk.after(Brought::Nothing, at(11), 0.0);
         assert_eq!(next, Next { wait: EVERY, tell: false, news: Some(News::Well) });
     }
+    let mut walk = walking();
+    let told = (1..=6).filter_map(|wait| {
+        let limited = Trouble::RateLimited(Some(Duration::from_secs(wait)));
+        walk.after(Brought::Failed(limited), at(wait), 0.0).news
+    });
+    assert_eq!(told.count(), 1, "whatever HubSpot asks for");
     let asked = Trouble::RateLimited(Some(Duration::from_secs(4000)));
     let next = walking().after(Brought::Failed(asked), at(0), 1.0);
     assert_eq!(next.wait.as_secs(), 4000, "as HubSpot asks");
