@@ -164,6 +164,9 @@ impl Metrics {
         for outcome in OUTCOMES {
             self.uninstall_events.get_or_create(&ByOutcome { outcome }).inc_by(0);
         }
+        for outcome in ["ok", "nothing", "lost", "unanswered", "not_entitled"] {
+            self.webhooks_journal_reads.get_or_create(&ByOutcome { outcome }).inc_by(0);
+        }
         for result in ["ok", "forbidden", "unknown_portal", "grant_revoked", "no_token_yet"] {
             self.token_requests.get_or_create(&ByResult { result }).inc_by(0);
         }
