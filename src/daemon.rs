@@ -132,6 +132,7 @@ pub fn engine_settings(config: &Config) -> engine::Settings {
         validate: config.validate,
         max_requests_per_second: config.hubspot.max_refreshes_per_second,
         install_url: config.app.install_url.clone(),
+        keep_previous: config.rotation.keep_previous,
     }
 }
 

@@ -1,17 +1,20 @@
-//! Rotating the app's client secret: stage the new one beside the old, prove it, promote it by
-//! check-and-set, keep the old one for a while. Every step leaves a store that works.
+//! Rotating the app's client secret: prove the new one by introspection, stage it beside the old, have one portal
+//! refreshed with it, promote it by check-and-set, keep the old one for a while. Every step leaves a store that works,
+//! and is remembered in the record.
 
 use std::sync::Arc;
 
 use crate::{
     hubspot::{TokenEndpoint, prove},
     lifecycle::{ClientPair, FurtherSecrets, Refusal, RefusalClass},
-    portal::ClientId,
+    portal::{ClientId, PortalId},
     secret::{ClientSecret, Fingerprint, RefreshToken},
     store::{
         AppRecord, CredentialStore, Expected, Key, Record, StoreError, StoreErrorKind, Stored,
-        Version, record::corrupt,
+        Version,
+        record::{self, Taken, corrupt},
     },
+    time::Clock,
 };
 
 /// Why a rotation did not happen. The secret in use is still in use.
@@ -29,6 +32,9 @@ pub enum RotationError {
     /// HubSpot refuses the secret before this one: it is dead.
     #[error("HubSpot refuses the earlier client secret")]
     EarlierRefused(Option<&'static str>),
+    /// The one portal that was to be refreshed with it was not, for another reason.
+    #[error("one portal could not be refreshed with the new client secret")]
+    NotTried(String),
     /// There is no staged, or no earlier, secret to go on with.
     #[error("{0}")]
     NothingThere(&'static str),
@@ -38,12 +44,16 @@ pub enum RotationError {
 }
 
 /// A step that was taken, for the person who watches.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Step {
     /// The new secret stands beside the old one.
     Staged,
     /// HubSpot accepts it.
     Proven,
+    /// HubSpot gave this portal a token for it.
+    Tried(PortalId),
+    /// No portal was refreshed with it, and why.
+    Untried(String),
     /// It is the one in use; the old one is kept beside it.
     Promoted,
     /// It was not proven, and stands there no more.
@@ -61,115 +71,182 @@ pub enum Rotated {
     Already,
 }
 
-/// Rotates to `new`, telling each step.
-///
-/// Safe to run again after a crash at any point: a secret that is staged already is proven and
-/// promoted, one that is promoted already is [`Rotated::Already`].
-///
-/// # Errors
-/// See [`RotationError`]; the staged secret has been taken away again, and the old one is in use.
-pub async fn rotate(
-    store: &Arc<dyn CredentialStore>,
-    endpoint: &Arc<dyn TokenEndpoint>,
-    new: &ClientSecret,
-    mut tell: impl FnMut(Step),
-) -> Result<Rotated, RotationError> {
-    let (stored, app) = read(store).await?;
-    if app.client_secret.same_as(new) {
-        return Ok(Rotated::Already);
-    }
-    let staged = stored.record.with_next_secret(Some(new));
-    let version = write(store, &staged, stored.version).await?;
-    tell(Step::Staged);
+/// What came of refreshing one portal with the staged secret.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Canary {
+    /// It has a token.
+    Well(PortalId),
+    /// HubSpot refuses the secret.
+    Refused,
+    /// HubSpot did not do it for another reason.
+    NotTold(String),
+    /// Nobody could try, and why: what introspection says has to do.
+    Nobody(String),
+}
 
-    let grant = any_grant(store).await;
-    if let Err(refusal) = accepted(endpoint, &app.client_id, new, grant).await {
-        // What is not proven is not left lying about; whether that works does not change the answer.
-        let unstaged = write(store, &staged.with_next_secret(None), version).await;
-        match unstaged {
-            Ok(_) => tell(Step::TakenBack),
-            Err(error) => {
-                tracing::warn!(%error, "the staged secret could not be taken away again; it is not in use");
-            }
+/// Where a rotation is done, by whom, and who watches.
+pub struct Rotating<'a> {
+    /// The records.
+    pub store: &'a Arc<dyn CredentialStore>,
+    /// HubSpot.
+    pub endpoint: &'a Arc<dyn TokenEndpoint>,
+    /// What time it is.
+    pub clock: &'a dyn Clock,
+    /// Which user of which machine this is.
+    pub by: String,
+    /// Told each step.
+    pub tell: &'a mut (dyn FnMut(Step) + Send),
+}
+
+impl Rotating<'_> {
+    /// Rotates to `new`. `canary` has one portal refreshed with what is staged.
+    ///
+    /// Safe to run again after a crash at any point: a secret that is staged already is proven and
+    /// promoted, one that is promoted already is [`Rotated::Already`].
+    ///
+    /// # Errors
+    /// See [`RotationError`]; the new secret is not in the store, and the old one is in use.
+    pub async fn rotate(
+        &mut self,
+        new: &ClientSecret,
+        canary: impl Future<Output = Canary>,
+    ) -> Result<Rotated, RotationError> {
+        let (stored, app) = read(self.store).await?;
+        if app.client_secret.same_as(new) {
+            return Ok(Rotated::Already);
         }
-        return Err(refusal.into());
+        self.prove(&app.client_id, new).await?;
+        let staged = self.remembered(&stored.record.with_next_secret(Some(new)), Taken::Staged);
+        let version = write(self.store, &staged, stored.version).await?;
+        (self.tell)(Step::Staged);
+
+        if let Err(error) = self.try_out(canary.await) {
+            // What failed is not left lying about; whether that works does not change the answer.
+            let back = self.remembered(&staged.with_next_secret(None), Taken::Discarded);
+            match write(self.store, &back, version).await {
+                Ok(_) => (self.tell)(Step::TakenBack),
+                Err(error) => {
+                    tracing::warn!(%error, "the staged secret could not be taken away again; it is not in use");
+                }
+            }
+            return Err(error);
+        }
+        self.put_in_use(&staged, &app, new, version).await?;
+        Ok(Rotated::Now)
     }
-    tell(Step::Proven);
-    write(store, &promoted(&staged, &app, new), version).await?;
-    tell(Step::Promoted);
-    Ok(Rotated::Now)
-}
 
-/// The record with `new` in use and the one before it kept.
-fn promoted(record: &Record, app: &AppRecord, new: &ClientSecret) -> Record {
-    record
-        .with_client(&app.client_id, new)
-        .with_next_secret(None)
-        .with_previous_secret(Some(&app.client_secret))
-}
-
-/// Goes on with a secret that stands staged in the store: for whoever does not have it at hand, after a crash or on
-/// another machine. It stays staged if it is not proven: nobody may have another copy.
-///
-/// # Errors
-/// See [`RotationError`].
-pub async fn promote(
-    store: &Arc<dyn CredentialStore>,
-    endpoint: &Arc<dyn TokenEndpoint>,
-    mut tell: impl FnMut(Step),
-) -> Result<(), RotationError> {
-    let (stored, app) = read(store).await?;
-    let Some(next) = &app.next_client_secret else {
-        return Err(RotationError::NothingThere("no new client secret is staged"));
-    };
-    accepted(endpoint, &app.client_id, next, any_grant(store).await).await?;
-    tell(Step::Proven);
-    write(store, &promoted(&stored.record, &app, next), stored.version).await?;
-    tell(Step::Promoted);
-    Ok(())
-}
-
-/// Takes the secret before this one into use again, once HubSpot accepts it. The one that was in use stands staged then.
-///
-/// # Errors
-/// See [`RotationError`]; what was in use is in use.
-pub async fn roll_back(
-    store: &Arc<dyn CredentialStore>,
-    endpoint: &Arc<dyn TokenEndpoint>,
-    mut tell: impl FnMut(Step),
-) -> Result<(), RotationError> {
-    let (stored, app) = read(store).await?;
-    let Some(previous) = &app.previous_client_secret else {
-        return Err(RotationError::NothingThere("no earlier client secret is kept"));
-    };
-    let told = accepted(endpoint, &app.client_id, previous, any_grant(store).await).await;
-    told.map_err(|refusal| match RotationError::from(refusal) {
-        RotationError::Refused(word) => RotationError::EarlierRefused(word),
-        other => other,
-    })?;
-    tell(Step::Proven);
-    let back = stored
-        .record
-        .with_client(&app.client_id, previous)
-        .with_previous_secret(None)
-        .with_next_secret(Some(&app.client_secret));
-    write(store, &back, stored.version).await?;
-    tell(Step::RolledBack);
-    Ok(())
-}
-
-/// Forgets the secret before this one: nothing is signed with it, or rolled back to it, any more. Says whether there
-/// was one.
-///
-/// # Errors
-/// The store's.
-pub async fn retire(store: &Arc<dyn CredentialStore>) -> Result<bool, RotationError> {
-    let (stored, app) = read(store).await?;
-    if app.previous_client_secret.is_none() {
-        return Ok(false);
+    /// Goes on with a secret that stands staged in the store: for whoever does not have it at hand, after a crash or on
+    /// another machine. It stays staged if it is not proven: nobody may have another copy.
+    ///
+    /// # Errors
+    /// See [`RotationError`].
+    pub async fn promote(
+        &mut self,
+        canary: impl Future<Output = Canary>,
+    ) -> Result<(), RotationError> {
+        let (stored, app) = read(self.store).await?;
+        let Some(next) = &app.next_client_secret else {
+            return Err(RotationError::NothingThere("no new client secret is staged"));
+        };
+        self.prove(&app.client_id, next).await?;
+        self.try_out(canary.await)?;
+        self.put_in_use(&stored.record, &app, next, stored.version).await
     }
-    write(store, &stored.record.with_previous_secret(None), stored.version).await?;
-    Ok(true)
+
+    /// Takes the secret before this one into use again, once HubSpot accepts it. The one that was in use stands staged
+    /// then.
+    ///
+    /// # Errors
+    /// See [`RotationError`]; what was in use is in use.
+    pub async fn roll_back(&mut self) -> Result<(), RotationError> {
+        let (stored, app) = read(self.store).await?;
+        let Some(previous) = &app.previous_client_secret else {
+            return Err(RotationError::NothingThere("no earlier client secret is kept"));
+        };
+        self.prove(&app.client_id, previous).await.map_err(|refusal| match refusal {
+            RotationError::Refused(word) => RotationError::EarlierRefused(word),
+            other => other,
+        })?;
+        let back = stored
+            .record
+            .with_client(&app.client_id, previous)
+            .with_previous_secret(None)
+            .with_next_secret(Some(&app.client_secret));
+        let back = self.remembered(&self.remembered(&back, Taken::Staged), Taken::RolledBack);
+        write(self.store, &back, stored.version).await?;
+        (self.tell)(Step::RolledBack);
+        Ok(())
+    }
+
+    /// Forgets the secret before this one: nothing is signed with it, or rolled back to it, any more. Says whether there
+    /// was one.
+    ///
+    /// # Errors
+    /// The store's.
+    pub async fn retire(&mut self) -> Result<bool, RotationError> {
+        let (stored, app) = read(self.store).await?;
+        if app.previous_client_secret.is_none() {
+            return Ok(false);
+        }
+        let retired = self.remembered(&stored.record.with_previous_secret(None), Taken::Retired);
+        write(self.store, &retired, stored.version).await?;
+        Ok(true)
+    }
+
+    /// Takes a staged secret out of the store: the one in use stays in use. Says whether there was one.
+    ///
+    /// # Errors
+    /// The store's.
+    pub async fn discard(&mut self) -> Result<bool, RotationError> {
+        let (stored, app) = read(self.store).await?;
+        if app.next_client_secret.is_none() {
+            return Ok(false);
+        }
+        let without = self.remembered(&stored.record.with_next_secret(None), Taken::Discarded);
+        write(self.store, &without, stored.version).await?;
+        Ok(true)
+    }
+
+    async fn prove(
+        &mut self,
+        client_id: &ClientId,
+        secret: &ClientSecret,
+    ) -> Result<(), RotationError> {
+        accepted(self.endpoint, client_id, secret, any_grant(self.store).await).await?;
+        (self.tell)(Step::Proven);
+        Ok(())
+    }
+
+    fn try_out(&mut self, canary: Canary) -> Result<(), RotationError> {
+        match canary {
+            Canary::Well(portal) => (self.tell)(Step::Tried(portal)),
+            Canary::Nobody(why) => (self.tell)(Step::Untried(why)),
+            Canary::Refused => return Err(RotationError::Refused(None)),
+            Canary::NotTold(why) => return Err(RotationError::NotTried(why)),
+        }
+        Ok(())
+    }
+
+    /// `new` in use, and the one before it kept.
+    async fn put_in_use(
+        &mut self,
+        record: &Record,
+        app: &AppRecord,
+        new: &ClientSecret,
+        version: Version,
+    ) -> Result<(), RotationError> {
+        let promoted = record
+            .with_client(&app.client_id, new)
+            .with_next_secret(None)
+            .with_previous_secret(Some(&app.client_secret));
+        write(self.store, &self.remembered(&promoted, Taken::Promoted), version).await?;
+        (self.tell)(Step::Promoted);
+        Ok(())
+    }
+
+    fn remembered(&self, record: &Record, what: Taken) -> Record {
+        record.with_step(record::Step { what, at: self.clock.wall(), by: self.by.clone() })
+    }
 }
 
 /// A secret in the app's record, and what HubSpot makes of it now.
@@ -183,14 +260,14 @@ pub struct Kept {
     pub accepted: Result<(), RotationError>,
 }
 
-/// Every secret in the app's record. Spends and changes nothing.
+/// Every secret in the app's record, and what was done about them of late. Spends and changes nothing.
 ///
 /// # Errors
 /// The store's.
 pub async fn look(
     store: &Arc<dyn CredentialStore>,
     endpoint: &Arc<dyn TokenEndpoint>,
-) -> Result<Vec<Kept>, RotationError> {
+) -> Result<(Vec<Kept>, Vec<record::Step>), RotationError> {
     let (_, app) = read(store).await?;
     let grant = any_grant(store).await;
     let secrets = [
@@ -206,7 +283,7 @@ pub async fn look(
             kept.push(Kept { place, name: secret.fingerprint(), accepted });
         }
     }
-    Ok(kept)
+    Ok((kept, app.steps))
 }
 
 async fn accepted(

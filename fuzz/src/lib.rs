@@ -196,6 +196,7 @@ pub async fn service(own_uid: u32) -> (Handle, tokio::task::JoinSet<()>) {
         validate: ValidatePolicy::default(),
         max_requests_per_second: 100.0,
         install_url: None,
+        keep_previous: std::time::Duration::from_secs(72 * 3600),
     };
     let (metrics, stop) = (Arc::new(Metrics::default()), CancellationToken::new());
     let alerting = Alerting::start(Vec::new(), Journal::none(), Arc::clone(&clock), &metrics, &stop);

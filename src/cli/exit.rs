@@ -346,6 +346,13 @@ impl From<RotationError> for Failure {
                 "It is dead at HubSpot, and there is no way back to it: go on with the one in use, or rotate to a new one.",
             )
             .because(said(word)),
+            RotationError::NotTried(why) => Self::new(
+                Exit::TryAgain,
+                "canary_failed",
+                "one portal could not be refreshed with the new client secret; the one in use stays in use",
+                "HubSpot accepts the new secret as such. See `grantkeeper status`, and try again; --no-canary goes on without.",
+            )
+            .because(why),
             RotationError::NothingThere(_) => Self::new(
                 Exit::NotFound,
                 "no_such_secret",

@@ -7,15 +7,20 @@ use serde::Serialize;
 
 use super::{
     Global,
-    exit::Failure,
+    exit::{Exit, Failure},
     output::{Output, table, tone_of, toned},
     setting,
 };
 use crate::{
     daemon,
     engine::World,
-    rotation::{self, Rotated, RotationError, Step},
+    rotation::{self, Canary, Rotated, Rotating, RotationError, Step},
     secret::{ClientSecret, Fingerprint},
+    socket::{Client, client::AskError, protocol::TriedBody},
+    store::{
+        Key,
+        record::{self, Taken},
+    },
 };
 
 /// Replace a credential without an unserved request.
@@ -26,17 +31,28 @@ pub(super) enum Rotate {
     /// Which client secrets are in the store, and which of them HubSpot accepts now; changes nothing
     Status,
     /// Take the staged secret into use, once HubSpot accepts it: after a crash, or from another machine
-    Promote,
+    Promote(Promote),
     /// Take the secret before this one into use again, if HubSpot still accepts it
     Rollback,
     /// Forget the secret before this one; webhooks signed with it are no longer accepted
     Retire,
+    /// Forget the staged secret; the one in use stays in use
+    Discard,
 }
 
-/// Stage the new client secret beside the old one, prove it at HubSpot, promote it.
+/// Take the staged secret into use, once HubSpot accepts it.
+#[derive(Debug, Args)]
+pub(super) struct Promote {
+    /// Don't have the running service refresh one portal with it first
+    #[arg(long)]
+    no_canary: bool,
+}
+
+/// Prove the new client secret at HubSpot, stage it beside the old one, try it on one portal, promote it.
 ///
-/// A secret that HubSpot refuses changes nothing. A running service follows at once, without a
-/// restart. The old secret is kept as `previous_client_secret`, since it signs webhooks for a while.
+/// A secret that HubSpot refuses changes nothing. The running service refreshes one portal with it before it counts,
+/// and follows at once, without a restart. The old secret is kept as `previous_client_secret`: webhooks signed with it
+/// are accepted for `rotation.keep_previous` (72 h), and `rotate rollback` goes back to it.
 #[derive(Debug, Args)]
 #[command(after_help = "\
 The new secret is asked for at a hidden prompt, or read from --from-file; never taken as an argument.
@@ -45,6 +61,9 @@ pub(super) struct Secret {
     /// Read the new secret from this file, or from standard input with `-`
     #[arg(long, value_name = "FILE")]
     from_file: Option<PathBuf>,
+    /// Don't have the running service refresh one portal with it first
+    #[arg(long)]
+    no_canary: bool,
 }
 
 #[derive(Serialize)]
@@ -62,16 +81,59 @@ struct Kept {
     accepted: Option<bool>,
 }
 
-fn told(output: Output) -> impl FnMut(Step) {
+#[derive(Serialize)]
+struct Looked {
+    secrets: Vec<Kept>,
+    /// What was done about them of late, the oldest first.
+    steps: Vec<record::Step>,
+}
+
+fn told(output: Output) -> impl FnMut(Step) + Send {
     move |step| {
-        output.remark(match step {
-            Step::Staged => "staged: the new secret stands beside the old one",
-            Step::Proven => "proven: HubSpot accepts it",
-            Step::TakenBack => "not proven: the new secret is taken out of the store again",
-            Step::Promoted => "promoted: it is the one in use; the old one is kept beside it",
-            Step::RolledBack => "rolled back: it is in use again; the newer one stands staged",
+        output.remark(&match step {
+            Step::Proven => "proven: HubSpot accepts it".to_owned(),
+            Step::Staged => "staged: it stands beside the one in use".to_owned(),
+            Step::Tried(portal) => format!("tried: portal {portal} has a new token by it"),
+            Step::Untried(why) => format!("not tried on a portal: {why}"),
+            Step::TakenBack => "taken out of the store again: it is not in use".to_owned(),
+            Step::Promoted => {
+                "promoted: it is the one in use; the old one is kept beside it".to_owned()
+            }
+            Step::RolledBack => {
+                "rolled back: it is in use again; the newer one stands staged".to_owned()
+            }
         });
     }
+}
+
+/// Has the running service refresh one portal with what is staged.
+async fn canary(service: Result<Client, Failure>, wanted: bool) -> Canary {
+    if !wanted {
+        return Canary::Nobody("--no-canary".to_owned());
+    }
+    let Ok(service) = service else { return Canary::Nobody("no service is known".to_owned()) };
+    let tried: Result<TriedBody, AskError> = service.post("/v1/rotation/try").await;
+    match tried {
+        Ok(TriedBody { portal_id, outcome, reason }) => {
+            let why = reason.unwrap_or_default();
+            match (&*outcome, portal_id) {
+                ("accepted", Some(portal)) => Canary::Well(portal),
+                ("refused", _) => Canary::Refused,
+                ("not_told", Some(portal)) => Canary::NotTold(format!("portal {portal}: {why}")),
+                _ => Canary::Nobody(why),
+            }
+        }
+        Err(AskError::Unreachable { .. }) => {
+            Canary::Nobody("no service runs on this machine".to_owned())
+        }
+        Err(error) => Canary::Nobody(format!("the running service did not: {error}")),
+    }
+}
+
+/// Which user of which machine this is.
+fn who() -> String {
+    let (uid, machine) = (rustix::process::getuid().as_raw(), rustix::system::uname());
+    format!("uid {uid} on {}", machine.nodename().to_string_lossy())
 }
 
 impl Rotate {
@@ -83,36 +145,67 @@ impl Rotate {
             _ => None,
         };
         let world = daemon::open_world(&config).await?;
-        let (store, endpoint) = (&world.store, &world.endpoint);
-        let (changed, what) = match (self, new) {
-            (Self::ClientSecret(_), Some(new)) => {
-                let done = rotation::rotate(store, endpoint, &new, told(output)).await?;
-                (done == Rotated::Now, "rotated")
+        let mut tell = told(output);
+        let mut rotating = Rotating {
+            store: &world.store,
+            endpoint: &world.endpoint,
+            clock: &*world.clock,
+            by: who(),
+            tell: &mut tell,
+        };
+        let service = || setting::service(global);
+        let (changed, what) = match self {
+            Self::ClientSecret(secret) => {
+                let Some(new) = new else { return Ok(()) };
+                secret.is_not_the_id(&world, &new).await?;
+                let canary = canary(service(), !secret.no_canary);
+                let done = rotating.rotate(&new, canary).await?;
+                (done == Rotated::Now, "the client secret is rotated")
             }
-            (Self::Promote | Self::ClientSecret(_), _) => {
-                rotation::promote(store, endpoint, told(output)).await?;
-                (true, "rotated")
+            Self::Promote(promote) => {
+                rotating.promote(canary(service(), !promote.no_canary)).await?;
+                (true, "the client secret is rotated")
             }
-            (Self::Rollback, _) => {
-                rotation::roll_back(store, endpoint, told(output)).await?;
-                (true, "rolled back")
+            Self::Rollback => {
+                rotating.roll_back().await?;
+                (true, "the client secret is rolled back")
             }
-            (Self::Retire, _) => return retire(&world, global, output).await,
-            (Self::Status, _) => return status(&world, output).await,
+            Self::Discard if rotating.discard().await? => {
+                (true, "the staged client secret is forgotten")
+            }
+            Self::Discard => {
+                let why = "no new client secret is staged";
+                return Err(RotationError::NothingThere(why).into());
+            }
+            Self::Retire => return retire(&mut rotating, global, output).await,
+            Self::Status => return status(&world, output).await,
         };
         let done =
             Done { rotated: changed, service_follows: setting::followed(global, output).await? };
         output.answer(&done, |done| {
-            if done.rotated {
-                format!("the client secret is {what}")
-            } else {
-                "the client secret is the one in use already".to_owned()
-            }
+            if done.rotated { what } else { "the client secret is the one in use already" }
+                .to_owned()
         })
     }
 }
 
 impl Secret {
+    /// The two stand side by side on the page where they are copied.
+    async fn is_not_the_id(&self, world: &World, new: &ClientSecret) -> Result<(), Failure> {
+        let stored = world.store.read(Key::App).await?;
+        let id = stored.record.app().ok().map(|app| app.client_id);
+        let id = id.and_then(|id| ClientSecret::parse(id.as_str()).ok());
+        if id.is_some_and(|id| id.same_as(new)) {
+            return Err(Failure::new(
+                Exit::Usage,
+                "client_id_as_secret",
+                "this is the app's client id, not its client secret",
+                "Nothing was changed. The secret stands beside the id on the app's Auth page at HubSpot.",
+            ));
+        }
+        Ok(())
+    }
+
     fn read(&self) -> Result<ClientSecret, Failure> {
         let text = super::secret_text(self.from_file.as_deref(), "New client secret: ")?;
         ClientSecret::parse(text.trim()).map_err(|why| super::malformed("client secret", why))
@@ -129,13 +222,13 @@ const fn accepted(kept: &rotation::Kept) -> Option<bool> {
 }
 
 async fn status(world: &World, output: Output) -> Result<(), Failure> {
-    let found = rotation::look(&world.store, &world.endpoint).await?;
-    let kept: Vec<_> = found
+    let (found, steps) = rotation::look(&world.store, &world.endpoint).await?;
+    let secrets: Vec<_> = found
         .iter()
         .map(|kept| Kept { secret: kept.place, name: kept.name, accepted: accepted(kept) })
         .collect();
-    output.answer(&kept, |kept| {
-        let lines = kept.iter().map(|kept| {
+    output.answer(&Looked { secrets, steps }, |looked| {
+        let lines = looked.secrets.iter().map(|kept| {
             let word = match kept.accepted {
                 Some(true) => "ok",
                 Some(false) => "refused",
@@ -143,7 +236,22 @@ async fn status(world: &World, output: Output) -> Result<(), Failure> {
             };
             vec![kept.secret.to_owned(), kept.name.to_string(), toned(word, tone_of(word))]
         });
-        table(&["secret", "name", "HubSpot"], lines)
+        let mut text = table(&["secret", "name", "HubSpot"], lines);
+        if !looked.steps.is_empty() {
+            let lines = looked.steps.iter().map(|step| {
+                let what = match step.what {
+                    Taken::Staged => "staged",
+                    Taken::Promoted => "promoted",
+                    Taken::RolledBack => "rolled back",
+                    Taken::Discarded => "discarded",
+                    Taken::Retired => "retired",
+                };
+                vec![what.to_owned(), step.at.to_string(), step.by.clone()]
+            });
+            text += "\n\n";
+            text += &table(&["step", "when", "by"], lines);
+        }
+        text
     })
 }
 
@@ -154,11 +262,15 @@ struct Retired {
     still_accepted: Option<bool>,
 }
 
-async fn retire(world: &World, global: &Global, output: Output) -> Result<(), Failure> {
-    let found = rotation::look(&world.store, &world.endpoint).await?;
+async fn retire(
+    rotating: &mut Rotating<'_>,
+    global: &Global,
+    output: Output,
+) -> Result<(), Failure> {
+    let (found, _) = rotation::look(rotating.store, rotating.endpoint).await?;
     let previous = found.iter().find(|kept| kept.place == "previous");
     let still_accepted = previous.and_then(accepted);
-    let retired = rotation::retire(&world.store).await?;
+    let retired = rotating.retire().await?;
     match still_accepted {
         Some(true) => output
             .remark("HubSpot accepts it still: whoever has it can use it until it is ended there"),

@@ -6,6 +6,7 @@ use std::{
     io::{self, Read},
     net::SocketAddr,
     path::Path,
+    time::Duration,
 };
 
 use toml::de::DeTable;
@@ -88,6 +89,8 @@ pub struct Config {
     pub http: Option<SocketAddr>,
     /// Where decisions are written down, if anywhere.
     pub audit: Option<audit::Settings>,
+    /// How rotations go.
+    pub rotation: Rotation,
     /// How much of Landlock there must be.
     pub landlock: Landlock,
     /// What is allowed and worth a word.
@@ -103,6 +106,13 @@ pub struct App {
     pub required_scopes: Scopes,
     /// Where a customer begins to install the app, for alerts.
     pub install_url: Option<InstallUrl>,
+}
+
+/// `[rotation]`.
+#[derive(Debug, Clone, Copy)]
+pub struct Rotation {
+    /// For how long the client secret before the one in use still counts.
+    pub keep_previous: Duration,
 }
 
 /// `[store]`.
@@ -208,6 +218,7 @@ fn read(
     let alerts = alert::read(root.sections("alert", findings), findings);
     let http = service::http(root.section("http", findings), findings);
     let audit = service::audit(root.section("audit", findings), findings);
+    let rotation = service::rotation(root.section("rotation", findings), findings);
     let landlock = service::hardening(root.section("hardening", findings), findings);
     root.finish(findings);
     Some(Config {
@@ -222,6 +233,7 @@ fn read(
         alerts,
         http,
         audit,
+        rotation,
         landlock,
         warnings: Vec::new(),
     })

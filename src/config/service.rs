@@ -3,7 +3,7 @@
 use std::{net::SocketAddr, path::PathBuf, time::Duration};
 
 use super::{
-    App, DEFAULT_SOCKET, access,
+    App, DEFAULT_SOCKET, Rotation, access,
     findings::{Findings, Found},
     place,
     reader::Section,
@@ -62,6 +62,15 @@ pub(super) fn app(mut section: Section<'_, '_>, findings: &mut Findings<'_>) -> 
     section.finish(findings);
     let required_scopes: Scopes = scopes.into_iter().map(|found| found.value).collect();
     Some(App { name: name?, required_scopes, install_url })
+}
+
+pub(super) fn rotation(mut section: Section<'_, '_>, findings: &mut Findings<'_>) -> Rotation {
+    // HubSpot sends a webhook again for a day; some leave it to the next working day to look.
+    const USUAL: Duration = Duration::from_secs(72 * 3600);
+    let (least, most) = (Duration::from_secs(1), Duration::from_secs(90 * 24 * 3600));
+    let kept = section.duration("keep_previous", least, most, findings);
+    section.finish(findings);
+    Rotation { keep_previous: kept.unwrap_or(USUAL) }
 }
 
 pub(super) fn hubspot(

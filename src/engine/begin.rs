@@ -120,6 +120,8 @@ impl Engine {
             draining: false,
             stepping: false,
             chance: Chance::seeded(),
+            canary: None,
+            staged_seen: None,
             view: Arc::clone(&view),
             overall,
             world,

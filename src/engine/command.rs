@@ -6,8 +6,8 @@ use std::{sync::Arc, time::Duration};
 use tokio::{sync::oneshot, time::timeout};
 
 use super::{
-    Denial, Engine, Handle, Route, Settings, Untested, asked::Asked, handle::Terms, orders::Order,
-    uninstalls::Watching, work::Report,
+    Denial, Engine, Handle, Route, Settings, Tried, Untested, asked::Asked, handle::Terms,
+    orders::Order, uninstalls::Watching, work::Report,
 };
 use crate::{
     access::{Caller, Right, Rules},
@@ -34,6 +34,8 @@ pub enum Command {
     Reroute(Vec<Route>),
     /// Somebody has taken an incident on; the sender hears whether it is open.
     Acknowledge(String, u32, oneshot::Sender<Result<(), NotOpen>>),
+    /// Refresh one portal's token with the staged client secret; the sender hears what came of it.
+    TryStaged(oneshot::Sender<Tried>),
     /// Send a test to a receiver of alerts; the sender hears what came of it.
     TestAlert(String, oneshot::Sender<Result<(), Untested>>),
     /// Take a grant in, or take one away.
@@ -77,6 +79,7 @@ impl Engine {
                 // Who asked may be gone.
                 done.send(self.acknowledge(&incident, uid)).ok();
             }
+            Command::TryStaged(done) => self.begin_canary(done),
             Command::TestAlert(receiver, done) => {
                 self.alerting.test(receiver, &self.settings.app, done);
             }

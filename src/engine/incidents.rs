@@ -171,7 +171,7 @@ impl Handle {
         .await
     }
 
-    async fn order<T>(
+    pub(super) async fn order<T>(
         &self,
         command: impl FnOnce(oneshot::Sender<T>) -> Command,
     ) -> Result<T, Denial> {

@@ -14,7 +14,7 @@ use crate::{
     secret::RefreshToken,
     store::{
         CredentialStore, Key, Known, Record, StoreError, StoreErrorKind, Stored, Version,
-        record::corrupt,
+        record::{Taken, corrupt},
     },
     time::Clock,
 };
@@ -120,8 +120,13 @@ fn lives(trail: &Trail, clock: &dyn Clock, hubspot: Option<HubSpotTime>) -> bool
 pub async fn load_app(store: &dyn CredentialStore) -> Result<ClientPair, StoreError> {
     let stored = store.read(Key::App).await?;
     let app = stored.record.app().map_err(|fault| corrupt(Key::App, &fault))?;
-    let further =
-        FurtherSecrets { next: app.next_client_secret, previous: app.previous_client_secret };
+    let at = |what| app.steps.iter().rev().find(|step| step.what == what).map(|step| step.at);
+    let further = FurtherSecrets {
+        staged_at: at(Taken::Staged),
+        promoted_at: at(Taken::Promoted).max(at(Taken::RolledBack)),
+        next: app.next_client_secret,
+        previous: app.previous_client_secret,
+    };
     Ok(ClientPair { client_id: app.client_id, client_secret: app.client_secret, further })
 }
 

@@ -20,6 +20,7 @@ mod answers;
 mod arrivals;
 mod asked;
 mod begin;
+mod canary;
 mod chance;
 pub mod command;
 pub mod denial;
@@ -52,6 +53,7 @@ mod work;
 
 pub use admission::Asking;
 pub use alerting::{Alerting, Receiver, Route, Untested};
+pub use canary::Tried;
 pub use command::Command;
 pub use denial::Denial;
 pub use handle::{Answer, Handle};
@@ -78,6 +80,8 @@ pub struct Settings {
     pub max_requests_per_second: f64,
     /// Where a customer begins to install the app, for alerts.
     pub install_url: Option<InstallUrl>,
+    /// For how long the client secret before the one in use still counts, after a rotation.
+    pub keep_previous: Duration,
 }
 
 /// The outside world, behind its seams.

@@ -16,6 +16,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::{
     Alerting, LONGEST_SLEEP, Metrics, Settings, World,
+    canary::Canary,
     chance::Chance,
     command::Command,
     errands::Errands,
@@ -101,6 +102,10 @@ pub struct Engine {
     pub(super) draining: bool,
     pub(super) stepping: bool,
     pub(super) chance: Chance,
+    /// A try with the staged client secret, if one is under way.
+    pub(super) canary: Option<Canary>,
+    /// Since when a secret has been seen staged whose record does not say since when it is.
+    pub(super) staged_seen: Option<BootTime>,
 }
 
 /// What others need to talk to an engine.
@@ -239,6 +244,7 @@ impl Engine {
             Report::Kept { portal, generation, durable } => self.kept(portal, generation, durable),
             Report::Refreshed { portal, generation, spent, started, result } => {
                 self.sending.at_hubspot -= 1;
+                self.note_canary(portal, result.as_ref().err());
                 self.note_hubspot(result.as_ref().err(), false);
                 self.note_version(result.as_ref().err());
                 let took = self.world.clock.boot().since(started).as_secs_f64();
@@ -267,6 +273,7 @@ impl Engine {
                 self.saved(portal, generation, record, token, result);
             }
             Report::Noted => {}
+            Report::Staged { pair, done, tries } => self.staged(pair, done, tries),
             Report::Came { outcome, news } => self.came(outcome, news),
             Report::Arrived(arrival) => self.arrived(arrival),
             Report::Left { portal, asked, outcome, waiting } => {

@@ -165,6 +165,7 @@ impl Engine {
         let patience = if self.rotation.is_possible() { AT_STAKE } else { PATIENCE };
         match request {
             Request::Refresh => {
+                let pair = self.canary_pair(portal).unwrap_or(pair);
                 self.tasks.spawn(world.refresh(pair, portal, generation, token, patience))
             }
             Request::Introspect => {

@@ -1,7 +1,7 @@
 //! What is not about one portal: how HubSpot takes the client pair, how HubSpot and the store answer,
 //! reading the records again, and telling people.
 
-use std::{sync::Arc, time::Duration};
+use std::time::Duration;
 
 use super::{
     Engine,
@@ -9,7 +9,6 @@ use super::{
     work::{Report, Sample},
 };
 use crate::{
-    hubspot::signature::Signers,
     incident::Kind,
     journal::{Entry, Provider},
     lifecycle::{
@@ -240,6 +239,7 @@ impl Engine {
             }
         }
         self.tell_of_throttling(now);
+        self.follow_rotation();
     }
 
     /// What a refresh says of the API version in use.
@@ -354,7 +354,7 @@ impl Engine {
 
     /// The pair is the one in use, also to know HubSpot's signatures by.
     pub(super) fn use_pair(&mut self, pair: ClientPair) {
-        self.view.signers.store(Arc::new(Signers::of(&pair)));
         self.pair = Some(pair);
+        self.follow_rotation();
     }
 }

@@ -3,10 +3,13 @@
 
 use std::{sync::Arc, time::Duration};
 
-use tokio::{sync::mpsc, time::timeout};
+use tokio::{
+    sync::{mpsc, oneshot},
+    time::timeout,
+};
 
 use super::{
-    Denial, World,
+    Denial, Tried, World,
     arrivals::{Arrival, Fresh},
     errands::Failed,
     load::{self, Records, StoredGrant},
@@ -37,6 +40,12 @@ pub(super) enum Report {
         durable: bool,
     },
     Noted,
+    /// What stands in the app's record, for who wants the staged secret tried.
+    Staged {
+        pair: Result<ClientPair, StoreError>,
+        done: oneshot::Sender<Tried>,
+        tries: u32,
+    },
     /// A grant came by an order, or did not.
     Came {
         outcome: Result<Box<Fresh>, Failed>,

@@ -211,7 +211,11 @@ mod tests {
         Signers::of(&ClientPair {
             client_id: ClientId::parse("id").unwrap(),
             client_secret: secret(current),
-            further: FurtherSecrets { next: next.map(secret), previous: previous.map(secret) },
+            further: FurtherSecrets {
+                next: next.map(secret),
+                previous: previous.map(secret),
+                ..FurtherSecrets::default()
+            },
         })
     }
 

@@ -19,6 +19,9 @@ mod words;
 /// The detail of a grant that goes on though its record can't be used any more.
 pub const SERVED_ON: &str = "record_unusable and served";
 
+/// The detail of a client secret that is kept though its time is over.
+pub const KEPT_ON: &str = "the earlier one is kept";
+
 pub use book::{Book, Moment};
 pub use kind::Kind;
 pub use outbox::{Closing, Manner, Outbox};

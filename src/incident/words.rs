@@ -1,6 +1,6 @@
 //! What an incident says: what happened, what Grantkeeper is doing, what a person must do.
 
-use super::{Kind, SERVED_ON};
+use super::{KEPT_ON, Kind, SERVED_ON};
 use crate::portal::PortalId;
 
 /// Where a customer begins to install the app.
@@ -240,13 +240,21 @@ fn table(
              the customer whether the account is well, or have them connect the app again."
                 .to_owned(),
         ),
+        Kind::RotationUnfinished if detail == Some(KEPT_ON) => (
+            "The client secret before the one in use still stands in the store, though its time is over. \
+             Webhooks signed with it are no longer accepted."
+                .to_owned(),
+            "`grantkeeper rotate status` says whether HubSpot still accepts it; `grantkeeper rotate retire` \
+             takes it out of the store."
+                .to_owned(),
+        ),
         Kind::RotationUnfinished => (
             format!(
                 "A new client secret has been staged{why} and is neither promoted nor taken back. The one before \
                  it is in use."
             ),
             "`grantkeeper rotate status` says how far it is; `grantkeeper rotate promote` goes on, \
-             `grantkeeper rotate rollback --discard` ends it."
+             `grantkeeper rotate discard` takes it out again."
                 .to_owned(),
         ),
         Kind::Test => (String::new(), String::new()),

@@ -28,6 +28,10 @@ pub struct FurtherSecrets {
     pub next: Option<ClientSecret>,
     /// The one before.
     pub previous: Option<ClientSecret>,
+    /// Since when that one is staged, if the record says.
+    pub staged_at: Option<Timestamp>,
+    /// Since when the one in use is, if the record says.
+    pub promoted_at: Option<Timestamp>,
 }
 
 impl ClientPair {

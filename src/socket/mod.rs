@@ -14,6 +14,7 @@ mod orders;
 mod page;
 pub mod peer;
 pub mod protocol;
+mod rotation;
 mod routes;
 pub mod serve;
 mod state;

@@ -11,7 +11,9 @@ use axum::{
 };
 use utoipa::{IntoResponses, OpenApi, ToSchema};
 
-use super::{alerts, answer::problem, events, orders, protocol::Problem, routes, state, webhooks};
+use super::{
+    alerts, answer::problem, events, orders, protocol::Problem, rotation, routes, state, webhooks,
+};
 use crate::{access::Caller, engine::Handle};
 
 /// Every answer that is a refusal. Each is a problem (RFC 9457) with a stable `code`.
@@ -103,6 +105,7 @@ pub(super) enum PortalWord {
         events::events,
         state::status,
         state::reload,
+        rotation::try_staged,
         alerts::acknowledge,
         alerts::test,
         state::livez_known,

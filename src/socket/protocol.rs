@@ -212,6 +212,18 @@ pub struct AcknowledgedBody {
     pub acknowledged: bool,
 }
 
+/// `POST /v1/rotation/try`.
+#[derive(Debug, Serialize, Deserialize, ToSchema)]
+pub struct TriedBody {
+    /// Whose token was refreshed, if one was.
+    #[schema(value_type = Option<u64>)]
+    pub portal_id: Option<PortalId>,
+    /// `accepted`, `refused` (the client pair), `not_told` (HubSpot had other trouble), or `skipped`.
+    pub outcome: String,
+    /// Why, if it is not accepted.
+    pub reason: Option<String>,
+}
+
 /// `POST /v1/receivers/{name}/test`.
 #[derive(Debug, Serialize, Deserialize, ToSchema)]
 pub struct TestedBody {

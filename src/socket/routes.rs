@@ -21,7 +21,7 @@ use super::{
     openapi::{self, PortalWord, Refusals},
     orders, page,
     protocol::{self, PortalBody, PortalsBody, Problem, TokenBody},
-    state, webhooks,
+    rotation, state, webhooks,
 };
 use crate::{
     access::Caller,
@@ -49,6 +49,7 @@ pub(super) fn socket(handle: Handle) -> Router {
         .route("/v1/status", get(state::status))
         .route("/v1/incidents/{id}/acknowledge", post(alerts::acknowledge))
         .route("/v1/receivers/{name}/test", post(alerts::test))
+        .route("/v1/rotation/try", post(rotation::try_staged))
         .route("/v1/reload", post(state::reload))
         .route("/livez", get(state::livez_known))
         .route("/readyz", get(state::readyz_known))

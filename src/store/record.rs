@@ -3,6 +3,8 @@
 
 use std::fmt;
 
+use jiff::Timestamp;
+use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 use zeroize::{Zeroize, Zeroizing};
 
@@ -54,6 +56,36 @@ const CLIENT_SECRET: [&str; 2] = ["client_secret", "clientSecret"];
 const REFRESH_TOKEN: [&str; 2] = ["refresh_token", "refreshToken"];
 const NEXT_SECRET: &str = "next_client_secret";
 const PREVIOUS_SECRET: &str = "previous_client_secret";
+const STEPS: &str = "rotation";
+/// As many steps of rotations are remembered.
+const STEPS_KEPT: usize = 12;
+
+/// What was done about a client secret.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Taken {
+    /// The new one stands beside the one in use.
+    Staged,
+    /// The staged one is in use.
+    Promoted,
+    /// The one before is in use again.
+    RolledBack,
+    /// The staged one is gone again.
+    Discarded,
+    /// The one before is gone.
+    Retired,
+}
+
+/// One step of a rotation, as the app's record remembers it: for whoever goes on with it, wherever that is.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Step {
+    /// What was done.
+    pub what: Taken,
+    /// When.
+    pub at: Timestamp,
+    /// By which user of which machine.
+    pub by: String,
+}
 
 impl Record {
     /// # Errors
@@ -100,6 +132,7 @@ impl Record {
                 .ok_or(RecordFault::Absent("client_secret"))?,
             next_client_secret: self.secret(&[NEXT_SECRET])?,
             previous_client_secret: self.secret(&[PREVIOUS_SECRET])?,
+            steps: self.steps(),
         })
     }
 
@@ -145,6 +178,23 @@ impl Record {
     #[must_use]
     pub fn with_previous_secret(&self, previous: Option<&ClientSecret>) -> Self {
         self.with_optional(PREVIOUS_SECRET, previous)
+    }
+
+    /// The same record, remembering one step more.
+    #[must_use]
+    pub fn with_step(&self, step: Step) -> Self {
+        let mut steps = self.steps();
+        steps.push(step);
+        let surplus = steps.len().saturating_sub(STEPS_KEPT);
+        steps.drain(..surplus);
+        // Plain words and times: there is nothing in it that can't be JSON.
+        self.with_or_without(STEPS, serde_json::to_value(steps).ok())
+    }
+
+    /// What others may have written there is not taken for an error.
+    fn steps(&self) -> Vec<Step> {
+        let steps = self.0.get(STEPS).and_then(Value::as_array).into_iter().flatten();
+        steps.filter_map(|step| serde_json::from_value(step.clone()).ok()).collect()
     }
 
     /// The same record with a plain, not secret, member set.
@@ -254,6 +304,8 @@ pub struct AppRecord {
     pub next_client_secret: Option<ClientSecret>,
     /// Replaced by a rotation, kept for a while.
     pub previous_client_secret: Option<ClientSecret>,
+    /// What was done about them of late, the oldest first.
+    pub steps: Vec<Step>,
 }
 
 /// One portal's grant as stored (contract section 3).

@@ -12,7 +12,7 @@ use serde_json::json;
 
 use crate::support::{
     openbao,
-    service::{Ended, Place},
+    service::{Ended, Place, Service, eventually, portal},
 };
 
 const SHORT: &str = "[settings]\nrotating = true\nexpires_in = 6";
@@ -35,7 +35,7 @@ async fn with_an_overlap_nobody_notices() {
     let new = place.standin.sim.rotate_client_secret(Duration::from_secs(600));
     let ended = rotate(&place, &format!("{}\n", new.expose())).await;
     assert_eq!(ended.code, 0, "{}", ended.err);
-    for step in ["staged", "proven", "promoted", "followed"] {
+    for step in ["proven", "staged", "tried: portal ", "promoted", "followed"] {
         assert!(ended.err.contains(step), "{step}: {}", ended.err);
     }
     let record = app_record(&place.file_store()).await;
@@ -45,7 +45,7 @@ async fn with_an_overlap_nobody_notices() {
     // The overlap ends: the service is on the new secret already.
     place.standin.sim.set_client_secret(new, Duration::ZERO);
     let before = place.standin.sim.report().refreshes;
-    crate::support::service::eventually("all are refreshed again", || async {
+    eventually("all are refreshed again", || async {
         service.token(1).await.unwrap();
         place.standin.sim.report().refreshes > before + 6
     })
@@ -74,7 +74,7 @@ async fn status(place: &Place) -> serde_json::Value {
     let ended = place.run(&["-o", "json", "rotate", "status"]).await;
     assert_eq!(ended.code, 0, "{}", ended.err);
     let told: serde_json::Value = serde_json::from_str(&ended.out).unwrap();
-    let by_place = told.as_array().unwrap().iter();
+    let by_place = told["secrets"].as_array().unwrap().iter();
     by_place
         .map(|kept| (kept["secret"].as_str().unwrap().to_owned(), kept["accepted"].clone()))
         .collect()
@@ -155,6 +155,121 @@ async fn after_a_hard_cut_over_the_old_secret_is_shown_to_be_dead_and_not_gone_b
         app_record(&place.file_store()).await["previous_client_secret"],
         serde_json::Value::Null
     );
+}
+
+/// The steps that the record remembers.
+async fn steps(place: &Place) -> Vec<String> {
+    let ended = place.run(&["-o", "json", "rotate", "status"]).await;
+    let told: serde_json::Value = serde_json::from_str(&ended.out).unwrap();
+    let steps = told["steps"].as_array().unwrap().iter();
+    steps
+        .map(|step| {
+            assert!(step["by"].as_str().unwrap().starts_with("uid "), "{step}");
+            step["what"].as_str().unwrap().to_owned()
+        })
+        .collect()
+}
+
+#[tokio::test]
+async fn a_secret_that_introspects_as_good_and_refreshes_nothing_is_found_out_by_one_portal() {
+    let place = Place::new(3, "[settings]\nrotating = true\nexpires_in = 1800").await;
+    let service = place.serve().await;
+    service.ready().await;
+    let old = place.standin.sim.client_secret();
+    let new = place.standin.sim.rotate_client_secret(Duration::from_secs(600));
+    // What a real one might do: take the new secret for a question and not for a refresh.
+    let refused = serde_json::from_value(json!({ "http": { "status": 500 } }));
+    let refused =
+        refused.unwrap_or_else(|_| serde_json::from_value(json!({ "http": 500 })).unwrap());
+    place.standin.sim.set_fault(Fault::new(refused).on(grantkeeper::sim::Endpoint::Token));
+    let ended = rotate(&place, new.expose()).await;
+    assert_eq!(ended.code, 75, "{}", ended.err);
+    assert!(ended.err.contains("one portal could not be refreshed"), "{}", ended.err);
+    assert!(ended.err.contains("taken out of the store again"), "{}", ended.err);
+    let record = app_record(&place.file_store()).await;
+    assert_eq!(
+        (&record["client_secret"], &record["next_client_secret"]),
+        (&json!(old.expose()), &json!(null))
+    );
+    assert_eq!(steps(&place).await, ["staged", "discarded"]);
+    for number in 1..=3 {
+        service.token(number).await.unwrap();
+    }
+    place.standin.sim.clear_faults();
+    let ended = rotate(&place, new.expose()).await;
+    assert_eq!(ended.code, 0, "{}", ended.err);
+    assert!(ended.err.contains("tried: portal"), "{}", ended.err);
+    assert_eq!(steps(&place).await, ["staged", "discarded", "staged", "promoted"]);
+    let refreshed: Vec<_> = (1..=3)
+        .filter(|number| place.standin.sim.ledger(0, Some(portal(*number))).len() > 3)
+        .collect();
+    assert!(refreshed.len() <= 2, "one portal at a time bears it: {refreshed:?}");
+    assert!(place.alerts.all().is_empty(), "{:?}", place.alerts.all());
+}
+
+#[tokio::test]
+async fn without_a_service_or_on_request_no_portal_is_tried_and_that_is_said() {
+    let place = Place::new(1, SHORT).await;
+    let new = place.standin.sim.rotate_client_secret(Duration::from_secs(600));
+    let ended = rotate(&place, new.expose()).await;
+    assert_eq!(ended.code, 0, "{}", ended.err);
+    assert!(ended.err.contains("no service runs on this machine"), "{}", ended.err);
+    let service = place.serve().await;
+    service.ready().await;
+    let newer = place.standin.sim.rotate_client_secret(Duration::from_secs(600));
+    let args = ["rotate", "client-secret", "--no-canary", "--from-file", "-"];
+    let ended = place.run_with(&args, newer.expose()).await;
+    assert!(ended.code == 0 && ended.err.contains("not tried on a portal"), "{}", ended.err);
+}
+
+#[tokio::test]
+async fn a_staged_secret_can_be_forgotten_and_the_client_id_is_no_secret() {
+    let place = Place::new(1, SHORT).await;
+    let store = place.file_store();
+    let before = store.read(Key::App).await.unwrap();
+    drop(store);
+    let swapped = rotate(&place, place.standin.sim.client_id().as_str()).await;
+    assert_eq!(swapped.code, 2, "{}", swapped.err);
+    assert!(swapped.err.contains("client id, not its client secret"), "{}", swapped.err);
+    let store = place.file_store();
+    assert_eq!(store.read(Key::App).await.unwrap().version, before.version);
+    let record = before.record.with_next_secret(Some(&ClientSecret::parse("forgotten").unwrap()));
+    store.write(Key::App, &record, &Expected::At(before.version)).await.unwrap();
+    drop(store);
+    assert_eq!(place.run(&["rotate", "discard"]).await.code, 0);
+    assert_eq!(app_record(&place.file_store()).await["next_client_secret"], json!(null));
+    assert_eq!(place.run(&["rotate", "discard"]).await.code, 3, "there is none any more");
+}
+
+/// Whether a webhook that was signed with `secret` is HubSpot's, and by which secret.
+async fn verified(service: &Service, secret: &ClientSecret) -> serde_json::Value {
+    use base64::{Engine, prelude::BASE64_STANDARD};
+    let text = format!("{}[]", secret.expose());
+    let digest = aws_lc_rs::digest::digest(&aws_lc_rs::digest::SHA256, text.as_bytes());
+    let hex: String = digest.as_ref().iter().map(|byte| format!("{byte:02x}")).collect();
+    let asked = json!({
+        "method": "POST", "uri": "https://app.example/hook", "body": BASE64_STANDARD.encode("[]"),
+        "headers": { "x-hubspot-signature": hex },
+    });
+    service.client.post_json("/v1/webhooks/verify", &asked).await.unwrap()
+}
+
+#[tokio::test]
+async fn the_earlier_secret_counts_for_as_long_as_is_configured_and_then_somebody_is_told() {
+    let mut place = Place::new(1, SHORT).await;
+    place.extra += "[rotation]\nkeep_previous = \"3s\"\n[validate]\nevery = \"2s\"\n";
+    let service = place.serve().await;
+    service.ready().await;
+    let old = place.standin.sim.client_secret();
+    let new = place.standin.sim.rotate_client_secret(Duration::from_secs(600));
+    assert_eq!(rotate(&place, new.expose()).await.code, 0);
+    assert_eq!(verified(&service, &new).await["signed_with"], "current");
+    let told = place.alerts.wait_for("rotation_unfinished", "opened").await;
+    assert!(told["data"]["action"].as_str().unwrap().contains("rotate retire"), "{told}");
+    assert_eq!(verified(&service, &old).await["valid"], false);
+    assert_eq!(place.run(&["rotate", "retire"]).await.code, 0);
+    place.alerts.wait_for("rotation_unfinished", "resolved").await;
+    assert_eq!(steps(&place).await, ["staged", "promoted", "retired"]);
 }
 
 #[tokio::test]

@@ -88,6 +88,7 @@ impl Place {
             validate: ValidatePolicy::default(),
             max_requests_per_second: self.per_second,
             install_url: None,
+            keep_previous: Duration::from_secs(72 * 3600),
         }
     }
 
