@@ -169,7 +169,8 @@ impl Sim {
         self.world().state.client_secret.clone()
     }
 
-    /// Replaces the client secret; the old one is taken for `grace` more, which may be zero.
+    /// Replaces the client secret; the old one is taken for `grace` more. Without any, every earlier one ends, one that
+    /// is in its grace too.
     pub fn set_client_secret(&self, new: ClientSecret, grace: Duration) {
         let now = self.now();
         self.world().state.set_secret(new, grace, now);

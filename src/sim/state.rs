@@ -167,11 +167,13 @@ impl State {
 
     // The app.
 
-    /// Replaces the client secret; the old one is taken for `grace` more.
+    /// Replaces the client secret; the old one is taken for `grace` more. Without any, every earlier one ends.
     pub(super) fn set_secret(&mut self, new: ClientSecret, grace: Duration, now: Now) {
         let old = std::mem::replace(&mut self.client_secret, new);
         self.old_secrets.retain(|(_, until)| *until > now.boot);
-        if !grace.is_zero() {
+        if grace.is_zero() {
+            self.old_secrets.clear();
+        } else {
             self.old_secrets.push((old, now.boot + grace));
         }
     }

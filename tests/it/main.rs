@@ -27,6 +27,7 @@ mod hubspot_replies;
 mod import;
 mod init;
 mod journal;
+mod leak_drill;
 mod openapi;
 mod orders;
 mod portal_commands;
