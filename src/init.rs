@@ -42,6 +42,8 @@ pub struct Plan {
     pub templates: Vec<(PathBuf, PathBuf)>,
     /// Who may do what with the files.
     pub manner: Manner,
+    /// Whether what is fetched must be in `state_dir` for the service that follows.
+    pub handover: bool,
     /// How long to keep trying what may pass; not at all if none.
     pub wait: Option<Duration>,
 }
@@ -113,6 +115,9 @@ pub enum InitError {
         /// Why, without a value that was to be filled in.
         why: String,
     },
+    /// Nothing can be left for the service.
+    #[error("nothing can be handed over to the service")]
+    NoHandover(&'static str),
     /// A file could not be written.
     #[error("{path} could not be written")]
     Write {
@@ -146,6 +151,9 @@ pub struct Report {
     pub portals: Vec<PortalId>,
     /// Which files were written.
     pub files: Vec<PathBuf>,
+    /// For how many portals the service that follows spends nothing.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub handed_over: Option<usize>,
 }
 
 /// Carries the plan out, telling each failed try in one line.
@@ -158,6 +166,9 @@ pub async fn init(
     mut tell: impl FnMut(&InitError, Duration),
 ) -> Result<Report, InitError> {
     let targets = files::targets(plan)?;
+    if plan.handover && config.state.is_none() {
+        return Err(InitError::NoHandover("no state_dir is configured"));
+    }
     let mut signals = Signals::listen().map_err(StartError::System)?;
     let mut world = daemon::open_world(config).await?;
     let (mut recovered, keeper) =
@@ -179,9 +190,15 @@ pub async fn init(
         () = signals.stop() => Err(InitError::Interrupted),
     };
     // However it went: what is in flight is finished, and a new refresh token stored, before the end.
+    let unwritten = running.handle.journal_fails();
     running.stop().await?;
-    let files = files::write(targets, plan.manner, &fetched?)?;
-    Ok(Report { portals: wanted, files })
+    let fetched = fetched?;
+    if plan.handover && unwritten {
+        return Err(InitError::NoHandover("the journal in state_dir can't be written"));
+    }
+    let files = files::write(targets, plan.manner, &fetched)?;
+    let handed_over = plan.handover.then_some(fetched.len());
+    Ok(Report { portals: wanted, files, handed_over })
 }
 
 /// One look at the store and at the client pair.

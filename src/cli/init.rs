@@ -55,6 +55,10 @@ pub(super) struct Init {
     /// Only this portal; may be repeated [default: all]
     #[arg(long = "portal", value_name = "ID")]
     portals: Vec<PortalId>,
+    /// Leave what is fetched in state_dir, sealed: the service that follows in the same pod serves it at once, and
+    /// spends no second refresh
+    #[arg(long)]
+    handover: bool,
     /// Keep trying for this long what may pass by itself, such as `60s`
     #[arg(long, value_name = "TIME", value_parser = super::duration)]
     wait: Option<Duration>,
@@ -66,12 +70,13 @@ impl Init {
             && self.env_file.is_none()
             && self.json.is_none()
             && self.templates.is_empty()
+            && !self.handover
         {
             return Err(Failure::new(
                 Exit::Usage,
                 "no_output",
                 "nowhere to write to",
-                "Name at least one of --output-dir, --env-file, --json and --template.",
+                "Name at least one of --output-dir, --env-file, --json, --template and --handover.",
             ));
         }
         let config = setting::config(global)?;
@@ -82,6 +87,7 @@ impl Init {
             json_file: self.json,
             templates: self.templates,
             manner: Manner { mode: self.mode, owner: self.owner },
+            handover: self.handover,
             wait: self.wait,
         };
         let tell = |error: &InitError, wait: Duration| {
@@ -93,8 +99,12 @@ impl Init {
         };
         let report = init::init(&config, &plan, tell).await?;
         output.answer(&report, |report| {
-            let files = report.files.iter().map(|file| file.display().to_string());
-            format!("portals: {}\n{}", report.portals.len(), files.collect::<Vec<_>>().join("\n"))
+            let mut lines = vec![format!("portals: {}", report.portals.len())];
+            lines.extend(report.files.iter().map(|file| file.display().to_string()));
+            if let Some(portals) = report.handed_over {
+                lines.push(format!("handed over to the service in state_dir: {portals}"));
+            }
+            lines.join("\n")
         })
     }
 }
@@ -189,6 +199,13 @@ impl From<InitError> for Failure {
                 message,
                 "Nothing was fetched or written. Name files in folders that exist, each once.",
             ),
+            InitError::NoHandover(why) => Self::new(
+                Exit::Invalid,
+                "no_handover",
+                message,
+                "Let `state_dir` name a folder that this container and the service's share, such as a memory volume, and that its user may write to.",
+            )
+            .because(why),
             InitError::Template { why, .. } => Self::new(
                 Exit::Invalid,
                 "template",

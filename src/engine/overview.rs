@@ -166,6 +166,12 @@ impl Handle {
         }
     }
 
+    /// Whether the journal does not take what it is given.
+    #[must_use]
+    pub fn journal_fails(&self) -> bool {
+        self.view.overall.load().journal_fails()
+    }
+
     /// How many portals are in each state.
     #[must_use]
     pub fn census(&self) -> Vec<(PortalState, usize)> {

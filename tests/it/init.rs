@@ -299,3 +299,51 @@ async fn wait_holds_its_time_even_when_hubspot_never_answers() {
     let took = clock.boot().since(began);
     assert!(took < Duration::from_secs(8), "{took:?}");
 }
+
+#[tokio::test]
+async fn what_is_handed_over_is_served_by_the_service_without_a_second_refresh() {
+    let mut place = Place::new(3, "[settings]\nrotating = true\nexpires_in = 1800").await;
+    let without = place.run(&["init", "--handover"]).await;
+    assert_eq!(without.code, 78, "{}", without.err);
+    assert!(without.err.contains("state_dir"), "{}", without.err);
+    assert_eq!(place.standin.sim.report().refreshes, 0, "refused before anything was spent");
+
+    place.head = format!("state_dir = \"{}\"\n", place.path("state").display());
+    let json = place.path("tokens.json");
+    let args = ["init", "--handover", "--json", json.to_str().unwrap(), "-o", "json"];
+    let ended = place.run(&args).await;
+    assert_eq!(ended.code, 0, "{}", ended.err);
+    let report: Value = serde_json::from_str(&ended.out).unwrap();
+    assert_eq!(report["handed_over"], 3, "{report}");
+    let fetched: Value = serde_json::from_str(&fs::read_to_string(&json).unwrap()).unwrap();
+    assert_eq!(place.standin.sim.report().refreshes, 3);
+
+    let service = place.serve().await;
+    service.ready().await;
+    let mut sealed = Vec::new();
+    for file in fs::read_dir(place.path("state")).unwrap().flatten() {
+        sealed.extend(fs::read(file.path()).unwrap());
+    }
+    for number in 1..=3 {
+        let served = service.token(number).await.unwrap();
+        let token = served["access_token"].as_str().unwrap();
+        assert!(fetched.to_string().contains(token), "portal {number} is served what was fetched");
+        let shows = sealed.windows(token.len()).any(|window| window == token.as_bytes());
+        assert!(!shows, "it lies there sealed");
+    }
+    assert_eq!(place.standin.sim.report().refreshes, 3, "nothing was spent twice");
+    assert_eq!(service.stop().await, 0);
+}
+
+#[tokio::test]
+async fn a_handover_alone_is_an_output_and_one_to_a_folder_of_others_is_refused() {
+    let mut place = Place::new(1, "").await;
+    place.head = format!("state_dir = \"{}\"\n", place.path("state").display());
+    fs::create_dir(place.path("state")).unwrap();
+    fs::set_permissions(place.path("state"), fs::Permissions::from_mode(0o777)).unwrap();
+    let refused = place.run(&["init", "--handover"]).await;
+    assert_eq!(refused.code, 77, "{}", refused.err);
+    fs::set_permissions(place.path("state"), fs::Permissions::from_mode(0o700)).unwrap();
+    let ended = place.run(&["init", "--handover"]).await;
+    assert!(ended.code == 0 && ended.out.contains("handed over"), "{}{}", ended.out, ended.err);
+}
