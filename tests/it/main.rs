@@ -56,6 +56,7 @@ mod store_vault_faults;
 mod store_vault_login;
 mod store_vault_network;
 mod store_vault_policies;
+mod storm;
 mod support;
 mod trouble;
 mod uninstalls;

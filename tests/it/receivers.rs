@@ -1,7 +1,7 @@
 //! Each kind of receiver of alerts against the real thing: an Alertmanager, a mail server, SNS as moto plays it, a
 //! program; and against Slack's own models and PagerDuty's description. All of them at once, told by one service.
 
-use std::{collections::BTreeMap, fs, os::unix::fs::PermissionsExt, path::PathBuf, process::Stdio};
+use std::{collections::BTreeMap, fs, os::unix::fs::PermissionsExt, path::PathBuf};
 
 use grantkeeper::{
     incident::{Book, Kind, Moment},
@@ -9,112 +9,17 @@ use grantkeeper::{
     sink::slack,
     time::{BootTime, Clock, SystemClock},
 };
-use rcgen::{CertificateParams, KeyPair};
+use rcgen::CertificateParams;
 use serde_json::Value;
-use tempfile::TempDir;
 
 use crate::support::{
     answerer::{Act, Answerer, Greeting},
     moto::{Moto, moto},
-    program::{Program, free_port_pair, installed},
+    program::free_port_pair,
     random_hex,
+    receivers::{Mail, Manager, holds},
     service::{Alerts, Ended, Place, eventually, portal, secret_file},
-    temp_dir,
 };
-
-fn script() -> PathBuf {
-    PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("tests/it/receivers.py")
-}
-
-/// Holds one message against its model.
-async fn holds(model: &str, message: &Value) {
-    let mut command = tokio::process::Command::new(installed("bin/python"));
-    command.arg(script()).arg(model);
-    let ended = crate::support::service::finish(command, &message.to_string()).await;
-    assert_eq!(ended.code, 0, "{message:#}\n{}", ended.err);
-}
-
-/// An Alertmanager of a test's own.
-struct Manager {
-    url: String,
-    _program: Program,
-    _dir: TempDir,
-}
-
-impl Manager {
-    async fn start() -> Self {
-        let (dir, port) = (temp_dir(), free_port_pair());
-        let config = dir.path().join("am.yml");
-        fs::write(&config, "route:\n  receiver: none\nreceivers:\n  - name: none\n").unwrap();
-        let address = format!("127.0.0.1:{port}");
-        let args = [
-            &format!("--config.file={}", config.display()),
-            &format!("--storage.path={}", dir.path().join("data").display()),
-            &format!("--web.listen-address={address}"),
-            "--cluster.listen-address=",
-        ];
-        let program = PathBuf::from("/usr/bin/prometheus-alertmanager");
-        let program = Program::start(&program, &args, &[], dir.path());
-        program.listening(port).await;
-        Self { url: format!("http://{address}"), _program: program, _dir: dir }
-    }
-
-    /// What fires, as its own tool tells.
-    async fn firing(&self) -> Vec<Value> {
-        let mut command = tokio::process::Command::new("/usr/bin/amtool");
-        command.args(["--alertmanager.url", &self.url, "alert", "query", "-o", "json"]);
-        let output = command.stdin(Stdio::null()).output().await.unwrap();
-        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
-        serde_json::from_slice(&output.stdout).unwrap()
-    }
-}
-
-/// A mail server of a test's own.
-struct Mail {
-    port: u16,
-    ca: PathBuf,
-    program: Program,
-    dir: TempDir,
-}
-
-impl Mail {
-    async fn start(password: &str) -> Self {
-        let dir = temp_dir();
-        let params = CertificateParams::new(vec!["localhost".to_owned()]).unwrap();
-        let key = KeyPair::generate().unwrap();
-        let certificate = params.self_signed(&key).unwrap();
-        let (ca, key_file) = (dir.path().join("ca.pem"), dir.path().join("key.pem"));
-        fs::write(&ca, certificate.pem()).unwrap();
-        secret_file(&key_file, &key.serialize_pem());
-        let files = [&script(), &ca, &key_file].map(|path| path.to_str().unwrap().to_owned());
-        let [script, certificate, key] = files.each_ref().map(String::as_str);
-        let args = [script, "smtp", certificate, key, "keeper", password];
-        let program = Program::start(&installed("bin/python"), &args, &[], dir.path());
-        eventually("the mail server tells its port", async || program.said().contains('\n')).await;
-        let port = program.said().lines().next().unwrap().parse().unwrap();
-        program.listening(port).await;
-        Self { port, ca, program, dir }
-    }
-
-    /// The mails it took.
-    fn taken(&self) -> Vec<Value> {
-        let said = self.program.said();
-        said.lines().skip(1).filter_map(|line| serde_json::from_str(line).ok()).collect()
-    }
-
-    fn section(&self, password: &str) -> String {
-        let file = self.dir.path().join("password");
-        secret_file(&file, password);
-        format!(
-            "[[alert]]\nname = \"mail\"\nkind = \"email\"\nfrom = \"Grantkeeper <gk@acme.example>\"\n\
-             to = [\"ops@acme.example\", \"night@acme.example\"]\nhost = \"localhost\"\nport = {}\n\
-             username = \"keeper\"\npassword_file = \"{}\"\nca_file = \"{}\"\n",
-            self.port,
-            file.display(),
-            self.ca.display()
-        )
-    }
-}
 
 /// A topic, and the messages that a queue which listens to it got.
 struct Topic {

@@ -10,6 +10,7 @@ pub(crate) mod moto;
 pub(crate) mod openbao;
 pub(crate) mod program;
 pub(crate) mod raw;
+pub(crate) mod receivers;
 pub(crate) mod service;
 pub(crate) mod sim;
 pub(crate) mod sim_client;
