@@ -131,6 +131,11 @@ fn show(status: &StatusBody) -> String {
     for remark in &status.remarks {
         text += &format!("\n{} {remark}", toned("note:", Tone::Fair));
     }
+    for receiver in status.receivers.iter().filter(|receiver| receiver.failures > 0) {
+        let trouble = receiver.trouble.as_deref().unwrap_or_default();
+        let head = toned(&format!("alerts to {} don't arrive:", receiver.name), Tone::Bad);
+        text += &format!("\n{head} {trouble} ({} waiting)", receiver.waiting);
+    }
     for incident in &status.incidents {
         let word = |member: &str| word_of(incident, member);
         text += &format!(

@@ -78,6 +78,8 @@ async fn i12_an_alert_outlives_kill_9_until_its_receiver_has_it_and_nobody_hears
         receivers.iter().any(|one| one["name"] == "second" && one["failures"].as_u64() > Some(0))
     })
     .await;
+    let status = place.run(&["status"]).await;
+    assert!(status.out.contains("alerts to second don't arrive"), "{}", status.out);
     kill(service).await;
 
     secret_file(&file, &late.url);
