@@ -216,8 +216,12 @@ pub async fn run(
     if let Some(listener) = health {
         serving.spawn(serve_health(listener, handle.clone(), stop_serving.clone()));
     }
-    if let Some(health) = audit.health() {
-        serving.spawn(follow_audit(health, running.commands.clone(), stop_serving.clone()));
+    match audit.health() {
+        Some(health) => {
+            serving.spawn(follow_audit(health, running.commands.clone(), stop_serving.clone()));
+        }
+        // An earlier process may have told that one failed which is no longer configured.
+        None => drop(running.commands.try_send(Command::Audit(true))),
     }
     serving.spawn(uninstalls::watch(watch, &running, &metrics, stop_serving.clone()));
     let upkeep = stop_serving.clone();

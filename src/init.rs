@@ -115,6 +115,9 @@ pub enum InitError {
         /// Why, without a value that was to be filled in.
         why: String,
     },
+    /// HubSpot replaced refresh tokens, and what it gave is nowhere.
+    #[error("new refresh tokens could not be stored: {}", list(.0))]
+    Unsaved(Vec<PortalId>),
     /// Nothing can be left for the service.
     #[error("nothing can be handed over to the service")]
     NoHandover(&'static str),
@@ -127,6 +130,11 @@ pub enum InitError {
         #[source]
         source: io::Error,
     },
+}
+
+fn list(portals: &[PortalId]) -> String {
+    let portals: Vec<_> = portals.iter().map(PortalId::to_string).collect();
+    format!("portal {}", portals.join(", "))
 }
 
 impl InitError {
@@ -191,8 +199,13 @@ pub async fn init(
     };
     // However it went: what is in flight is finished, and a new refresh token stored, before the end.
     let unwritten = running.handle.journal_fails();
+    let running_view = running.handle.clone();
     running.stop().await?;
     let fetched = fetched?;
+    let unsaved = running_view.unsaved();
+    if !unsaved.is_empty() && (unwritten || config.state.is_none()) {
+        return Err(InitError::Unsaved(unsaved));
+    }
     if plan.handover && unwritten {
         return Err(InitError::NoHandover("the journal in state_dir can't be written"));
     }

@@ -32,6 +32,12 @@ pub enum RotationError {
     /// HubSpot refuses the secret before this one: it is dead.
     #[error("HubSpot refuses the earlier client secret")]
     EarlierRefused(Option<&'static str>),
+    /// HubSpot answers questions for the new secret, and refreshes nothing for it.
+    #[error("HubSpot refuses to refresh a portal with the new client secret")]
+    CanaryRefused(String),
+    /// Another secret than this one stands staged.
+    #[error("another new client secret stands staged already{}", staged_by(.0.as_ref()))]
+    AnotherStaged(Option<record::Step>),
     /// The one portal that was to be refreshed with it was not, for another reason.
     #[error("one portal could not be refreshed with the new client secret")]
     NotTried(String),
@@ -41,6 +47,10 @@ pub enum RotationError {
     /// Somebody else wrote the app's record in between.
     #[error("somebody else changed the app's record meanwhile")]
     ChangedMeanwhile,
+}
+
+fn staged_by(step: Option<&record::Step>) -> String {
+    step.map(|step| format!(", since {}, by {}", step.at, step.by)).unwrap_or_default()
 }
 
 /// A step that was taken, for the person who watches.
@@ -76,8 +86,8 @@ pub enum Rotated {
 pub enum Canary {
     /// It has a token.
     Well(PortalId),
-    /// HubSpot refuses the secret.
-    Refused,
+    /// HubSpot refuses the secret, in these words.
+    Refused(String),
     /// HubSpot did not do it for another reason.
     NotTold(String),
     /// Nobody could try, and why: what introspection says has to do.
@@ -99,7 +109,8 @@ pub struct Rotating<'a> {
 }
 
 impl Rotating<'_> {
-    /// Rotates to `new`. `canary` has one portal refreshed with what is staged.
+    /// Rotates to `new`. `canary` has one portal refreshed with what is staged. Another one that stands staged is
+    /// put aside only if `replace` says so: it may be its only copy.
     ///
     /// Safe to run again after a crash at any point: a secret that is staged already is proven and
     /// promoted, one that is promoted already is [`Rotated::Already`].
@@ -109,11 +120,17 @@ impl Rotating<'_> {
     pub async fn rotate(
         &mut self,
         new: &ClientSecret,
+        replace: bool,
         canary: impl Future<Output = Canary>,
     ) -> Result<Rotated, RotationError> {
         let (stored, app) = read(self.store).await?;
         if app.client_secret.same_as(new) {
             return Ok(Rotated::Already);
+        }
+        let former = app.next_client_secret.as_ref().filter(|next| !next.same_as(new));
+        if former.is_some() && !replace {
+            let staged = app.steps.iter().rev().find(|step| step.what == Taken::Staged);
+            return Err(RotationError::AnotherStaged(staged.cloned()));
         }
         self.prove(&app.client_id, new).await?;
         let staged = self.remembered(&stored.record.with_next_secret(Some(new)), Taken::Staged);
@@ -122,7 +139,7 @@ impl Rotating<'_> {
 
         if let Err(error) = self.try_out(canary.await) {
             // What failed is not left lying about; whether that works does not change the answer.
-            let back = self.remembered(&staged.with_next_secret(None), Taken::Discarded);
+            let back = self.remembered(&staged.with_next_secret(former), Taken::Discarded);
             match write(self.store, &back, version).await {
                 Ok(_) => (self.tell)(Step::TakenBack),
                 Err(error) => {
@@ -221,7 +238,7 @@ impl Rotating<'_> {
         match canary {
             Canary::Well(portal) => (self.tell)(Step::Tried(portal)),
             Canary::Nobody(why) => (self.tell)(Step::Untried(why)),
-            Canary::Refused => return Err(RotationError::Refused(None)),
+            Canary::Refused(word) => return Err(RotationError::CanaryRefused(word)),
             Canary::NotTold(why) => return Err(RotationError::NotTried(why)),
         }
         Ok(())

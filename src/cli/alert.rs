@@ -137,11 +137,17 @@ impl Ack {
                 return Err(unknown(&id));
             }
             let answer = service.post(&format!("/v1/incidents/{id}/acknowledge")).await;
-            let body: AcknowledgedBody = answer.map_err(|error| match &error {
-                AskError::Refused(problem) if problem.code == "unknown_incident" => unknown(&id),
-                _ => error.into(),
-            })?;
-            done.push(body);
+            let answer: Result<AcknowledgedBody, AskError> = answer;
+            match answer {
+                Ok(body) => done.push(body),
+                Err(AskError::Refused(problem)) if problem.code == "unknown_incident" => {
+                    // One that has ended since it was listed is nobody's any more.
+                    if !self.all {
+                        return Err(unknown(&id));
+                    }
+                }
+                Err(error) => return Err(error.into()),
+            }
         }
         output.answer(&done, |done| {
             if done.is_empty() {

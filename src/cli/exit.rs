@@ -346,6 +346,19 @@ impl From<RotationError> for Failure {
                 "It is dead at HubSpot, and there is no way back to it: go on with the one in use, or rotate to a new one.",
             )
             .because(said(word)),
+            RotationError::CanaryRefused(word) => Self::new(
+                Exit::Invalid,
+                "canary_refused",
+                "HubSpot refuses to refresh a portal with the new client secret; the one in use stays in use",
+                "HubSpot takes it for questions and not for refreshes, so it may need some minutes to be known everywhere: try again. If it still stands staged (`grantkeeper rotate status`), `rotate promote` tries again and `rotate discard` takes it out.",
+            )
+            .because(word),
+            RotationError::AnotherStaged(_) => Self::new(
+                Exit::Usage,
+                "another_staged",
+                error.to_string(),
+                "Nothing was changed. `grantkeeper rotate promote` goes on with that one, `rotate discard` takes it out; --replace puts this one in its place.",
+            ),
             RotationError::NotTried(why) => Self::new(
                 Exit::TryAgain,
                 "canary_failed",

@@ -199,6 +199,12 @@ impl From<InitError> for Failure {
                 message,
                 "Nothing was fetched or written. Name files in folders that exist, each once.",
             ),
+            InitError::Unsaved(_) => Self::new(
+                Exit::Failed,
+                "grant_unsaved",
+                message,
+                "Nothing was written. HubSpot has begun to replace refresh tokens: let init's login write portals' records (policies, the agent's), or configure state_dir, which keeps them. Should HubSpot refuse the old ones, these customers have to connect again.",
+            ),
             InitError::NoHandover(why) => Self::new(
                 Exit::Invalid,
                 "no_handover",

@@ -38,10 +38,15 @@ pub(super) enum Rotate {
     Retire,
     /// Forget the staged secret; the one in use stays in use
     Discard,
+    /// Have the running service read the app's record now, after a rotation elsewhere
+    Follow,
 }
 
 /// Take the staged secret into use, once HubSpot accepts it.
 #[derive(Debug, Args)]
+#[command(
+    after_help = "Exit codes: 3 nothing is staged (any more), 75 try again, 77 the store refuses, 78 HubSpot refuses it."
+)]
 pub(super) struct Promote {
     /// Don't have the running service refresh one portal with it first
     #[arg(long)]
@@ -56,7 +61,8 @@ pub(super) struct Promote {
 #[derive(Debug, Args)]
 #[command(after_help = "\
 The new secret is asked for at a hidden prompt, or read from --from-file; never taken as an argument.
-Exit codes: 75 HubSpot or the store can't be reached, 77 the store refuses, 78 HubSpot refuses the secret.")]
+Exit codes: 2 no secret, the client id in its place, or another one is staged, 75 HubSpot or the store can't be reached, or
+the portal could not be tried, 77 the store refuses, 78 HubSpot refuses the secret.")]
 pub(super) struct Secret {
     /// Read the new secret from this file, or from standard input with `-`
     #[arg(long, value_name = "FILE")]
@@ -64,6 +70,9 @@ pub(super) struct Secret {
     /// Don't have the running service refresh one portal with it first
     #[arg(long)]
     no_canary: bool,
+    /// Put it in the place of another one that stands staged
+    #[arg(long)]
+    replace: bool,
 }
 
 #[derive(Serialize)]
@@ -118,7 +127,7 @@ async fn canary(service: Result<Client, Failure>, wanted: bool) -> Canary {
             let why = reason.unwrap_or_default();
             match (&*outcome, portal_id) {
                 ("accepted", Some(portal)) => Canary::Well(portal),
-                ("refused", _) => Canary::Refused,
+                ("refused", _) => Canary::Refused(why),
                 ("not_told", Some(portal)) => Canary::NotTold(format!("portal {portal}: {why}")),
                 _ => Canary::Nobody(why),
             }
@@ -130,6 +139,19 @@ async fn canary(service: Result<Client, Failure>, wanted: bool) -> Canary {
     }
 }
 
+/// Whatever went wrong after it was staged: the service knows what stands there.
+async fn followed_anyway<T>(
+    done: Result<T, RotationError>,
+    global: &Global,
+    output: Output,
+) -> Result<T, Failure> {
+    use RotationError::{CanaryRefused, ChangedMeanwhile, NotTried};
+    if matches!(done, Err(CanaryRefused(_) | ChangedMeanwhile | NotTried(_))) {
+        setting::followed(global, output).await?;
+    }
+    Ok(done?)
+}
+
 /// Which user of which machine this is.
 fn who() -> String {
     let (uid, machine) = (rustix::process::getuid().as_raw(), rustix::system::uname());
@@ -138,6 +160,18 @@ fn who() -> String {
 
 impl Rotate {
     pub(super) async fn run(self, global: &Global, output: Output) -> Result<(), Failure> {
+        if matches!(self, Self::Follow) {
+            let follows =
+                Done { rotated: false, service_follows: setting::followed(global, output).await? };
+            return output.answer(&follows, |done| {
+                if done.service_follows {
+                    "the service uses what is stored"
+                } else {
+                    "no service was told"
+                }
+                .to_owned()
+            });
+        }
         let config = setting::config(global)?;
         // Asked for before anything is opened: whoever types it sees no error of another kind afterwards.
         let new = match &self {
@@ -159,11 +193,13 @@ impl Rotate {
                 let Some(new) = new else { return Ok(()) };
                 secret.is_not_the_id(&world, &new).await?;
                 let canary = canary(service(), !secret.no_canary);
-                let done = rotating.rotate(&new, canary).await?;
+                let done = rotating.rotate(&new, secret.replace, canary).await;
+                let done = followed_anyway(done, global, output).await?;
                 (done == Rotated::Now, "the client secret is rotated")
             }
             Self::Promote(promote) => {
-                rotating.promote(canary(service(), !promote.no_canary)).await?;
+                let done = rotating.promote(canary(service(), !promote.no_canary)).await;
+                followed_anyway(done, global, output).await?;
                 (true, "the client secret is rotated")
             }
             Self::Rollback => {
@@ -177,6 +213,7 @@ impl Rotate {
                 let why = "no new client secret is staged";
                 return Err(RotationError::NothingThere(why).into());
             }
+            Self::Follow => return Ok(()),
             Self::Retire => return retire(&mut rotating, global, output).await,
             Self::Status => return status(&world, output).await,
         };

@@ -100,6 +100,14 @@ fn manner(
     let usual = |hours: u32| reminds.then_some(HOUR * hours);
     let remind_critical = reminder("remind_critical", usual(4), section, findings);
     let remind = reminder("remind", usual(24), section, findings);
+    if kind == Some(Kind::Alertmanager) {
+        for key in ["quiet_hours", "remind", "remind_critical"] {
+            if section.has(key) {
+                let hint = "Alertmanager does that by itself: its routes and silences say when";
+                section.wrong(findings, key, "is not used for this kind", hint);
+            }
+        }
+    }
     let hours = section.text("quiet_hours", findings);
     let zone = section.text("time_zone", findings);
     let zone = zone.map(|found| (zone_of(&found, findings), found));

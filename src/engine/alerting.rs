@@ -3,7 +3,10 @@
 
 use std::{
     collections::BTreeMap,
-    sync::{Arc, Mutex, PoisonError},
+    sync::{
+        Arc, Mutex, PoisonError,
+        atomic::{AtomicBool, Ordering},
+    },
     time::Duration,
 };
 
@@ -21,7 +24,7 @@ use lane::{Lane, News};
 
 use super::metrics::Metrics;
 use crate::{
-    incident::{Manner, Moment, Notice, Outbox},
+    incident::{Change, Manner, Moment, Notice, Outbox},
     journal::{Entry, Journal, Standing},
     portal::AppName,
     sink::{AlertSink, DeliveryError},
@@ -113,7 +116,13 @@ impl Alerting {
     ) -> Self {
         let (tasks, receivers) = (TaskTracker::new(), Receivers::default());
         let (sender, orders) = mpsc::channel(WAITING);
-        let around = Around { journal, clock, metrics: Arc::clone(metrics), stop: stop.clone() };
+        let around = Around {
+            journal,
+            clock,
+            metrics: Arc::clone(metrics),
+            stop: stop.clone(),
+            kept: Arc::new(AtomicBool::new(true)),
+        };
         let shown = receivers.clone();
         let mut dispatcher =
             Dispatcher { around, lanes: BTreeMap::new(), tasks: tasks.clone(), shown };
@@ -178,9 +187,16 @@ struct Around {
     clock: Arc<dyn Clock>,
     metrics: Arc<Metrics>,
     stop: CancellationToken,
+    /// The journal took what it was last given.
+    kept: Arc<AtomicBool>,
 }
 
 impl Around {
+    /// Whether what is not delivered outlives the process.
+    fn keeps(&self) -> bool {
+        self.journal.is_there() && self.kept.load(Ordering::Relaxed)
+    }
+
     fn now(&self) -> Moment {
         let boot = self.clock.boot();
         Moment { boot, wall: self.clock.wall_at(boot) }
@@ -221,6 +237,11 @@ impl Dispatcher {
                 Order::Resume(standing) => {
                     for Standing { notice, receivers } in standing {
                         for (name, post) in &self.lanes {
+                            // What is over before a receiver came need not be told it.
+                            let over = notice.change == Change::Resolved;
+                            if over && !receivers.contains_key(name) {
+                                continue;
+                            }
                             let told = receivers.get(name).copied().flatten();
                             post.send(News::Notice(Box::new(notice.clone()), told));
                         }
@@ -234,12 +255,14 @@ impl Dispatcher {
 
     async fn tell(&self, notice: Box<Notice>) {
         let wants = |post: &&Post| Outbox::new(post.route.manner.clone()).wants(&notice);
-        let wanted: Vec<&Post> = self.lanes.values().filter(wants).collect();
-        let receivers = wanted.iter().map(|post| post.route.sink.name().to_owned()).collect();
+        let wanted = self.lanes.values().filter(wants);
+        let receivers = wanted.map(|post| post.route.sink.name().to_owned()).collect();
         let entry = Entry::Alert { notice: notice.clone(), receivers };
         // That the disk does not take it is an incident of its own, and told without it.
-        timeout(DISK_PATIENCE, self.around.journal.keep(entry)).await.ok();
-        for post in wanted {
+        let kept = timeout(DISK_PATIENCE, self.around.journal.keep(entry)).await;
+        self.around.kept.store(matches!(kept, Ok(Ok(()))), Ordering::Relaxed);
+        // Who does not want it may have been told of it before.
+        for post in self.lanes.values() {
             post.send(News::Notice(notice.clone(), None));
         }
     }

@@ -3,6 +3,7 @@
 use std::{
     collections::{BTreeMap, BTreeSet, VecDeque},
     sync::Arc,
+    time::Duration,
 };
 
 use tokio::{
@@ -12,6 +13,7 @@ use tokio::{
 
 use super::{
     AT_STORE, Alerting, Engine, Metrics, Running, Settings, World,
+    canary::Watched,
     chance::Chance,
     command::WAITING,
     errands::Errands,
@@ -29,6 +31,7 @@ use crate::{
     journal::Recovered,
     lifecycle::{App, Budget, Crowd, Rate, RefreshMode, Step, budget::USUAL_LIFE, step},
     portal::PortalId,
+    time::BootTime,
 };
 
 impl Engine {
@@ -65,15 +68,7 @@ impl Engine {
             hubspot: Health::new(world.endpoint.kind()),
             throttled: None,
             mode: settings.refresh.mode,
-            budget: Budget {
-                per_second: rate.sustained(now),
-                calm: rate.is_calm(now),
-                ceiling: settings.max_requests_per_second,
-                portals: 0,
-                recent: 0,
-                life,
-                at: settings.refresh.at,
-            },
+            budget: no_budget(&settings, &rate, life, now),
             journal: world.journal.is_there(),
             without_store,
             strays,
@@ -84,7 +79,8 @@ impl Engine {
         let receivers = alerting.receivers().clone();
         let view = Arc::new(View::new(overall.clone(), receivers, world.clock.as_ref()));
         let mut engine = Self {
-            book: Book::new(settings.app.clone(), now).restored(alerts.iter().map(|a| &a.notice)),
+            book: Book::new(settings.app.clone(), now)
+                .restored(alerts.iter().map(|a| &a.notice), now),
             pair,
             app: App::Unproven,
             crowd: Crowd::default(),
@@ -101,7 +97,7 @@ impl Engine {
             tasks: JoinSet::new(),
             store_permits: Arc::new(Semaphore::new(AT_STORE)),
             overall_changed: true,
-            incidents_changed: true,
+            incidents_shown: None,
             portals_changed: true,
             sending: Sending::at(rate.at(now)),
             rate,
@@ -120,8 +116,7 @@ impl Engine {
             draining: false,
             stepping: false,
             chance: Chance::seeded(),
-            canary: None,
-            staged_seen: None,
+            watched: Watched::default(),
             view: Arc::clone(&view),
             overall,
             world,
@@ -153,5 +148,18 @@ impl Engine {
         self.rules = rules;
         self.chance = Chance::of(seed);
         self
+    }
+}
+
+/// What the rate carries, of nobody yet.
+fn no_budget(settings: &Settings, rate: &Rate, life: Duration, now: BootTime) -> Budget {
+    Budget {
+        per_second: rate.sustained(now),
+        calm: rate.is_calm(now),
+        ceiling: settings.max_requests_per_second,
+        portals: 0,
+        recent: 0,
+        life,
+        at: settings.refresh.at,
     }
 }

@@ -1,7 +1,7 @@
 //! One portal's refresh with the client secret that is staged, before everybody's depends on it: a real refresh, with
 //! intent, answer and store as always, of a portal that is well. Refused, it costs that portal one try.
 
-use std::{sync::Arc, time::Duration};
+use std::{collections::BTreeSet, sync::Arc, time::Duration};
 
 use jiff::Timestamp;
 use tokio::{sync::oneshot, time::sleep};
@@ -11,7 +11,7 @@ use crate::{
     access::{Caller, Right},
     hubspot::signature::Signers,
     incident::{KEPT_ON, Kind},
-    lifecycle::{ClientPair, Event, Phase, Refusal},
+    lifecycle::{ClientPair, Event, Phase, Refusal, RefusalClass},
     portal::PortalId,
     store::StoreError,
     time::BootTime,
@@ -23,7 +23,12 @@ const PATIENCE: Duration = Duration::from_secs(45);
 const BUSY: &str = "no portal is well and at rest";
 /// Until one is, it is looked again so often, and so many times.
 const AGAIN: Duration = Duration::from_millis(500);
-const TRIES: u32 = 10;
+const LOOKS: u32 = 10;
+/// So many portals are tried, where each has trouble of its own.
+const PORTALS: usize = 3;
+const CLOSED: &str = "the client secret in use is refused, so that nothing is refreshed";
+/// The app's record is looked at for a signature's sake no more often.
+const LOOK_EVERY: Duration = Duration::from_secs(10);
 
 /// What came of it.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -36,43 +41,69 @@ pub enum Tried {
     Skipped(&'static str),
 }
 
+/// What is watched of a rotation.
+#[derive(Debug, Default)]
+pub(super) struct Watched {
+    /// A try with the staged client secret, if one is under way.
+    canary: Option<Canary>,
+    /// Since when a secret has been seen staged whose record does not say since when it is.
+    staged_seen: Option<BootTime>,
+    /// The same of one that was in use before.
+    previous_seen: Option<BootTime>,
+    /// When the app's record was last looked at for a signature's sake.
+    pair_looked_at: Option<BootTime>,
+}
+
 /// The one that is under way.
 #[derive(Debug)]
-pub(super) struct Canary {
+struct Canary {
     portal: PortalId,
     pair: ClientPair,
+    /// The portal's refresh has gone out with it.
+    sent: bool,
+    /// Those that could not say, for reasons of their own.
+    tried: BTreeSet<PortalId>,
     until: BootTime,
     done: oneshot::Sender<Tried>,
+}
+
+/// Who wants to know, and what was tried for them.
+#[derive(Debug)]
+pub(super) struct Wish {
+    done: oneshot::Sender<Tried>,
+    /// As many looks are left for a portal that is well and at rest.
+    looks: u32,
+    tried: BTreeSet<PortalId>,
 }
 
 impl Engine {
     /// The record is read first: what is staged may be younger than what was read last.
     pub(super) fn begin_canary(&mut self, done: oneshot::Sender<Tried>) {
         let store = Arc::clone(&self.world.store);
-        let tries = TRIES;
-        let read = async move { Report::Staged { pair: load_app(&*store).await, done, tries } };
-        self.tasks.spawn(read);
+        let wish = Wish { done, looks: LOOKS, tried: BTreeSet::new() };
+        self.tasks.spawn(async move { Report::Staged { pair: load_app(&*store).await, wish } });
     }
 
-    pub(super) fn staged(
-        &mut self,
-        pair: Result<ClientPair, StoreError>,
-        done: oneshot::Sender<Tried>,
-        tries: u32,
-    ) {
-        match self.canary_of(&pair) {
+    pub(super) fn staged(&mut self, pair: Result<ClientPair, StoreError>, wish: Wish) {
+        // Webhooks may be signed with what is staged from now on.
+        if let Ok(pair) = &pair {
+            self.take_up(pair);
+        }
+        let Wish { done, looks, tried } = wish;
+        match self.canary_of(&pair, &tried) {
             Ok((portal, pair)) => {
                 let until = self.world.clock.boot() + PATIENCE;
-                self.canary = Some(Canary { portal, pair, until, done });
+                self.watched.canary =
+                    Some(Canary { portal, pair, sent: false, tried, until, done });
                 self.portals.wanted(portal);
                 self.step(portal, Event::Wanted);
                 self.queue.hurry(portal);
             }
             // Each may have been refreshed within the last second, and none is twice.
-            Err(BUSY) if tries > 0 => {
+            Err(BUSY) if looks > 0 => {
                 self.tasks.spawn(async move {
                     sleep(AGAIN).await;
-                    Report::Staged { pair, done, tries: tries - 1 }
+                    Report::Staged { pair, wish: Wish { done, looks: looks - 1, tried } }
                 });
             }
             // Who asked may be gone.
@@ -83,15 +114,17 @@ impl Engine {
     fn canary_of(
         &self,
         pair: &Result<ClientPair, StoreError>,
+        tried: &BTreeSet<PortalId>,
     ) -> Result<(PortalId, ClientPair), &'static str> {
         let pair = pair.as_ref().map_err(|_| "the app's record can't be read")?;
         let next = pair.further.next.clone().ok_or("no new client secret is staged")?;
         let now = self.world.clock.boot();
-        if self.canary.as_ref().is_some_and(|one| one.until > now && !one.done.is_closed()) {
+        if self.watched.canary.as_ref().is_some_and(|one| one.until > now && !one.done.is_closed())
+        {
             return Err("another try is under way");
         }
         if !self.app.is_open() {
-            return Err("the client secret in use is refused, so that nothing is refreshed");
+            return Err(CLOSED);
         }
         let fit = |portal: &PortalId| {
             let portal = self.portals.get(*portal).map(|entry| &entry.portal);
@@ -101,29 +134,86 @@ impl Engine {
                 well && rests && portal.token.is_some_and(|token| !token.left(now).is_zero())
             })
         };
-        let portal = self.portals.ids().into_iter().find(fit);
+        let portal = self.portals.ids().into_iter().find(|id| !tried.contains(id) && fit(id));
         let portal = portal.ok_or(BUSY)?;
         Ok((portal, ClientPair { client_secret: next, ..pair.clone() }))
     }
 
     /// The pair with which a portal's refresh goes out, if it is the one that is tried.
-    pub(super) fn canary_pair(&self, portal: PortalId) -> Option<ClientPair> {
+    pub(super) fn canary_pair(&mut self, portal: PortalId) -> Option<ClientPair> {
         let now = self.world.clock.boot();
-        let canary = self.canary.as_ref().filter(|one| one.portal == portal && one.until > now)?;
+        let canary =
+            self.watched.canary.as_mut().filter(|one| one.portal == portal && one.until > now)?;
+        canary.sent = true;
         Some(canary.pair.clone())
     }
 
     /// What HubSpot said to a portal's refresh.
     pub(super) fn note_canary(&mut self, portal: PortalId, refusal: Option<&Refusal>) {
-        if let Some(canary) = self.canary.take_if(|canary| canary.portal == portal) {
-            let tried = match refusal {
-                None => Tried::Accepted(portal),
-                Some(refusal) => Tried::Refused(portal, refusal.clone()),
-            };
-            // Who asked may be gone.
-            canary.done.send(tried).ok();
+        let sent = |canary: &mut Canary| canary.portal == portal && canary.sent;
+        let Some(Canary { pair, mut tried, done, .. }) = self.watched.canary.take_if(sent) else {
+            return;
+        };
+        let own = refusal.is_some_and(|refusal| is_its_own(refusal.class));
+        if own && tried.len() + 1 < PORTALS {
+            // That customer's grant has its own trouble, which says nothing of the secret.
+            tried.insert(portal);
+            return self.staged(Ok(pair), Wish { done, looks: LOOKS, tried });
+        }
+        let tried = match refusal {
+            None => Tried::Accepted(portal),
+            Some(refusal) => Tried::Refused(portal, refusal.clone()),
+        };
+        // Who asked may be gone.
+        done.send(tried).ok();
+    }
+
+    /// What has not been sent in time, or can't be any more, is answered.
+    pub(super) fn end_canary(&mut self, now: BootTime) {
+        let open = self.app.is_open();
+        let over = |canary: &mut Canary| !canary.sent && (canary.until <= now || !open);
+        if let Some(canary) = self.watched.canary.take_if(over) {
+            let why = if open { "HubSpot could not be asked in time" } else { CLOSED };
+            canary.done.send(Tried::Skipped(why)).ok();
         }
     }
+
+    /// Somebody's signature does not fit: the secret it was made with may be younger than what was read last. The
+    /// record alone is looked at, and not for each.
+    pub(super) fn look_at_pair(&mut self) {
+        let now = self.world.clock.boot();
+        if self.watched.pair_looked_at.is_some_and(|last| now.since(last) < LOOK_EVERY)
+            || self.draining
+        {
+            return;
+        }
+        self.watched.pair_looked_at = Some(now);
+        let store = Arc::clone(&self.world.store);
+        self.tasks.spawn(async move { Report::PairRead(load_app(&*store).await) });
+    }
+
+    pub(super) fn pair_read(&mut self, pair: Result<ClientPair, StoreError>) {
+        match pair {
+            Ok(pair) if self.take_up(&pair) => {}
+            Ok(_) => self.probe(),
+            Err(error) => self.note_store("read_app", Some(&error)),
+        }
+    }
+
+    /// What stands beside the secret in use may be new. Whether that one still is in use.
+    fn take_up(&mut self, pair: &ClientPair) -> bool {
+        let same = self.pair.as_ref().is_some_and(|known| known.same_as(pair));
+        if same {
+            self.use_pair(pair.clone());
+        }
+        same
+    }
+}
+
+/// Refusals that are a matter of one grant.
+const fn is_its_own(class: RefusalClass) -> bool {
+    use RefusalClass::{GrantMismatched, GrantRefused, Migrating, PortalUnavailable};
+    matches!(class, GrantRefused | GrantMismatched | PortalUnavailable | Migrating)
 }
 
 /// A secret that has stood staged for so long is forgotten by whoever staged it.
@@ -135,15 +225,18 @@ impl Engine {
         let Some(mut pair) = self.pair.clone() else { return };
         let (boot, wall) = (self.world.clock.boot(), self.world.clock.wall());
         let age = |at: Timestamp| Duration::try_from(wall.duration_since(at)).unwrap_or_default();
-        let over = |at| age(at) > self.settings.keep_previous;
-        let kept = pair.further.previous.is_some() && pair.further.promoted_at.is_some_and(over);
+        let previous = pair.further.previous.is_some();
+        self.watched.previous_seen = self.watched.previous_seen.or(Some(boot)).filter(|_| previous);
+        let since = pair.further.promoted_at.map(age);
+        let since = since.or_else(|| self.watched.previous_seen.map(|seen| boot.since(seen)));
+        let kept = previous && since.is_some_and(|since| since > self.settings.keep_previous);
         if kept {
             pair.further.previous = None;
         }
         let staged = pair.further.next.is_some();
-        self.staged_seen = self.staged_seen.or(Some(boot)).filter(|_| staged);
+        self.watched.staged_seen = self.watched.staged_seen.or(Some(boot)).filter(|_| staged);
         let since = pair.further.staged_at.map(age);
-        let since = since.or_else(|| self.staged_seen.map(|seen| boot.since(seen)));
+        let since = since.or_else(|| self.watched.staged_seen.map(|seen| boot.since(seen)));
         if staged && since.is_some_and(|since| since > STAGED_FOR_LONG) {
             self.tell_open(Kind::RotationUnfinished, None, None);
         } else if kept {
@@ -156,6 +249,11 @@ impl Engine {
 }
 
 impl Handle {
+    /// Full of commands, the engine need not hear of this one: HubSpot sends a webhook again.
+    pub(super) fn tell_unsigned(&self) {
+        self.commands.try_send(Command::Unsigned).ok();
+    }
+
     /// Has one portal's token refreshed with the client secret that is staged.
     ///
     /// # Errors

@@ -36,6 +36,8 @@ pub enum Command {
     Acknowledge(String, u32, oneshot::Sender<Result<(), NotOpen>>),
     /// Refresh one portal's token with the staged client secret; the sender hears what came of it.
     TryStaged(oneshot::Sender<Tried>),
+    /// A webhook's signature fits none of the secrets that are known.
+    Unsigned,
     /// Send a test to a receiver of alerts; the sender hears what came of it.
     TestAlert(String, oneshot::Sender<Result<(), Untested>>),
     /// Take a grant in, or take one away.
@@ -72,6 +74,8 @@ impl Engine {
             Command::Audit(false) => self.tell_open(Kind::AuditFailing, None, None),
             Command::Reload(done) => {
                 self.try_journal();
+                // The client pair does not wait for thousands of records.
+                self.probe();
                 self.reload_for(done);
             }
             Command::Reroute(routes) => self.alerting.reroute(routes, self.book.standing()),
@@ -79,6 +83,7 @@ impl Engine {
                 // Who asked may be gone.
                 done.send(self.acknowledge(&incident, uid)).ok();
             }
+            Command::Unsigned => self.look_at_pair(),
             Command::TryStaged(done) => self.begin_canary(done),
             Command::TestAlert(receiver, done) => {
                 self.alerting.test(receiver, &self.settings.app, done);

@@ -191,6 +191,10 @@ impl Engine {
             }
         };
         self.tell_open(kind(cause), Some(portal), detail.as_deref());
+        if cause == Cause::Expired {
+            // The one became the other.
+            self.tell_close(Kind::RefreshFailing, Some(portal));
+        }
     }
 }
 

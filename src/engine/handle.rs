@@ -326,6 +326,9 @@ impl Handle {
             }
             Ok(signature::verify(webhook, &signers, self.clock.wall()))
         });
+        if matches!(answer, Ok(Err(Unsigned::Mismatch))) {
+            self.tell_unsigned();
+        }
         self.told(&asking.by(caller), None, answer).await
     }
 

@@ -32,7 +32,6 @@ impl Engine {
     fn announce(&mut self, notice: &Notice) {
         self.alerting.tell(notice);
         self.view.feed.tell(notice.into());
-        self.incidents_changed = true;
     }
 
     pub(super) fn tell_open(&mut self, kind: Kind, portal: Option<PortalId>, detail: Option<&str>) {
@@ -74,7 +73,6 @@ impl Engine {
         for notice in self.book.forget(portal, now) {
             self.announce(&notice);
         }
-        self.incidents_changed = true;
     }
 
     /// HubSpot takes the portal's grant. What this process has told of it the rules close; what an earlier one did

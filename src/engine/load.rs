@@ -121,8 +121,10 @@ pub async fn load_app(store: &dyn CredentialStore) -> Result<ClientPair, StoreEr
     let stored = store.read(Key::App).await?;
     let app = stored.record.app().map_err(|fault| corrupt(Key::App, &fault))?;
     let at = |what| app.steps.iter().rev().find(|step| step.what == what).map(|step| step.at);
+    // What is staged now may be another hand's, and not that step's.
+    let ended = at(Taken::Promoted).max(at(Taken::Discarded));
     let further = FurtherSecrets {
-        staged_at: at(Taken::Staged),
+        staged_at: at(Taken::Staged).filter(|staged| ended.is_none_or(|ended| *staged >= ended)),
         promoted_at: at(Taken::Promoted).max(at(Taken::RolledBack)),
         next: app.next_client_secret,
         previous: app.previous_client_secret,

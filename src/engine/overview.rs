@@ -172,6 +172,14 @@ impl Handle {
         self.view.overall.load().journal_fails()
     }
 
+    /// The portals whose new refresh token the store has not taken.
+    #[must_use]
+    pub fn unsaved(&self) -> Vec<PortalId> {
+        let slots = self.view.portals.load();
+        let unsaved = slots.iter().filter(|(_, slot)| slot.now().portal.save_at.is_some());
+        unsaved.map(|(portal, _)| *portal).collect()
+    }
+
     /// How many portals are in each state.
     #[must_use]
     pub fn census(&self) -> Vec<(PortalState, usize)> {

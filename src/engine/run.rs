@@ -10,13 +10,13 @@ use std::{
 use tokio::{
     sync::{Semaphore, mpsc},
     task::{JoinError, JoinSet},
-    time::sleep,
+    time::{sleep, timeout},
 };
 use tokio_util::sync::CancellationToken;
 
 use super::{
     Alerting, LONGEST_SLEEP, Metrics, Settings, World,
-    canary::Canary,
+    canary::Watched,
     chance::Chance,
     command::Command,
     errands::Errands,
@@ -43,6 +43,8 @@ use crate::{
     time::BootTime,
 };
 
+/// After a stop, receivers of alerts have so long to take what there is.
+const LAST_WORDS: Duration = Duration::from_secs(5);
 /// After a stop, what the store has not taken is tried again for this long.
 const FAREWELL: Duration = Duration::from_secs(10);
 
@@ -79,7 +81,8 @@ pub struct Engine {
     pub(super) store_permits: Arc<Semaphore>,
     pub(super) overall: Overall,
     pub(super) overall_changed: bool,
-    pub(super) incidents_changed: bool,
+    /// The book's revision that was last published.
+    pub(super) incidents_shown: Option<u64>,
     pub(super) portals_changed: bool,
     pub(super) rate: Rate,
     pub(super) sending: Sending,
@@ -102,10 +105,7 @@ pub struct Engine {
     pub(super) draining: bool,
     pub(super) stepping: bool,
     pub(super) chance: Chance,
-    /// A try with the staged client secret, if one is under way.
-    pub(super) canary: Option<Canary>,
-    /// Since when a secret has been seen staged whose record does not say since when it is.
-    pub(super) staged_seen: Option<BootTime>,
+    pub(super) watched: Watched,
 }
 
 /// What others need to talk to an engine.
@@ -158,7 +158,9 @@ impl Engine {
             tracing::error!(%portal, "a new refresh token could not be stored before the end; if HubSpot has retired the one in the store, the customer has to connect again");
         }
         self.tell_the_rest();
-        self.alerting.retire().wait().await;
+        if timeout(LAST_WORDS, self.alerting.retire().wait()).await.is_err() {
+            tracing::warn!("a receiver of alerts takes too long: the end does not wait for it");
+        }
         Ok(())
     }
 
@@ -225,6 +227,7 @@ impl Engine {
             self.step(portal, Event::Woke);
         }
         self.tell_due();
+        self.end_canary(now);
         let due = [self.app.next_probe(), self.outage_probe_due()];
         let free = self.probing == Probing::No;
         if free && due.into_iter().flatten().any(|at| at <= now) {
@@ -273,7 +276,8 @@ impl Engine {
                 self.saved(portal, generation, record, token, result);
             }
             Report::Noted => {}
-            Report::Staged { pair, done, tries } => self.staged(pair, done, tries),
+            Report::Staged { pair, wish } => self.staged(pair, wish),
+            Report::PairRead(pair) => self.pair_read(pair),
             Report::Came { outcome, news } => self.came(outcome, news),
             Report::Arrived(arrival) => self.arrived(arrival),
             Report::Left { portal, asked, outcome, waiting } => {
@@ -340,7 +344,8 @@ impl Engine {
         if std::mem::take(&mut self.portals_changed) {
             self.view.portals.store(Arc::new(self.portals.slots()));
         }
-        if std::mem::take(&mut self.incidents_changed) {
+        if self.incidents_shown != Some(self.book.revision()) {
+            self.incidents_shown = Some(self.book.revision());
             // In a storm there are thousands: they are gathered when one came or went, and shared.
             self.overall.incidents = self.book.incidents().map(Arc::clone).collect();
             self.overall_changed = true;

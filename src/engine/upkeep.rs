@@ -139,9 +139,12 @@ impl Engine {
         let (app, change) = self.app.probed(probe, now, self.chance.draw());
         let word = verdict.as_ref().err().and_then(|refusal| refusal.word);
         self.change_app(app, change, word);
+        // What an earlier process told of, this one may never have met.
         if self.app == App::Accepted {
-            // What an earlier process told of, this one may never have met.
-            self.change_app(self.app, Change::Open, None);
+            self.tell_close(Kind::AppRejected, None);
+            if probe == Probe::GrantGood {
+                self.tell_close(Kind::AppSuspect, None);
+            }
         }
         if again && !self.draining {
             self.probe();

@@ -3,14 +3,12 @@
 
 use std::{sync::Arc, time::Duration};
 
-use tokio::{
-    sync::{mpsc, oneshot},
-    time::timeout,
-};
+use tokio::{sync::mpsc, time::timeout};
 
 use super::{
-    Denial, Tried, World,
+    Denial, World,
     arrivals::{Arrival, Fresh},
+    canary::Wish,
     errands::Failed,
     load::{self, Records, StoredGrant},
     orders::{News, Removed, Waiting},
@@ -43,9 +41,10 @@ pub(super) enum Report {
     /// What stands in the app's record, for who wants the staged secret tried.
     Staged {
         pair: Result<ClientPair, StoreError>,
-        done: oneshot::Sender<Tried>,
-        tries: u32,
+        wish: Wish,
     },
+    /// What stands in the app's record now.
+    PairRead(Result<ClientPair, StoreError>),
     /// A grant came by an order, or did not.
     Came {
         outcome: Result<Box<Fresh>, Failed>,

@@ -9,7 +9,9 @@ use std::{
 
 use jiff::Timestamp;
 
-use super::{Acknowledged, Change, Incident, InstallUrl, Kind, Notice, burst::Burst, words};
+use super::{
+    Acknowledged, Change, Incident, InstallUrl, Kind, Notice, Severity, burst::Burst, words,
+};
 use crate::{
     portal::{AppName, PortalId},
     time::BootTime,
@@ -39,10 +41,22 @@ pub struct Book {
     install: Option<InstallUrl>,
     /// Names the process in ids: the wall clock alone may be set back to when another gave the same.
     run: String,
-    open: BTreeMap<(Kind, Option<PortalId>), Open>,
+    open: BTreeMap<(Kind, Subject), Open>,
     bursts: BTreeMap<Kind, Burst>,
     /// The last number in an id: none is given twice, not even within one second.
     last: i64,
+    /// Grows with each change of what is open, told or not.
+    revision: u64,
+}
+
+/// What one incident of a kind is about, beside others of it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+enum Subject {
+    /// The app, or whoever is hit together whenever.
+    All,
+    /// Portals that were hit within one burst.
+    Burst(u32),
+    Portal(PortalId),
 }
 
 #[derive(Debug, Clone)]
@@ -98,6 +112,16 @@ impl Open {
         notice
     }
 
+    /// It has become another matter: what is to be done about it is something else.
+    fn reword(&mut self, summary: String, action: String, severity: Severity) {
+        if self.incident.action != action {
+            let incident = Arc::make_mut(&mut self.incident);
+            (incident.summary, incident.action) = (summary, action);
+            incident.severity = incident.severity.max(severity);
+            self.changed = true;
+        }
+    }
+
     fn join(&mut self, portal: PortalId) {
         if !self.left.remove(&portal) && self.sharing.insert(portal) {
             self.untold.insert(portal);
@@ -125,7 +149,10 @@ impl Open {
 
     fn count(&mut self) {
         let incident = Arc::make_mut(&mut self.incident);
-        incident.portals = self.sharing.iter().take(NAMED).copied().collect();
+        // Those first whom nobody has heard of.
+        let known = self.sharing.difference(&self.untold);
+        incident.portals = self.untold.iter().chain(known).take(NAMED).copied().collect();
+        incident.portals.sort_unstable();
         incident.portal_count = self.sharing.len();
         self.changed = true;
     }
@@ -143,19 +170,30 @@ impl Book {
     pub fn new(app: AppName, start: BootTime) -> Self {
         let run = format!("{:x}", start.since_boot().as_millis());
         let (open, bursts) = (BTreeMap::new(), BTreeMap::new());
-        Self { app, install: None, run, open, bursts, last: i64::MIN }
+        Self { app, install: None, run, open, bursts, last: i64::MIN, revision: 0 }
     }
 
     /// The same, with what an earlier process had open (I12): its latest notices.
     #[must_use]
-    pub fn restored<'a>(mut self, notices: impl IntoIterator<Item = &'a Notice>) -> Self {
+    pub fn restored<'a>(
+        mut self,
+        notices: impl IntoIterator<Item = &'a Notice>,
+        now: BootTime,
+    ) -> Self {
         for notice in notices {
             let kind = notice.incident.kind;
             if notice.change == Change::Resolved || kind == Kind::Test {
                 continue;
             }
-            let alone = kind.is_single() && notice.sharing.is_empty();
-            let subject = notice.incident.portals.first().copied().filter(|_| alone);
+            let subject = match notice.incident.portals.first() {
+                Some(portal) if kind.is_single() && notice.sharing.is_empty() => {
+                    Subject::Portal(*portal)
+                }
+                _ if kind.is_single() => {
+                    Subject::Burst(self.bursts.entry(kind).or_default().resumed(now))
+                }
+                _ => Subject::All,
+            };
             let sharing = notice.sharing.clone();
             let open = Open::new(notice.incident.clone(), sharing, notice.number + 1);
             self.open.insert((kind, subject), open);
@@ -179,32 +217,46 @@ impl Book {
         now: Moment,
     ) -> Option<Notice> {
         if let Some(portal) = portal
-            && self.concerns(kind, portal)
+            && let Some(subject) = self.subject_of(kind, portal)
         {
-            return None;
-        }
-        let single = portal.filter(|_| kind.is_single());
-        let together = single.is_none() || self.bursts.entry(kind).or_default().takes(now.boot);
-        let subject = single.filter(|_| !together);
-        let sharing: BTreeSet<_> =
-            portal.filter(|_| together && kind.is_about_portals()).into_iter().collect();
-        if let Some(open) = self.open.get_mut(&(kind, subject)) {
-            for portal in sharing {
-                open.join(portal);
+            // Known; but it may have become another matter.
+            let alone = Some(portal).filter(|_| subject == Subject::Portal(portal));
+            let many = alone.is_none();
+            let link = self.install.as_ref().map(|url| url.of(alone));
+            let (summary, action) = words::of(kind, alone, detail, many, link.as_deref());
+            if let Some(open) = self.open.get_mut(&(kind, subject)).filter(|_| !many) {
+                open.reword(summary, action, kind.severity_when(detail, many));
             }
             return None;
         }
-        let many = together && kind.is_about_portals();
-        let link = self.install.as_ref().map(|url| url.of(subject));
-        let (summary, action) = words::of(kind, subject, detail, many, link.as_deref());
+        let single = portal.filter(|_| kind.is_single());
+        let burst = single.and_then(|_| self.bursts.entry(kind).or_default().takes(now.boot));
+        let subject = match (single, burst) {
+            (Some(_), Some(burst)) => Subject::Burst(burst),
+            (Some(portal), None) => Subject::Portal(portal),
+            (None, _) => Subject::All,
+        };
+        let alone = single.filter(|_| burst.is_none());
+        let many = alone.is_none() && kind.is_about_portals();
+        let sharing: BTreeSet<_> = portal.filter(|_| many).into_iter().collect();
+        let link = self.install.as_ref().map(|url| url.of(alone));
+        let (summary, action) = words::of(kind, alone, detail, many, link.as_deref());
+        let severity = kind.severity_when(detail, many);
+        if let Some(open) = self.open.get_mut(&(kind, subject)) {
+            for portal in sharing {
+                open.join(portal);
+                self.revision += 1;
+            }
+            open.reword(summary, action, severity);
+            return None;
+        }
         let about = portal.as_ref().map_or(affected, std::slice::from_ref);
-        let named = match subject {
+        let named = match alone {
             Some(portal) => portal.to_string(),
             None if many => "portals".to_owned(),
             None => "app".to_owned(),
         };
         self.last = now.wall.as_millisecond().max(self.last.saturating_add(1));
-        let severity = if many { kind.severity_of_many() } else { kind.severity() };
         let incident = Incident {
             incident_id: format!("{}-{kind}-{named}-{}-{}", self.app, self.last, self.run),
             kind,
@@ -217,27 +269,36 @@ impl Book {
             since: now.wall,
             acknowledged: None,
         };
+        self.revision += 1;
         let open = Open::new(incident, sharing, 0);
         let open = self.open.entry((kind, subject)).or_insert(open);
         Some(open.notice(Change::Opened, now))
     }
 
-    /// Whether `kind` is known to be the case for `portal`, by itself or with others.
-    fn concerns(&self, kind: Kind, portal: PortalId) -> bool {
-        let shared = || self.open.get(&(kind, None)).is_some_and(|open| open.concerns(portal));
-        self.open.contains_key(&(kind, Some(portal))) || shared()
+    /// Where `kind` is known to be the case for `portal`, by itself or with others.
+    fn subject_of(&self, kind: Kind, portal: PortalId) -> Option<Subject> {
+        let alone = Subject::Portal(portal);
+        if self.open.contains_key(&(kind, alone)) {
+            return Some(alone);
+        }
+        let together = self.open.range((kind, Subject::All)..(kind, alone));
+        let mut together = together.filter(|(_, open)| open.concerns(portal));
+        together.next().map(|((_, subject), _)| *subject)
     }
 
     /// Notes that `kind` is no longer the case for `portal`, or for the app. Nothing if it was not open,
     /// or if it goes on for others: those are told of by [`Book::due`].
     pub fn close(&mut self, kind: Kind, portal: Option<PortalId>, now: Moment) -> Option<Notice> {
-        let alone = self.open.remove(&(kind, portal));
-        if let Some(mut open) = alone {
-            return Some(open.notice(Change::Resolved, now));
-        }
-        let (portal, key) = (portal?, (kind, None));
-        let open = self.open.get_mut(&key).filter(|open| open.concerns(portal))?;
-        if open.leave(portal) {
+        let subject = match portal {
+            None => Subject::All,
+            Some(portal) => self.subject_of(kind, portal)?,
+        };
+        let key = (kind, subject);
+        let open = self.open.get_mut(&key)?;
+        self.revision += 1;
+        if let (Some(portal), false) = (portal, matches!(subject, Subject::Portal(_)))
+            && open.leave(portal)
+        {
             return None;
         }
         self.open.remove(&key).map(|mut open| open.notice(Change::Resolved, now))
@@ -265,6 +326,7 @@ impl Book {
         }
         let acknowledged = Some(Acknowledged { at: now.wall, uid });
         Arc::make_mut(&mut open.incident).acknowledged = acknowledged;
+        self.revision += 1;
         Ok(Some(open.notice(Change::Acknowledged, now)))
     }
 
@@ -290,10 +352,16 @@ impl Book {
         self.open.values().filter(|open| open.changed).map(|open| open.update_due).min()
     }
 
+    /// Another number whenever what is open has changed, told or not.
+    #[must_use]
+    pub const fn revision(&self) -> u64 {
+        self.revision
+    }
+
     /// Whether this is open about the app.
     #[must_use]
     pub fn is_open(&self, kind: Kind) -> bool {
-        self.open.contains_key(&(kind, None))
+        self.open.contains_key(&(kind, Subject::All))
     }
 
     /// The portals for which `kind` is the case.
@@ -301,7 +369,7 @@ impl Book {
     pub fn portals(&self, kind: Kind) -> BTreeSet<PortalId> {
         let mut all = BTreeSet::new();
         for ((_, subject), open) in self.open.iter().filter(|((of, _), _)| *of == kind) {
-            all.extend(subject);
+            all.extend(if let Subject::Portal(portal) = subject { Some(*portal) } else { None });
             all.extend(&open.sharing);
         }
         all
@@ -336,7 +404,6 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::incident::Severity;
 
     fn book() -> Book {
         Book::new(AppName::parse("acme-sync").unwrap(), BootTime::default())
@@ -471,7 +538,7 @@ mod tests {
         keep(first.open(Kind::AppRejected, None, None, &ids, at(0)));
         keep(first.open(Kind::StoreDenied, None, None, &ids, at(0)));
         keep(first.close(Kind::StoreDenied, None, at(1)));
-        let mut next = book().restored(latest.values());
+        let mut next = book().restored(latest.values(), at(90).boot);
         for id in &ids {
             assert_eq!(next.open(Kind::GrantRevoked, Some(*id), None, &[], at(100)), None);
         }

@@ -140,6 +140,17 @@ impl Kind {
         }
     }
 
+    /// How loudly to tell of it, for this reason, of one or of many.
+    #[must_use]
+    pub fn severity_when(self, detail: Option<&str>, many: bool) -> Severity {
+        match (self, many) {
+            // Somebody else holds what opens the store.
+            (Self::StoreDenied, _) if detail == Some("compromised") => Severity::Critical,
+            (_, true) => self.severity_of_many(),
+            (_, false) => self.severity(),
+        }
+    }
+
     /// How loudly to tell of it.
     #[must_use]
     pub const fn severity(self) -> Severity {

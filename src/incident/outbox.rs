@@ -101,6 +101,16 @@ struct Case {
 }
 
 impl Case {
+    /// When the receiver is reminded next, if it is.
+    fn remind(&mut self, manner: &Manner, now: Moment) {
+        let wanted = self.latest.incident.severity >= manner.min_severity;
+        let after = manner.remind_after(&self.latest).filter(|_| wanted);
+        self.remind_at = self.told.zip(after).map(|(told, after)| {
+            let ago = Duration::try_from(now.wall.duration_since(told.at)).unwrap_or_default();
+            now.boot + after.saturating_sub(ago)
+        });
+    }
+
     fn is_owed(&self) -> bool {
         self.attempt.is_some() || self.told.is_none_or(|told| told.number < self.latest.number)
     }
@@ -133,11 +143,11 @@ impl Outbox {
     }
 
     /// The receiver wants to be told in another manner, perhaps at another address.
-    pub fn change(&mut self, manner: Manner) {
+    pub fn change(&mut self, manner: Manner, now: Moment) {
         self.manner = manner;
-        self.not_before = BootTime::default();
-        for case in self.cases.values_mut().filter(|case| case.told.is_some()) {
-            case.remind_at = None;
+        self.not_before = now.boot;
+        for case in self.cases.values_mut() {
+            case.remind(&self.manner, now);
         }
     }
 
@@ -150,10 +160,11 @@ impl Outbox {
     /// Takes in what has happened, or what an earlier process has left: the latest notice of an incident, and
     /// what of it the receiver is known to have.
     pub fn take(&mut self, notice: Notice, told: Option<Told>, now: Moment) {
-        if !self.wants(&notice) {
+        let id = notice.incident.incident_id.clone();
+        // Of what it was told once it hears the end, however little it wants to hear by now.
+        if !self.wants(&notice) && !self.cases.contains_key(&id) && told.is_none() {
             return;
         }
-        let id = notice.incident.incident_id.clone();
         if self.cases.len() >= WAITING {
             let over = |case: &Case| case.latest.change == Change::Resolved;
             self.cases.retain(|_, case| !over(case));
@@ -168,11 +179,7 @@ impl Outbox {
             None => drop(self.cases.insert(id.clone(), fresh)),
         }
         if let Some(case) = self.cases.get_mut(&id) {
-            let after = self.manner.remind_after(&case.latest);
-            case.remind_at = case.told.zip(after).map(|(told, after)| {
-                let ago = Duration::try_from(now.wall.duration_since(told.at)).unwrap_or_default();
-                now.boot + after.saturating_sub(ago)
-            });
+            case.remind(&self.manner, now);
         }
         self.sweep(&id);
     }
@@ -244,7 +251,7 @@ impl Outbox {
         let (_, number) = case.attempt.take()?;
         let told = Told { number, at: now.wall };
         case.told = Some(told);
-        case.remind_at = self.manner.remind_after(&case.latest).map(|after| now.boot + after);
+        case.remind(&self.manner, now);
         self.sweep(id);
         Some(told)
     }

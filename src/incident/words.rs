@@ -29,13 +29,21 @@ impl InstallUrl {
     /// The address for `portal`; for anybody, where none is named and the URL needs none.
     #[must_use]
     pub fn of(&self, portal: Option<PortalId>) -> String {
-        portal.map_or_else(|| self.0.clone(), |id| self.0.replace(Self::PORTAL, &id.to_string()))
+        match portal {
+            Some(id) => self.0.replace(Self::PORTAL, &id.to_string()),
+            None if self.0.contains(Self::PORTAL) => {
+                format!("{} (with the portal's id for {})", self.0, Self::PORTAL)
+            }
+            None => self.0.clone(),
+        }
     }
 }
 
 /// Whether it is over once the customer installs the app again.
-const fn is_mended_by_install(kind: Kind) -> bool {
-    matches!(kind, Kind::GrantRevoked | Kind::GrantLost | Kind::ScopeMissing)
+fn is_mended_by_install(kind: Kind, detail: Option<&str>) -> bool {
+    use Kind::{GrantLost, GrantMismatched, GrantRevoked, ScopeMissing, TokenExpired};
+    matches!(kind, GrantRevoked | GrantLost | ScopeMissing | TokenExpired)
+        || (kind == GrantMismatched && detail == Some("never_worked"))
 }
 
 /// Summary and action for `kind`: about `portal`, about `many` that were hit together, or about the app.
@@ -56,7 +64,7 @@ pub(super) fn of(
              list` names them all. For each that stays so: {action}"
         );
     }
-    if let Some(link) = link.filter(|_| is_mended_by_install(kind)) {
+    if let Some(link) = link.filter(|_| is_mended_by_install(kind, detail)) {
         action = format!("{action} To connect again: {link}");
     }
     (summary, action)
@@ -224,8 +232,8 @@ fn table(
         ),
         Kind::RefreshFailing => (
             format!(
-                "Refreshing the token of {who} fails again and again{why}, and it runs out before the next try. \
-                 Other portals are not concerned. It is tried on, ever more rarely."
+                "Refreshing the token of {who} fails again and again{why}: it has none, or one that runs out before \
+                 the next try. It is tried on, ever more rarely."
             ),
             "`grantkeeper portal show` says what HubSpot answers. If HubSpot has trouble with this one account \
              it passes by itself; `grantkeeper portal refresh` tries at once."

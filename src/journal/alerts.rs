@@ -34,8 +34,10 @@ impl Alerts {
             let told = known.get(&name).copied().flatten();
             (name, told)
         };
-        let receivers = receivers.into_iter().map(told).collect();
-        self.put(Standing { notice, receivers });
+        let mut all: BTreeMap<_, _> = receivers.into_iter().map(told).collect();
+        // Who was told of it hears the end of it, whether or not they want to hear of such things by now.
+        all.extend(known.iter().filter(|(_, told)| told.is_some()).map(|(n, t)| (n.clone(), *t)));
+        self.put(Standing { notice, receivers: all });
     }
 
     pub(super) fn taken(&mut self, incident: &str, receiver: String, told: Told) {

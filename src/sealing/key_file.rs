@@ -124,12 +124,13 @@ pub(super) fn check_access(file: &Path, metadata: &Metadata, own: u32) -> Result
         return Err(KeyFault::Unreadable { file: file.to_owned(), source });
     }
     // Root could read it anyway, and repairs things at night for a service that has a user of its own.
-    let of_root = metadata.uid() == 0 && metadata.gid() == 0 && own != 0;
+    let of_root = metadata.uid() == 0 && own != 0;
     if metadata.uid() != own && own != 0 && !of_root {
         return Err(KeyFault::Foreign(file.to_owned()));
     }
     let mode = metadata.mode() & 0o777;
     // systemd's credentials are root's, with a list of who else may read: its mask stands where the group's rights do.
+    // Kubernetes' are root's too, and of the pod's group: whoever root lets read it, may.
     let forbidden = if of_root { 0o037 } else { 0o077 };
     if mode & forbidden != 0 {
         return Err(KeyFault::Open { file: file.to_owned(), mode });

@@ -65,7 +65,8 @@ impl Alertmanager {
                 "action": incident.action,
                 "portals": incident.who(),
             },
-            "startsAt": incident.since,
+            // A clock that was set back since must not make it end before it began.
+            "startsAt": incident.since.min(now),
             "endsAt": ends,
         }])
     }

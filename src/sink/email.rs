@@ -5,6 +5,7 @@ use std::{fs, path::PathBuf, time::Duration};
 use async_trait::async_trait;
 use lettre::{
     AsyncSmtpTransport, AsyncTransport, Message, Tokio1Executor,
+    address::Envelope,
     message::{Mailbox, header::ContentType},
     transport::smtp::{
         authentication::Credentials,
@@ -150,12 +151,36 @@ impl AlertSink for Email {
 
     async fn deliver(&self, notice: &Notice) -> Result<(), DeliveryError> {
         let (transport, message) = (self.transport().await?, self.message(notice)?);
-        let sent = tokio::time::timeout(PATIENCE, transport.send(message)).await;
-        match sent {
-            Ok(Ok(_)) => Ok(()),
-            Ok(Err(error)) => Err(classed(&error)),
-            Err(_) => Err(DeliveryError::retryable("the mail server did not answer in time")),
+        let sent = tokio::time::timeout(PATIENCE, self.send(&transport, &message)).await;
+        sent.unwrap_or_else(|_| {
+            Err(DeliveryError::retryable("the mail server did not answer in time"))
+        })
+    }
+}
+
+impl Email {
+    /// To each by itself: one who is no longer there keeps it from nobody else. It is taken if anybody has it.
+    async fn send(
+        &self,
+        transport: &AsyncSmtpTransport<Tokio1Executor>,
+        message: &Message,
+    ) -> Result<(), DeliveryError> {
+        let text = message.formatted();
+        let mut outcome = Ok(());
+        let mut taken = false;
+        for to in &self.0.to {
+            let envelope = Envelope::new(Some(self.0.from.email.clone()), vec![to.email.clone()]);
+            let Ok(envelope) = envelope else { continue };
+            match transport.send_raw(&envelope, &text).await {
+                Ok(_) => taken = true,
+                Err(error) => {
+                    let error = classed(&error);
+                    tracing::warn!(sink = self.0.name, %error, "a mail was not taken for one of its addresses");
+                    outcome = Err(error);
+                }
+            }
         }
+        if taken { Ok(()) } else { outcome }
     }
 }
 

@@ -57,11 +57,13 @@ struct Event<'a> {
     payload: Value,
 }
 
-const fn action(change: Change) -> &'static str {
+const fn action(change: Change, acknowledged: bool) -> &'static str {
     match change {
-        Change::Opened | Change::Updated | Change::Reminded => "trigger",
-        Change::Acknowledged => "acknowledge",
         Change::Resolved => "resolve",
+        Change::Opened => "trigger",
+        // Another trigger would let it ring on, though somebody has it.
+        _ if acknowledged => "acknowledge",
+        _ => "trigger",
     }
 }
 
@@ -99,7 +101,7 @@ impl AlertSink for PagerDuty {
         }
         let event = Event {
             routing_key: &key,
-            action: action(notice.change),
+            action: action(notice.change, notice.incident.acknowledged.is_some()),
             dedup_key: &notice.incident.incident_id,
             client: "Grantkeeper",
             payload: payload(notice, &self.host),
@@ -115,14 +117,14 @@ mod tests {
     #[test]
     fn a_resolution_resolves_and_everything_before_triggers() {
         let words = [
-            (Change::Opened, "trigger"),
-            (Change::Updated, "trigger"),
-            (Change::Reminded, "trigger"),
-            (Change::Acknowledged, "acknowledge"),
-            (Change::Resolved, "resolve"),
+            (Change::Opened, "trigger", "trigger"),
+            (Change::Updated, "trigger", "acknowledge"),
+            (Change::Reminded, "trigger", "acknowledge"),
+            (Change::Acknowledged, "trigger", "acknowledge"),
+            (Change::Resolved, "resolve", "resolve"),
         ];
-        for (change, word) in words {
-            assert_eq!(action(change), word);
+        for (change, open, taken) in words {
+            assert_eq!((action(change, false), action(change, true)), (open, taken));
         }
     }
 }

@@ -147,11 +147,11 @@ fn judge(status: StatusCode, wait: Option<Duration>) -> Result<(), DeliveryError
             let what = format!("{what}: it sends on to another address, which is not followed");
             Err(DeliveryError::retryable(what))
         }
-        401 | 403 | 404 | 405 | 407 | 410 => {
-            let what = format!("{what}: see whether its address and key are right");
+        413 | 422 => Err(DeliveryError::permanent(what)),
+        _ => {
+            let what = format!("{what}: see whether its address and key or secret are right");
             Err(DeliveryError::retryable(what))
         }
-        _ => Err(DeliveryError::permanent(what)),
     }
 }
 
@@ -176,7 +176,7 @@ mod tests {
     fn only_what_nobody_can_mend_is_given_up() {
         let wait = Some(Duration::from_secs(30));
         for (status, again) in [
-            (400, false),
+            (400, true),
             (401, true),
             (404, true),
             (413, false),

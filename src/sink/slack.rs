@@ -81,8 +81,8 @@ pub fn message(notice: &Notice) -> Value {
         "type": "header",
         "text": { "type": "plain_text", "text": head.chars().take(HEADER).collect::<String>() }
     })];
-    // Of what is over, and of what was told before, the whole story is not told again.
-    if matches!(notice.change, Change::Opened | Change::Reminded) {
+    // Of what is over, or in somebody's hands, the whole story is not told again.
+    if !matches!(notice.change, Change::Resolved | Change::Acknowledged) {
         blocks.push(section(plain(&incident.summary, SECTION)));
         let todo = plain(&incident.action, SECTION - 20);
         blocks.push(section(format!("*What to do:* {todo}")));

@@ -151,25 +151,18 @@ impl AlertSink for Sns {
 fn classed<E: ProvideErrorMetadata + std::error::Error + 'static>(
     error: &SdkError<E>,
 ) -> DeliveryError {
-    match error.code() {
-        Some("InvalidParameter" | "InvalidParameterValue") => {
-            DeliveryError::permanent("SNS takes the message or the topic for malformed")
-        }
-        Some(code) => {
-            // A code is a word of Amazon's, with nothing of ours in it.
-            let word: String = code.chars().filter(char::is_ascii_alphanumeric).take(60).collect();
-            DeliveryError::retryable(format!("SNS answered {word}"))
-        }
-        None => {
-            tracing::debug!(error = %DisplayErrorContext(error), "SNS");
-            let credentials = matches!(error, SdkError::ConstructionFailure(_));
-            DeliveryError::retryable(if credentials {
-                "no AWS credentials were found for SNS"
-            } else {
-                "SNS can't be reached, or no AWS credentials were found"
-            })
-        }
+    if let Some(code) = error.code() {
+        // A code is a word of Amazon's, with nothing of ours in it.
+        let word: String = code.chars().filter(char::is_ascii_alphanumeric).take(60).collect();
+        return DeliveryError::retryable(format!("SNS answered {word}"));
     }
+    tracing::debug!(error = %DisplayErrorContext(error), "SNS");
+    let credentials = matches!(error, SdkError::ConstructionFailure(_));
+    DeliveryError::retryable(if credentials {
+        "no AWS credentials were found for SNS"
+    } else {
+        "SNS can't be reached, or no AWS credentials were found"
+    })
 }
 
 #[cfg(test)]

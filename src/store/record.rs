@@ -185,8 +185,12 @@ impl Record {
     pub fn with_step(&self, step: Step) -> Self {
         let mut steps = self.steps();
         steps.push(step);
-        let surplus = steps.len().saturating_sub(STEPS_KEPT);
-        steps.drain(..surplus);
+        while steps.len() > STEPS_KEPT {
+            // Of each kind the last is kept: since when a secret is staged, or in use, hangs on it.
+            let later = |at: usize| steps[at + 1..].iter().any(|step| step.what == steps[at].what);
+            let oldest = (0..steps.len()).find(|at| later(*at)).unwrap_or_default();
+            steps.remove(oldest);
+        }
         // Plain words and times: there is nothing in it that can't be JSON.
         self.with_or_without(STEPS, serde_json::to_value(steps).ok())
     }

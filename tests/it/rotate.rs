@@ -246,7 +246,10 @@ async fn verified(service: &Service, secret: &ClientSecret) -> serde_json::Value
     use base64::{Engine, prelude::BASE64_STANDARD};
     let text = format!("{}[]", secret.expose());
     let digest = aws_lc_rs::digest::digest(&aws_lc_rs::digest::SHA256, text.as_bytes());
-    let hex: String = digest.as_ref().iter().map(|byte| format!("{byte:02x}")).collect();
+    let mut hex = String::new();
+    for byte in digest.as_ref() {
+        hex += &format!("{byte:02x}");
+    }
     let asked = json!({
         "method": "POST", "uri": "https://app.example/hook", "body": BASE64_STANDARD.encode("[]"),
         "headers": { "x-hubspot-signature": hex },

@@ -29,6 +29,8 @@ struct Content {
     /// A write under way: what may or may not be there after a crash.
     pending: Option<(u64, Vec<u8>)>,
     full: bool,
+    /// It was full once, or took longer than anybody waits for.
+    refused: bool,
     /// Until then nothing comes back from it.
     hangs_until: BootTime,
     dice: Dice,
@@ -40,6 +42,7 @@ impl MemoryDisk {
             segments: BTreeMap::new(),
             pending: None,
             full: false,
+            refused: false,
             hangs_until: BootTime::default(),
             dice: Dice::new(seed ^ 0xD15C),
         };
@@ -51,11 +54,20 @@ impl MemoryDisk {
     }
 
     pub(crate) fn set_full(&self, full: bool) {
-        self.content().full = full;
+        let mut content = self.content();
+        content.full = full;
+        content.refused |= full;
+    }
+
+    /// Whether there was a time in which it did not take what it was given.
+    pub(crate) fn has_refused(&self) -> bool {
+        self.content().refused
     }
 
     pub(crate) fn hang_for(&self, span: Duration) {
-        self.content().hangs_until = self.truth.boot() + span;
+        let mut content = self.content();
+        content.hangs_until = self.truth.boot() + span;
+        content.refused = true;
     }
 
     /// The same content on a disk of its own, which nobody crashes.

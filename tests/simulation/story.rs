@@ -12,7 +12,7 @@ use axum::{body::Body, http::Request};
 use grantkeeper::{
     access::Caller,
     engine::Denial,
-    incident::{Change, Kind},
+    incident::Kind,
     lifecycle::{End, Phase, Step, step},
     portal::PortalId,
     secret::{ClientSecret, Fingerprint},
@@ -78,8 +78,6 @@ pub(crate) struct Story {
     /// The generation that each portal got when its customer connected again.
     connected: BTreeMap<PortalId, u32>,
     crashes: Vec<Timestamp>,
-    /// As many notices were told before the present process began.
-    told_before: usize,
     /// The last refresh tokens of each portal, by generation.
     generations: BTreeMap<PortalId, BTreeMap<u32, String>>,
     /// Whom an operator has paused, or means to have.
@@ -138,7 +136,6 @@ pub(crate) async fn tell(setting: Setting) -> (Story, Verdict) {
         lost: Vec::new(),
         connected: BTreeMap::new(),
         crashes: Vec::new(),
-        told_before: 0,
         generations: BTreeMap::new(),
         paused: BTreeSet::new(),
         ever_paused: BTreeSet::new(),
@@ -249,7 +246,6 @@ impl Story {
         let pause = self.dice.millis(3000);
         tokio::time::sleep(pause).await;
         let seed = self.setting.seed ^ self.crashes.len() as u64;
-        self.told_before = self.place.told.0.lock().unwrap().len();
         self.process = Some(self.place.start(seed).await);
     }
 
@@ -476,18 +472,12 @@ impl Story {
         }
     }
 
+    /// Whose grants are said to be lost at present.
     fn open_losses(&self) -> BTreeSet<PortalId> {
-        // What an earlier process had open, the next one finds again or it is over.
-        let told = self.place.told.0.lock().unwrap();
-        let of_losses = told[self.told_before..]
-            .iter()
-            .filter(|notice| notice.incident.kind == Kind::GrantLost);
-        match of_losses.into_iter().next_back() {
-            Some(last) if last.change != Change::Resolved => {
-                last.incident.portals.iter().copied().collect()
-            }
-            _ => BTreeSet::new(),
-        }
+        let Some(process) = &self.process else { return BTreeSet::new() };
+        let overall = process.view.overall.load();
+        let losses = overall.incidents.iter().filter(|open| open.kind == Kind::GrantLost);
+        losses.flat_map(|open| open.portals.iter().copied()).collect()
     }
 
     /// A write beside the token, by a hand that knows nothing of us: as read, so it may meet ours.

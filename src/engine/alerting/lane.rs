@@ -40,7 +40,6 @@ pub(super) struct Lane {
 impl Lane {
     pub(super) async fn run(mut self, mut news: mpsc::Receiver<News>) {
         let stop = self.around.stop.clone();
-        let kept = self.around.journal.is_there();
         let mut closing = Closing::No;
         loop {
             let now = self.around.now();
@@ -54,7 +53,7 @@ impl Lane {
                         tracing::error!(
                             sink = self.sink.name(),
                             waiting,
-                            kept,
+                            kept = self.around.keeps(),
                             "alerts not delivered before the end"
                         );
                         return;
@@ -72,7 +71,7 @@ impl Lane {
                     tokio::select! {
                         came = news.recv() => match came {
                             Some(news) => self.hear(news),
-                            None => closing = if kept { Closing::Kept } else { Closing::Lost },
+                            None => closing = if self.around.keeps() { Closing::Kept } else { Closing::Lost },
                         },
                         () = stop.cancelled(), if !stop.is_cancelled() => {}
                         () = nap => {}
@@ -88,7 +87,7 @@ impl Lane {
             News::Notice(notice, told) => self.outbox.take(*notice, told, now),
             News::Route(route) => {
                 self.sink = Arc::clone(&route.sink);
-                self.outbox.change(route.manner.clone());
+                self.outbox.change(route.manner.clone(), now);
             }
         }
         self.show(|_| {});

@@ -188,3 +188,26 @@ fn a_receiver_that_is_new_learns_what_is_open_as_it_stands() {
     outbox.settled(&notice, at(30));
     assert_eq!(outbox.waiting(), 0);
 }
+
+#[test]
+fn a_reload_stops_no_reminder_and_a_receiver_that_wants_less_hears_the_end_of_what_it_was_told() {
+    let every = |hours: u64| Some(Duration::from_secs(hours * HOUR));
+    let manner = Manner { remind_critical: every(4), ..Manner::PLAIN };
+    let (mut book, mut outbox) = (book(), Outbox::new(manner.clone()));
+    outbox.take(book.open(Kind::AppRejected, None, None, &[], at(0)).unwrap(), None, at(0));
+    outbox.take(book.open(Kind::RateLimited, None, None, &[], at(0)).unwrap(), None, at(0));
+    all(&mut outbox, at(0));
+    outbox.change(manner.clone(), at(HOUR));
+    assert_eq!(outbox.next(at(HOUR), Closing::No), Next::Wait(Some(at(4 * HOUR).boot)));
+    let critical = Manner { min_severity: Severity::Critical, repeat: every(1), ..manner };
+    outbox.change(critical, at(2 * HOUR));
+    assert_eq!(all(&mut outbox, at(2 * HOUR)), ["app_rejected still open"]);
+    outbox.take(book.close(Kind::RateLimited, None, at(3 * HOUR)).unwrap(), None, at(3 * HOUR));
+    assert!(all(&mut outbox, at(3 * HOUR)).contains(&"rate_limited resolved".to_owned()));
+    outbox.take(
+        book.open(Kind::StoreDenied, None, None, &[], at(3 * HOUR)).unwrap(),
+        None,
+        at(3 * HOUR),
+    );
+    assert_eq!(outbox.waiting(), 0, "what it was never told it need not hear of");
+}

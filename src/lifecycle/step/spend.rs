@@ -18,7 +18,7 @@ use crate::{
 const APP_REFUSALS_BORNE: u32 = 3;
 /// Conflicting writes in a row before the store is left alone for a while.
 pub(super) const CONFLICTS_BORNE: u32 = 5;
-/// As many failures in a row of a grant that has no token yet are worth a word.
+/// As many failures in a row of a grant that has no token are worth a word.
 const NOTABLE_FAILURES: u32 = 5;
 
 impl Deciding<'_> {
@@ -174,24 +174,24 @@ impl Deciding<'_> {
         self.portal.phase = Phase::Resting;
         self.portal.renew_at = Some(again);
         self.portal.not_before = again;
-        // What everybody meets is told of everybody.
-        if !matches!(class, RefusalClass::AppRefused | RefusalClass::RateLimited) {
-            self.tell_of_failure(again);
-        }
+        self.tell_of_failure(again);
     }
 
     /// A failure that nobody need hear of as long as the token in hand outlasts it (study `scale.md` 3.6).
     fn tell_of_failure(&mut self, again: BootTime) {
         let now = self.context.now;
         let cause = match self.portal.token {
-            Some(token) if token.expires <= now => Cause::Expired,
+            // One that nobody used may have run out long before it failed.
+            Some(token) if token.expires <= now => {
+                if self.portal.failures < NOTABLE_FAILURES {
+                    return;
+                }
+                Cause::Expired
+            }
             Some(token) if token.expires <= again => Cause::Failing,
             None if self.portal.failures >= NOTABLE_FAILURES => Cause::Failing,
             _ => return,
         };
-        if cause == Cause::Expired {
-            self.effects.push(Effect::Close(Cause::Failing));
-        }
         self.effects.push(Effect::Open(cause));
     }
 
