@@ -27,6 +27,10 @@ use crate::{
     time::{Backoff, BootTime, Clock},
 };
 
+/// As often, and at such intervals, a token is asked for that is not there yet.
+const LOOKS: u32 = 20;
+const LOOK_AGAIN: Duration = Duration::from_millis(500);
+
 /// What to fetch and where to put it.
 #[derive(Debug, Clone, Default)]
 pub struct Plan {
@@ -313,7 +317,16 @@ impl Fetcher {
         let caller = Caller::this_process();
         let mut answers = Vec::with_capacity(wanted.len());
         for portal in wanted {
-            let answer = self.handle.token(&caller, *portal, None).await;
+            let mut looks = 0;
+            let answer = loop {
+                let answer = self.handle.token(&caller, *portal, None).await;
+                // Whether a refused grant has ended is found out within moments: that is an answer, this is none.
+                looks += 1;
+                if looks > LOOKS || !matches!(answer, Err(Denial::NoTokenYet(_))) {
+                    break answer;
+                }
+                sleep(LOOK_AGAIN).await;
+            };
             answers.push(answer.map_err(|denial| InitError::NoToken(*portal, denial))?);
         }
         Ok(answers)

@@ -237,6 +237,7 @@ async fn here(global: &Global, brought: Brought) -> Result<Enrolled, Failure> {
     let world = daemon::open_world(&config).await?;
     // The store must be there before a code is spent.
     let pair = engine::load_app(&*world.store).await?;
+    let by_code = matches!(brought, Brought::Code(_));
     let (portal, token) = match brought {
         Brought::Token(token) => (whose(&world, &pair, &token).await?, token),
         Brought::Code(code) => {
@@ -257,6 +258,13 @@ async fn here(global: &Global, brought: Brought) -> Result<Enrolled, Failure> {
             Ok(replaced) => return Ok(Enrolled::now(portal, replaced, By::Command)),
             Err(error) if attempt < TRIES && error.is_transient() => {
                 tokio::time::sleep(std::time::Duration::from_secs(u64::from(attempt))).await;
+            }
+            Err(error) if by_code => {
+                let hint = format!(
+                    "{} The code is used up, and the grant is not stored: the customer has to connect again.",
+                    error.hint
+                );
+                return Err(Failure { hint, retryable: false, ..error.into() });
             }
             Err(error) => return Err(error.into()),
         }

@@ -29,8 +29,8 @@ use orders::{Ending, Order, Which};
 /// It is the running service that is asked; nothing is done without it.
 #[derive(Debug, Subcommand)]
 #[command(after_help = "\
-Every order takes several portals and --dry-run. `revoke` and `remove` ask first; without a terminal they
-need --yes. What can be taken back (`pause`, `resume`, `refresh`) is done without a question.
+`pause`, `resume`, `revoke` and `remove` take several portals and --dry-run. `revoke` and `remove` ask first; without a
+terminal they need --yes. The others are done without a question.
 Exit codes: 2 not confirmable, 3 no such portal, 69 no service, 75 try again, 77 refused.")]
 pub(super) enum Portal {
     /// List all portals with their states

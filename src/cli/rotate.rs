@@ -35,11 +35,22 @@ pub(super) enum Rotate {
     /// Take the secret before this one into use again, if HubSpot still accepts it
     Rollback,
     /// Forget the secret before this one; webhooks signed with it are no longer accepted
-    Retire,
+    Retire(Retire),
     /// Forget the staged secret; the one in use stays in use
     Discard,
     /// Have the running service read the app's record now, after a rotation elsewhere
     Follow,
+}
+
+/// Forget the secret before this one.
+///
+/// Webhooks signed with it are no longer accepted, and there is no way back to it. As long as HubSpot accepts it still, it
+/// asks first.
+#[derive(Debug, Args)]
+pub(super) struct Retire {
+    /// Do it without being asked
+    #[arg(short, long)]
+    yes: bool,
 }
 
 /// Take the staged secret into use, once HubSpot accepts it.
@@ -77,7 +88,8 @@ pub(super) struct Secret {
 
 #[derive(Serialize)]
 struct Done {
-    rotated: bool,
+    /// Whether another secret is in use, or stands there, than before.
+    changed: bool,
     service_follows: bool,
 }
 
@@ -162,7 +174,7 @@ impl Rotate {
     pub(super) async fn run(self, global: &Global, output: Output) -> Result<(), Failure> {
         if matches!(self, Self::Follow) {
             let follows =
-                Done { rotated: false, service_follows: setting::followed(global, output).await? };
+                Done { changed: false, service_follows: setting::followed(global, output).await? };
             return output.answer(&follows, |done| {
                 if done.service_follows {
                     "the service uses what is stored"
@@ -214,13 +226,12 @@ impl Rotate {
                 return Err(RotationError::NothingThere(why).into());
             }
             Self::Follow => return Ok(()),
-            Self::Retire => return retire(&mut rotating, global, output).await,
+            Self::Retire(how) => return retire(&mut rotating, how.yes, global, output).await,
             Self::Status => return status(&world, output).await,
         };
-        let done =
-            Done { rotated: changed, service_follows: setting::followed(global, output).await? };
+        let done = Done { changed, service_follows: setting::followed(global, output).await? };
         output.answer(&done, |done| {
-            if done.rotated { what } else { "the client secret is the one in use already" }
+            if done.changed { what } else { "the client secret is the one in use already" }
                 .to_owned()
         })
     }
@@ -301,12 +312,21 @@ struct Retired {
 
 async fn retire(
     rotating: &mut Rotating<'_>,
+    yes: bool,
     global: &Global,
     output: Output,
 ) -> Result<(), Failure> {
     let (found, _) = rotation::look(rotating.store, rotating.endpoint).await?;
     let previous = found.iter().find(|kept| kept.place == "previous");
     let still_accepted = previous.and_then(accepted);
+    let question = "HubSpot accepts the earlier client secret still. Once it is forgotten there is no way back to it, and \
+                    nobody sees any more whether it is dead.";
+    if still_accepted == Some(true) {
+        if !yes {
+            output.remark("HubSpot accepts it still: end it on the app's Auth page first");
+        }
+        super::confirm(question, yes)?;
+    }
     let retired = rotating.retire().await?;
     match still_accepted {
         Some(true) => output

@@ -8,7 +8,7 @@ use tokio::sync::{mpsc, oneshot};
 
 use super::{engine_settings, needs::needs, notify, routes, rules};
 use crate::{
-    config::{Config, environment},
+    config::{Config, DEFAULT_PATH, environment},
     engine::{Command, Handle},
     hardening::Needs,
     time::{Clock, SystemClock},
@@ -80,7 +80,7 @@ impl Renew<'_> {
 impl Renew<'_> {
     /// Says what the new configuration needs of the machine that was given up at the start.
     fn tell_of_lacks(&self, next: &Config) {
-        let wanted = needs(next, Path::new("/"), &environment);
+        let wanted = needs(next, Path::new(DEFAULT_PATH), &environment);
         let lacking = self.kept.map(|kept| wanted.beyond(kept)).unwrap_or_default();
         if !lacking.is_empty() {
             let lacking = lacking.join(", ");

@@ -200,6 +200,7 @@ impl Engine {
         });
         let found = Found { token: life, proven: true, unsaved: !is_stored, ..Found::default() };
         self.step(portal, Event::Found(found));
+        self.grant_is_good();
         if access_came {
             // The customer has connected again: what had ended is over.
             for kind in ENDED {

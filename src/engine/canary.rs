@@ -188,6 +188,11 @@ impl Engine {
             return;
         }
         self.watched.pair_looked_at = Some(now);
+        self.read_pair();
+    }
+
+    /// Looks at the app's record alone, whoever else is being read.
+    pub(super) fn read_pair(&mut self) {
         let store = Arc::clone(&self.world.store);
         self.tasks.spawn(async move { Report::PairRead(load_app(&*store).await) });
     }
@@ -249,11 +254,6 @@ impl Engine {
 }
 
 impl Handle {
-    /// Full of commands, the engine need not hear of this one: HubSpot sends a webhook again.
-    pub(super) fn tell_unsigned(&self) {
-        self.commands.try_send(Command::Unsigned).ok();
-    }
-
     /// Has one portal's token refreshed with the client secret that is staged.
     ///
     /// # Errors

@@ -11,7 +11,7 @@ use super::{
 };
 use crate::{
     access::{Caller, Right, Rules},
-    incident::{Kind, book::NotOpen},
+    incident::{Kind, NotOpen},
     journal::Entry,
     lifecycle::{Event, TokenLife},
     portal::PortalId,
@@ -75,7 +75,7 @@ impl Engine {
             Command::Reload(done) => {
                 self.try_journal();
                 // The client pair does not wait for thousands of records.
-                self.probe();
+                self.read_pair();
                 self.reload_for(done);
             }
             Command::Reroute(routes) => self.alerting.reroute(routes, self.book.standing()),

@@ -14,7 +14,7 @@ use super::{
 };
 use crate::{
     access::Portals,
-    lifecycle::{ClientPair, Event, Refusal, RefusalClass},
+    lifecycle::{App, ClientPair, Event, Refusal, RefusalClass},
     portal::PortalId,
 };
 
@@ -101,7 +101,8 @@ impl Engine {
 
     /// Whether another order may wait for its turn, where there is `room` for it.
     pub(super) fn may_ask(&self, room: bool) -> Result<(), Denial> {
-        if !self.app.is_open() {
+        // A grant that comes in is what shows that the app is not at fault.
+        if matches!(self.app, App::Refused(_)) {
             let now = self.world.clock.boot();
             let again = self.app.next_probe().map_or(Duration::ZERO, |at| at.until(now));
             return Err(Denial::AppRejected(again.max(Duration::from_secs(1))));
@@ -125,8 +126,9 @@ impl Engine {
     /// Sends the next errand to HubSpot. It takes a slot like any other request (I8).
     pub(super) fn send_errand(&mut self) {
         let Some(errand) = self.errands.next() else { return };
-        let may = match (self.app.is_open(), self.pair.clone()) {
-            (true, Some(pair)) => Ok(pair),
+        let refused = matches!(self.app, App::Refused(_));
+        let may = match (refused, self.pair.clone()) {
+            (false, Some(pair)) => Ok(pair),
             _ => Err(Denial::AppRejected(AGAIN)),
         };
         match (errand, may) {

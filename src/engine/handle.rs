@@ -14,7 +14,6 @@ use tokio_util::task::TaskTracker;
 
 use super::{
     Denial, Metrics, Running, Settings,
-    admission::Asking,
     asked::{self, Asked},
     command::Command,
     metrics::{ByReason, ByResult},
@@ -25,7 +24,6 @@ use crate::{
     access::{Caller, Right, Rules, allowance::Allowances},
     audit::Audit,
     hardening::Hardened,
-    hubspot::signature::{self, Signed, Unsigned, Webhook},
     lifecycle::{App, OnStart, PortalState, RefreshPolicy},
     portal::{AppName, PortalId, Scopes},
     secret::{AccessToken, Fingerprint},
@@ -307,29 +305,6 @@ impl Handle {
         }
         let asked = Asked { caller, action: "health", portal: None };
         self.told(&asked, None, Err(Denial::Forbidden)).await
-    }
-
-    /// Whether a webhook is HubSpot's.
-    ///
-    /// # Errors
-    /// Not allowed, or no client secret is known yet.
-    pub async fn verify_webhook(
-        &self,
-        caller: &Caller,
-        webhook: &Webhook<'_>,
-    ) -> Result<Result<Signed, Unsigned>, Denial> {
-        let asking = Asking::VerifyWebhook;
-        let answer = self.may(caller, asking).and_then(|()| {
-            let signers = self.view.signers.load();
-            if signers.is_empty() {
-                return Err(Denial::StoreUnreachable(Duration::from_secs(5)));
-            }
-            Ok(signature::verify(webhook, &signers, self.clock.wall()))
-        });
-        if matches!(answer, Ok(Err(Unsigned::Mismatch))) {
-            self.tell_unsigned();
-        }
-        self.told(&asking.by(caller), None, answer).await
     }
 
     /// Counts what a user was refused for asking too much: `connections` or `requests`.

@@ -12,7 +12,7 @@ use super::{
 };
 use crate::{
     access::{Caller, Right},
-    incident::{Kind, Moment, Notice, book::NotOpen},
+    incident::{Kind, Moment, NotOpen, Notice},
     journal::Standing,
     portal::PortalId,
     sink::DeliveryError,
@@ -81,6 +81,13 @@ impl Engine {
         for kind in [Kind::GrantRevoked, Kind::GrantLost] {
             self.tell_close(kind, Some(portal));
         }
+    }
+
+    /// Whether people have been told that the portal's grant has ended.
+    pub(super) fn has_ended_before(&self, portal: PortalId) -> bool {
+        [Kind::GrantRevoked, Kind::GrantLost, Kind::GrantMismatched, Kind::PortalUnavailable]
+            .into_iter()
+            .any(|kind| self.book.concerns(kind, portal))
     }
 
     /// Whether what a portal fails for is known to be everybody's trouble, and told as that.

@@ -49,6 +49,7 @@ mod throttling;
 pub mod uninstalls;
 mod upkeep;
 pub mod view;
+mod webhooks;
 mod work;
 
 pub use admission::Asking;

@@ -7,10 +7,9 @@ use std::{
     time::Duration,
 };
 
-use jiff::Timestamp;
-
 use super::{
-    Acknowledged, Change, Incident, InstallUrl, Kind, Notice, Severity, burst::Burst, words,
+    Acknowledged, Change, Incident, InstallUrl, Kind, Moment, NotOpen, Notice, Severity,
+    burst::Burst, words,
 };
 use crate::{
     portal::{AppName, PortalId},
@@ -24,15 +23,6 @@ const SHARING: usize = 50_000;
 /// Who else an incident concerns is told so long after it was opened, and then ever more rarely.
 const FIRST_UPDATE: Duration = Duration::from_secs(15);
 const SELDOMEST_UPDATE: Duration = Duration::from_secs(600);
-
-/// The time, as intervals are counted and as people say it.
-#[derive(Debug, Clone, Copy)]
-pub struct Moment {
-    /// For intervals.
-    pub boot: BootTime,
-    /// For people.
-    pub wall: Timestamp,
-}
 
 /// What is open, by cause.
 #[derive(Debug, Clone)]
@@ -275,6 +265,12 @@ impl Book {
         Some(open.notice(Change::Opened, now))
     }
 
+    /// Whether `kind` is known to be the case for `portal`.
+    #[must_use]
+    pub fn concerns(&self, kind: Kind, portal: PortalId) -> bool {
+        self.subject_of(kind, portal).is_some()
+    }
+
     /// Where `kind` is known to be the case for `portal`, by itself or with others.
     fn subject_of(&self, kind: Kind, portal: PortalId) -> Option<Subject> {
         let alone = Subject::Portal(portal);
@@ -394,13 +390,9 @@ impl Book {
     }
 }
 
-/// No such incident is open.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-#[error("no such incident is open")]
-pub struct NotOpen;
-
 #[cfg(test)]
 mod tests {
+    use jiff::Timestamp;
     use proptest::prelude::*;
 
     use super::*;

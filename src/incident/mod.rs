@@ -7,7 +7,10 @@ use std::{collections::BTreeSet, str::FromStr};
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
-use crate::portal::{AppName, PortalId};
+use crate::{
+    portal::{AppName, PortalId},
+    time::BootTime,
+};
 
 pub mod book;
 mod burst;
@@ -22,11 +25,25 @@ pub const SERVED_ON: &str = "record_unusable and served";
 /// The detail of a client secret that is kept though its time is over.
 pub const KEPT_ON: &str = "the earlier one is kept";
 
-pub use book::{Book, Moment};
+pub use book::Book;
 pub use kind::Kind;
 pub use outbox::{Closing, Manner, Outbox};
 pub use quiet::QuietHours;
 pub use words::{InstallUrl, NotAnInstallUrl};
+
+/// The time, as intervals are counted and as people say it.
+#[derive(Debug, Clone, Copy)]
+pub struct Moment {
+    /// For intervals.
+    pub boot: BootTime,
+    /// For people.
+    pub wall: Timestamp,
+}
+
+/// No such incident is open.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("no such incident is open")]
+pub struct NotOpen;
 
 /// How loudly to tell.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]

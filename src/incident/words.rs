@@ -149,6 +149,15 @@ fn table(
              `grantkeeper status` shows the rate that was learned."
                 .to_owned(),
         ),
+        Kind::GrantRevoked if many => (
+            format!(
+                "HubSpot says that the grants of many portals are revoked{why}: those named with this. Each record was \
+                 read again and introspection agrees. Their tokens are no longer served."
+            ),
+            "The customers uninstalled the app, or their refresh tokens were revoked or replaced. Ask them to \
+             connect again, then store the new refresh tokens (`grantkeeper enroll`)."
+                .to_owned(),
+        ),
         Kind::GrantRevoked => (
             format!(
                 "HubSpot says that the grant of {who} is revoked{why}; the record was read again and \
@@ -300,7 +309,7 @@ mod tests {
     #[test]
     fn many_at_once_are_told_as_one_cause_and_not_as_so_many_customers() {
         let (summary, action) = of(Kind::GrantRevoked, None, None, true, None);
-        assert!(summary.contains("the portals named with this"), "{summary}");
+        assert!(summary.contains("those named with this"), "{summary}");
         assert!(action.starts_with("Many within minutes"), "{action}");
     }
 }

@@ -137,3 +137,26 @@ pub(super) fn check_access(file: &Path, metadata: &Metadata, own: u32) -> Result
     }
     Ok(())
 }
+
+#[cfg(test)]
+mod tests {
+    use std::{fs, os::unix::fs::PermissionsExt};
+
+    use super::*;
+
+    #[test]
+    fn a_key_that_kubernetes_mounts_for_the_pod_s_group_is_the_service_s() {
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("state.key");
+        fs::write(&file, "x").unwrap();
+        if fs::metadata(&file).unwrap().uid() != 0 {
+            return; // Only root can give files away.
+        }
+        std::os::unix::fs::chown(&file, None, Some(64_002)).unwrap();
+        for (mode, good) in [(0o440, true), (0o400, true), (0o444, false), (0o460, false)] {
+            fs::set_permissions(&file, fs::Permissions::from_mode(mode)).unwrap();
+            let told = check_access(&file, &fs::metadata(&file).unwrap(), 64_002);
+            assert_eq!(told.is_ok(), good, "{mode:o}: {told:?}");
+        }
+    }
+}

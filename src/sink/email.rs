@@ -195,7 +195,7 @@ fn classed(error: &lettre::transport::smtp::Error) -> DeliveryError {
             "the mail server answered {code}: it refuses the mail"
         )),
         Some(code) => DeliveryError::retryable(format!("the mail server answered {code}")),
-        None if post::is_of_certificate(error) || error.is_tls() => DeliveryError::retryable(
+        None if post::is_of(error, "certificate") || error.is_tls() => DeliveryError::retryable(
             "the mail server's certificate is not one that this machine accepts for that name",
         ),
         None if error.is_timeout() => {

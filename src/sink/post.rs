@@ -110,8 +110,12 @@ pub(super) async fn send(request: RequestBuilder) -> Result<(), DeliveryError> {
     let answer = request.send().await.map_err(|error| {
         let how = if error.is_timeout() {
             "did not answer in time"
-        } else if is_of_certificate(&error) {
+        } else if is_of(&error, "certificate") {
             "can't be trusted: its certificate is not one that this machine accepts for that name"
+        } else if is_of(&error, "dns") {
+            "can't be reached: its name is not found"
+        } else if is_of(&error, "refused") {
+            "can't be reached: nobody listens at that port"
         } else {
             "can't be reached"
         };
@@ -120,11 +124,11 @@ pub(super) async fn send(request: RequestBuilder) -> Result<(), DeliveryError> {
     judge(answer.status(), waits(&answer))
 }
 
-/// Whether a certificate is what it failed for: the libraries tell so in words alone.
-pub(super) fn is_of_certificate(error: &dyn std::error::Error) -> bool {
+/// Whether that is what it failed for: the libraries tell so in words alone.
+pub(super) fn is_of(error: &dyn std::error::Error, word: &str) -> bool {
     let mut cause = error.source();
     while let Some(error) = cause {
-        if error.to_string().contains("certificate") {
+        if error.to_string().contains(word) {
             return true;
         }
         cause = error.source();

@@ -136,7 +136,7 @@ async fn a_grant_that_ends_and_is_renewed_opens_and_resolves_one_alert_at_every_
             channel.raw().len(),
             pager.raw().len(),
             manager.firing().await.len(),
-            mail.taken().len(),
+            mail.taken().len() / 2,
             topic.taken().await.len(),
             place.path(&format!("told/{change}.json")).exists(),
         ) == (each, each, usize::from(change == "opened"), each, each, true)
@@ -172,14 +172,16 @@ async fn a_grant_that_ends_and_is_renewed_opens_and_resolves_one_alert_at_every_
     assert_eq!([&events[0]["event_action"], &events[1]["event_action"]], ["trigger", "resolve"]);
     let mails = mail.taken();
     assert!(mails.iter().all(|mail| mail["tls"] == true), "{mails:?}");
-    assert_eq!(mails[0]["to"], serde_json::json!(["ops@acme.example", "night@acme.example"]));
+    let addressed: Vec<_> = mails.iter().map(|mail| mail["to"][0].as_str().unwrap()).collect();
+    let each = ["ops@acme.example", "night@acme.example"];
+    assert_eq!(addressed, [each, each].concat(), "one who is gone keeps it from nobody else");
     let text = mails.iter().map(|mail| mail["text"].as_str().unwrap()).collect::<Vec<_>>();
     let head = |text: &str, name: &str| {
         let line = text.lines().find(|line| line.starts_with(name)).unwrap_or_default();
         line.split_once(": ").map(|(_, value)| value.to_owned()).unwrap_or_default()
     };
     assert!(text[0].contains("What to do"), "{}", text[0]);
-    assert_eq!(head(text[1], "In-Reply-To"), head(text[0], "Message-ID"), "one thread");
+    assert_eq!(head(text[2], "In-Reply-To"), head(text[0], "Message-ID"), "one thread");
     let published = topic.taken().await;
     let kinds: Vec<_> =
         published.iter().map(|m| &m["MessageAttributes"]["change"]["Value"]).collect();

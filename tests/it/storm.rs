@@ -39,7 +39,8 @@ impl Told<'_> {
             self.place.alerts.raw().len(),
             self.channel.raw().len(),
             self.pager.raw().len(),
-            self.mail.taken().len(),
+            // A mail for each of its two addresses.
+            self.mail.taken().len() / 2,
         ]
     }
 

@@ -12,7 +12,7 @@ use axum::{body::Body, http::Request};
 use grantkeeper::{
     access::Caller,
     engine::Denial,
-    incident::Kind,
+    incident::{Change, Kind},
     lifecycle::{End, Phase, Step, step},
     portal::PortalId,
     secret::{ClientSecret, Fingerprint},
@@ -446,7 +446,7 @@ impl Story {
     /// Who is told of a lost grant asks the customer, who connects the app again.
     async fn the_lost_connect_again(&mut self) {
         self.follow();
-        let open = self.open_losses();
+        let open = self.told_losses();
         let mut any = false;
         for portal in open {
             let newest = self.generation_of_newest(portal);
@@ -469,6 +469,18 @@ impl Story {
         }
         if any {
             self.reload().await;
+        }
+    }
+
+    /// Of whose losses people have been told, by whichever process.
+    fn told_losses(&self) -> BTreeSet<PortalId> {
+        let told = self.place.told.0.lock().unwrap();
+        let mut of_losses = told.iter().filter(|notice| notice.incident.kind == Kind::GrantLost);
+        match of_losses.next_back() {
+            Some(last) if last.change != Change::Resolved => {
+                last.incident.portals.iter().copied().collect()
+            }
+            _ => BTreeSet::new(),
         }
     }
 
