@@ -184,7 +184,7 @@ impl Rotate {
                 .to_owned()
             });
         }
-        let config = setting::config(global)?;
+        let config = setting::config_but_alerts(global, output)?;
         // Asked for before anything is opened: whoever types it sees no error of another kind afterwards.
         let new = match &self {
             Self::ClientSecret(secret) => Some(secret.read()?),

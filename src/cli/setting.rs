@@ -14,6 +14,15 @@ pub(super) fn config(global: &Global) -> Result<Config, Failure> {
     Ok(Config::load(&path, &config::environment)?)
 }
 
+/// The same, for a command that tells nobody of incidents.
+pub(super) fn config_but_alerts(global: &Global, output: Output) -> Result<Config, Failure> {
+    let config = Config::load_but_alerts(&config_path(global), &config::environment)?;
+    for warning in &config.warnings {
+        output.remark(&format!("the configuration: {warning}"));
+    }
+    Ok(config)
+}
+
 /// Where the configuration is.
 pub(super) fn config_path(global: &Global) -> PathBuf {
     global.config.clone().unwrap_or_else(|| PathBuf::from(config::DEFAULT_PATH))
@@ -28,13 +37,14 @@ pub(super) fn service(global: &Global) -> Result<Client, Failure> {
     // only use the socket.
     if global.config.is_some() {
         // The service may run well all the same, by what the file said before.
-        let named = config(global).map_err(|failure| {
+        let named = Config::load_but_alerts(&config_path(global), &config::environment);
+        let named = named.map_err(Failure::from).map_err(|failure| {
             let hint = format!("{} A running service can be asked by --socket PATH.", failure.hint);
             Failure { hint, ..failure }
         });
         return Ok(Client::new(named?.socket.path));
     }
-    let usual = Config::load(&config_path(global), &config::environment);
+    let usual = Config::load_but_alerts(&config_path(global), &config::environment);
     Ok(Client::new(usual.map_or_else(|_| PathBuf::from(config::DEFAULT_SOCKET), |c| c.socket.path)))
 }
 

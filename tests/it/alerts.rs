@@ -238,6 +238,10 @@ async fn who_takes_an_incident_on_is_named_to_everybody_and_stays_named_after_a_
 async fn a_receiver_at_a_port_that_was_given_up_at_the_start_is_told_to_need_a_restart() {
     let mut place = place(1).await;
     let service = place.serve().await;
+    service.signal(Signal::HUP);
+    eventually("it is read", async || service.log().contains("configuration read again")).await;
+    eventually("records too", async || service.log().contains("records read again")).await;
+    assert!(!service.log().contains("gave up at its start"), "{}", service.log());
     let port = free_port_pair();
     second(&mut place, &format!("http://127.0.0.1:{port}/"));
     place.config();
@@ -248,5 +252,45 @@ async fn a_receiver_at_a_port_that_was_given_up_at_the_start_is_told_to_need_a_r
     .await;
     let status = place.run(&["status"]).await;
     assert!(status.out.contains("restart"), "{}", status.out);
+    assert_eq!(service.stop().await, 0);
+}
+
+#[tokio::test]
+async fn i6_a_restart_with_customers_who_left_before_is_no_suspicion_of_the_app() {
+    let place = place(12).await;
+    let service = place.serve().await;
+    service.ready().await;
+    for number in 1..=4 {
+        place.standin.sim.uninstall(portal(number));
+        eventually("it is known", async || service.refusal_of(number).await).await;
+    }
+    assert_eq!(service.stop().await, 0);
+    let before = place.alerts.of("app_suspect", "opened").len();
+    for _ in 0..2 {
+        let service = place.serve().await;
+        service.ready().await;
+        for number in 1..=4 {
+            eventually("it is known again", async || service.refusal_of(number).await).await;
+        }
+        assert_eq!(service.stop().await, 0);
+    }
+    assert_eq!(place.alerts.of("app_suspect", "opened").len(), before, "{:?}", place.alerts.all());
+    assert_eq!(changes(&place.alerts, "grant_revoked"), ["opened"], "four, and each once");
+}
+
+#[tokio::test]
+async fn i6_while_the_app_is_suspected_a_customer_who_connects_again_is_taken_in_and_ends_it() {
+    let place = place(6).await;
+    let service = place.serve().await;
+    service.ready().await;
+    for number in 1..=6 {
+        place.standin.sim.uninstall(portal(number));
+    }
+    place.alerts.wait_for("app_suspect", "opened").await;
+    let (_, token) = place.standin.sim.install(Some(portal(3)), None);
+    let ended = place.run_with(&["enroll", "--refresh-token-file", "-"], token.expose()).await;
+    assert_eq!(ended.code, 0, "{}", ended.err);
+    place.alerts.wait_for("app_suspect", "resolved").await;
+    service.token(3).await.unwrap();
     assert_eq!(service.stop().await, 0);
 }

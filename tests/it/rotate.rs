@@ -227,6 +227,23 @@ async fn without_a_service_or_on_request_no_portal_is_tried_and_that_is_said() {
 }
 
 #[tokio::test]
+async fn a_mistake_in_who_is_told_keeps_nobody_from_rotating() {
+    let mut place = Place::new(1, "").await;
+    let service = place.serve().await;
+    service.ready().await;
+    place.extra +=
+        "[[alert]]\nname = \"team\"\nkind = \"slack\"\nurl = \"nowhere\"\nremind = \"1s\"\n";
+    let new = place.standin.sim.rotate_client_secret(Duration::from_secs(600));
+    let ended = rotate(&place, new.expose()).await;
+    assert_eq!(ended.code, 0, "{}", ended.err);
+    assert!(ended.err.contains("[[alert]] sections have mistakes"), "{}", ended.err);
+    assert_eq!(place.run(&["status"]).await.code, 0);
+    assert_eq!(place.run(&["check", "--offline"]).await.code, 78, "and check names them");
+    place.extra += "[refresh]\nat = 7\n";
+    assert_eq!(rotate(&place, new.expose()).await.code, 78, "any other mistake counts");
+}
+
+#[tokio::test]
 async fn another_secret_that_stands_staged_is_put_aside_only_on_request() {
     let place = Place::new(1, SHORT).await;
     let new = place.standin.sim.rotate_client_secret(Duration::from_secs(600));
