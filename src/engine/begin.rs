@@ -27,7 +27,7 @@ use super::{
     view::{Health, Overall, View},
 };
 use crate::{
-    incident::Book,
+    incident::{Book, Moment},
     journal::Recovered,
     lifecycle::{App, Budget, Crowd, Rate, RefreshMode, Step, budget::USUAL_LIFE, step},
     portal::PortalId,
@@ -78,9 +78,10 @@ impl Engine {
         };
         let receivers = alerting.receivers().clone();
         let view = Arc::new(View::new(overall.clone(), receivers, world.clock.as_ref()));
+        let wall = world.clock.wall_at(now);
         let mut engine = Self {
             book: Book::new(settings.app.clone(), now)
-                .restored(alerts.iter().map(|a| &a.notice), now),
+                .restored(alerts.iter().map(|a| &a.notice), Moment { boot: now, wall }),
             pair,
             app: App::Unproven,
             crowd: Crowd::default(),

@@ -168,7 +168,7 @@ impl Book {
     pub fn restored<'a>(
         mut self,
         notices: impl IntoIterator<Item = &'a Notice>,
-        now: BootTime,
+        now: Moment,
     ) -> Self {
         for notice in notices {
             let kind = notice.incident.kind;
@@ -180,7 +180,9 @@ impl Book {
                     Subject::Portal(*portal)
                 }
                 _ if kind.is_single() => {
-                    Subject::Burst(self.bursts.entry(kind).or_default().resumed(now))
+                    let ago = now.wall.duration_since(notice.at);
+                    let ago = Duration::try_from(ago).unwrap_or_default();
+                    Subject::Burst(self.bursts.entry(kind).or_default().resumed(ago, now.boot))
                 }
                 _ => Subject::All,
             };
@@ -530,7 +532,7 @@ mod tests {
         keep(first.open(Kind::AppRejected, None, None, &ids, at(0)));
         keep(first.open(Kind::StoreDenied, None, None, &ids, at(0)));
         keep(first.close(Kind::StoreDenied, None, at(1)));
-        let mut next = book().restored(latest.values(), at(90).boot);
+        let mut next = book().restored(latest.values(), at(90));
         for id in &ids {
             assert_eq!(next.open(Kind::GrantRevoked, Some(*id), None, &[], at(100)), None);
         }
@@ -544,6 +546,13 @@ mod tests {
             assert_eq!(next.close(Kind::GrantRevoked, Some(*id), at(103)), None);
         }
         assert!(next.close(Kind::GrantRevoked, Some(ids[8]), at(103)).is_some());
+        // In the middle of a burst a restart is no new one; long after it, a customer's end is their own again.
+        let late = Some(PortalId::new(77).unwrap());
+        for (later, told) in [(120, None), (3600, Some(Change::Opened))] {
+            let mut book = book().restored(latest.values(), at(later));
+            let notice = book.open(Kind::GrantRevoked, late, None, &[], at(later));
+            assert_eq!(notice.map(|notice| notice.change), told, "{later} s later");
+        }
     }
 
     #[test]

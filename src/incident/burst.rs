@@ -35,10 +35,10 @@ impl Burst {
         Some(self.number)
     }
 
-    /// A burst that an earlier process told of goes on: a restart in the middle of it is no new one.
-    pub(super) fn resumed(&mut self, now: BootTime) -> u32 {
+    /// A burst that an earlier process told of, so long ago. A restart in the middle of it is no new one.
+    pub(super) fn resumed(&mut self, ago: Duration, now: BootTime) -> u32 {
         self.number += 1;
-        self.joined = Some(now);
+        self.joined = Some(now).filter(|_| ago < WINDOW);
         self.number
     }
 }

@@ -9,7 +9,10 @@ use grantkeeper::{
 };
 use serde_json::{Value, json};
 
-use crate::support::service::{Place, eventually, portal};
+use crate::support::{
+    openbao,
+    service::{Place, eventually, portal},
+};
 
 const ROTATING: &str = "[settings]\nrotating = true";
 
@@ -346,4 +349,39 @@ async fn a_handover_alone_is_an_output_and_one_to_a_folder_of_others_is_refused(
     fs::set_permissions(place.path("state"), fs::Permissions::from_mode(0o700)).unwrap();
     let ended = place.run(&["init", "--handover"]).await;
     assert!(ended.code == 0 && ended.out.contains("handed over"), "{}{}", ended.out, ended.err);
+}
+
+#[tokio::test]
+async fn i3_a_login_that_may_only_read_and_a_hubspot_that_replaces_tokens_are_a_failure_and_not_a_success()
+ {
+    let mut place = Place::new(2, "[settings]\nrotating = true\nexpires_in = 1800").await;
+    let bao = openbao().await;
+    let (mount, _) = place.move_to_openbao(bao).await;
+    let shipped = include_str!("../../policies/vault/init.hcl");
+    let policy = bao.policy(&shipped.replace("\"secret/", &format!("\"{mount}/"))).await;
+    place.use_openbao(bao, &mount, &bao.token(&policy, json!({})).await);
+    let out = place.path("tokens.json");
+    let ended = place.run(&["init", "--json", out.to_str().unwrap()]).await;
+    assert_eq!(ended.code, 1, "{}{}", ended.out, ended.err);
+    assert!(
+        ended.err.contains("new refresh tokens could not be stored: portal 1, 2"),
+        "{}",
+        ended.err
+    );
+    assert!(ended.err.contains("agent's") && !out.exists(), "{}", ended.err);
+
+    // A journal keeps them: the next run goes on with what HubSpot gave.
+    let place = {
+        let mut place = Place::new(2, "[settings]\nrotating = true\nexpires_in = 1800").await;
+        let (mount, _) = place.move_to_openbao(bao).await;
+        let policy = bao.policy(&shipped.replace("\"secret/", &format!("\"{mount}/"))).await;
+        place.use_openbao(bao, &mount, &bao.token(&policy, json!({})).await);
+        place.head = format!("state_dir = \"{}\"\n", place.path("state").display());
+        place
+    };
+    let out = place.path("tokens.json");
+    for _ in 0..2 {
+        let ended = place.run(&["init", "--json", out.to_str().unwrap()]).await;
+        assert_eq!(ended.code, 0, "{}", ended.err);
+    }
 }
