@@ -378,6 +378,10 @@ impl Engine {
             PortalState::Live if before.is_some_and(PortalState::is_trouble) => {
                 tracing::info!(%portal, was, is, "state");
             }
+            // One that was just taken in is on its way to the store.
+            PortalState::Unsaved if entry.enrolling.is_some() => {
+                tracing::debug!(%portal, was, is, "state");
+            }
             PortalState::Live | PortalState::Pending => {
                 tracing::debug!(%portal, was, is, "state");
             }

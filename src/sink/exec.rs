@@ -60,9 +60,11 @@ impl AlertSink for Exec {
             .kill_on_drop(true)
             .spawn()
             .map_err(|error| {
-                DeliveryError::retryable(format!("the program can't be run: {}", error.kind()))
+                let program = self.0.program.display();
+                DeliveryError::retryable(format!("{program} can't be run: {}", error.kind()))
             })?;
-        let body = webhook::body(notice);
+        // A line, for programs that read one.
+        let body = webhook::body(notice) + "\n";
         let run = async {
             if let Some(mut input) = child.stdin.take() {
                 // One that does not read what it is told may still do its work.
