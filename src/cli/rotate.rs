@@ -147,7 +147,10 @@ async fn canary(service: Result<Client, Failure>, wanted: bool) -> Canary {
         Err(AskError::Unreachable { .. }) => {
             Canary::Nobody("no service runs on this machine".to_owned())
         }
-        Err(error) => Canary::Nobody(format!("the running service did not: {error}")),
+        Err(AskError::Refused(problem)) if problem.code == "forbidden" => {
+            Canary::Nobody("the running service does not let this user".to_owned())
+        }
+        Err(error) => Canary::NotTold(error.to_string()),
     }
 }
 

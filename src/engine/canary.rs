@@ -73,6 +73,8 @@ pub(super) struct Wish {
     done: oneshot::Sender<Tried>,
     /// As many looks are left for a portal that is well and at rest.
     looks: u32,
+    /// Then nobody waits for it any more.
+    until: BootTime,
     tried: BTreeSet<PortalId>,
 }
 
@@ -80,19 +82,22 @@ impl Engine {
     /// The record is read first: what is staged may be younger than what was read last.
     pub(super) fn begin_canary(&mut self, done: oneshot::Sender<Tried>) {
         let store = Arc::clone(&self.world.store);
-        let wish = Wish { done, looks: LOOKS, tried: BTreeSet::new() };
+        let until = self.world.clock.boot() + PATIENCE;
+        let wish = Wish { done, looks: LOOKS, until, tried: BTreeSet::new() };
         self.tasks.spawn(async move { Report::Staged { pair: load_app(&*store).await, wish } });
     }
 
     pub(super) fn staged(&mut self, pair: Result<ClientPair, StoreError>, wish: Wish) {
-        // Webhooks may be signed with what is staged from now on.
-        if let Ok(pair) = &pair {
+        let Wish { done, looks, until, tried } = wish;
+        if let Ok(pair) = &pair
+            && looks == LOOKS
+            && tried.is_empty()
+        {
+            // It was read just now, and webhooks may be signed with what is staged from now on.
             self.take_up(pair);
         }
-        let Wish { done, looks, tried } = wish;
         match self.canary_of(&pair, &tried) {
             Ok((portal, pair)) => {
-                let until = self.world.clock.boot() + PATIENCE;
                 self.watched.canary =
                     Some(Canary { portal, pair, sent: false, tried, until, done });
                 self.portals.wanted(portal);
@@ -103,7 +108,7 @@ impl Engine {
             Err(BUSY) if looks > 0 => {
                 self.tasks.spawn(async move {
                     sleep(AGAIN).await;
-                    Report::Staged { pair, wish: Wish { done, looks: looks - 1, tried } }
+                    Report::Staged { pair, wish: Wish { done, looks: looks - 1, until, tried } }
                 });
             }
             // Who asked may be gone.
@@ -151,14 +156,15 @@ impl Engine {
     /// What HubSpot said to a portal's refresh.
     pub(super) fn note_canary(&mut self, portal: PortalId, refusal: Option<&Refusal>) {
         let sent = |canary: &mut Canary| canary.portal == portal && canary.sent;
-        let Some(Canary { pair, mut tried, done, .. }) = self.watched.canary.take_if(sent) else {
+        let Some(Canary { pair, mut tried, until, done, .. }) = self.watched.canary.take_if(sent)
+        else {
             return;
         };
         let own = refusal.is_some_and(|refusal| is_its_own(refusal.class));
         if own && tried.len() + 1 < PORTALS {
             // That customer's grant has its own trouble, which says nothing of the secret.
             tried.insert(portal);
-            return self.staged(Ok(pair), Wish { done, looks: LOOKS, tried });
+            return self.staged(Ok(pair), Wish { done, looks: LOOKS, until, tried });
         }
         let tried = match refusal {
             None => Tried::Accepted(portal),

@@ -105,14 +105,7 @@ impl Engine {
                 self.crowd.accepted(portal, now);
                 self.is_good_after_all(portal);
             }
-            // After a start, one of whom an earlier process has told says nothing of the others.
-            Effect::GrantRefused => {
-                if self.has_ended_before(portal) {
-                    self.crowd.settled(portal);
-                } else {
-                    self.crowd.refused(portal, now);
-                }
-            }
+            Effect::GrantRefused => self.crowd.refused(portal, now),
             Effect::Settled => self.crowd.settled(portal),
             Effect::SecondOpinion => {
                 if let Some(other) = self.portals.another(portal, &self.crowd) {

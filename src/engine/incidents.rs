@@ -14,6 +14,7 @@ use crate::{
     access::{Caller, Right},
     incident::{Kind, Moment, NotOpen, Notice},
     journal::Standing,
+    lifecycle::App,
     portal::PortalId,
     sink::DeliveryError,
 };
@@ -81,13 +82,11 @@ impl Engine {
         for kind in [Kind::GrantRevoked, Kind::GrantLost] {
             self.tell_close(kind, Some(portal));
         }
-    }
-
-    /// Whether people have been told that the portal's grant has ended.
-    pub(super) fn has_ended_before(&self, portal: PortalId) -> bool {
-        [Kind::GrantRevoked, Kind::GrantLost, Kind::GrantMismatched, Kind::PortalUnavailable]
-            .into_iter()
-            .any(|kind| self.book.concerns(kind, portal))
+        if self.app == App::Accepted {
+            for kind in [Kind::AppRejected, Kind::AppSuspect] {
+                self.tell_close(kind, None);
+            }
+        }
     }
 
     /// Whether what a portal fails for is known to be everybody's trouble, and told as that.
@@ -115,6 +114,9 @@ impl Engine {
                     self.forget_incidents(portal);
                 }
             }
+        }
+        for kind in [Kind::GrantRevoked, Kind::GrantLost, Kind::PortalUnavailable] {
+            self.crowd.knew(self.book.portals(kind));
         }
         let unsaved = self.portals.unsaved();
         for portal in self.book.portals(Kind::GrantUnsaved) {

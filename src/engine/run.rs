@@ -44,7 +44,7 @@ use crate::{
 };
 
 /// After a stop, receivers of alerts have so long to take what there is.
-const LAST_WORDS: Duration = Duration::from_secs(5);
+const LAST_WORDS: Duration = Duration::from_secs(8);
 /// After a stop, what the store has not taken is tried again for this long.
 const FAREWELL: Duration = Duration::from_secs(10);
 

@@ -61,15 +61,6 @@ impl Engine {
         self.change_app(app, change, None);
     }
 
-    /// A grant of this app's has just been seen to be good: whatever others are refused for, it is not the app.
-    pub(super) fn grant_is_good(&mut self) {
-        if matches!(self.app, App::Suspect(_)) {
-            let now = self.world.clock.boot();
-            let (app, change) = self.app.probed(Probe::GrantGood, now, self.chance.draw());
-            self.change_app(app, change, None);
-        }
-    }
-
     fn change_app(&mut self, app: App, change: Change, word: Option<&str>) {
         self.overall_changed |= self.app != app;
         self.app = app;

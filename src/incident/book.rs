@@ -8,21 +8,15 @@ use std::{
 };
 
 use super::{
-    Acknowledged, Change, Incident, InstallUrl, Kind, Moment, NotOpen, Notice, Severity,
-    burst::Burst, words,
+    Acknowledged, Change, Incident, InstallUrl, Kind, Moment, NotOpen, Notice,
+    burst::Burst,
+    open::{NAMED, Open},
+    words,
 };
 use crate::{
     portal::{AppName, PortalId},
     time::BootTime,
 };
-
-/// As many portal ids as one alert names.
-const NAMED: usize = 50;
-/// As many are written down with an incident; the rest are found again after a restart.
-const SHARING: usize = 50_000;
-/// Who else an incident concerns is told so long after it was opened, and then ever more rarely.
-const FIRST_UPDATE: Duration = Duration::from_secs(15);
-const SELDOMEST_UPDATE: Duration = Duration::from_secs(600);
 
 /// What is open, by cause.
 #[derive(Debug, Clone)]
@@ -47,111 +41,6 @@ enum Subject {
     /// Portals that were hit within one burst.
     Burst(u32),
     Portal(PortalId),
-}
-
-#[derive(Debug, Clone)]
-struct Open {
-    incident: Arc<Incident>,
-    /// The portals it concerns, where it is shared by several.
-    sharing: BTreeSet<PortalId>,
-    /// Those of them that nobody has been told of, and those that it no longer concerns but are not told of yet:
-    /// each is named at least once.
-    untold: BTreeSet<PortalId>,
-    left: BTreeSet<PortalId>,
-    notices: u32,
-    /// Whom it concerns has changed since the last notice.
-    changed: bool,
-    /// Not before this is that told.
-    update_due: BootTime,
-    updates: u32,
-}
-
-impl Open {
-    fn new(incident: Incident, sharing: BTreeSet<PortalId>, notices: u32) -> Self {
-        Self {
-            incident: Arc::new(incident),
-            sharing,
-            untold: BTreeSet::new(),
-            left: BTreeSet::new(),
-            notices,
-            changed: false,
-            update_due: BootTime::default(),
-            updates: 0,
-        }
-    }
-
-    fn notice(&mut self, change: Change, now: Moment) -> Notice {
-        let number = self.notices;
-        self.notices += 1;
-        self.update_due = now.boot + update_gap(self.updates);
-        let notice = Notice {
-            incident: Incident::clone(&self.incident),
-            change,
-            at: now.wall,
-            number,
-            sharing: self.sharing.iter().take(SHARING).copied().collect(),
-        };
-        self.untold.clear();
-        self.changed = !self.left.is_empty();
-        for portal in std::mem::take(&mut self.left) {
-            self.sharing.remove(&portal);
-        }
-        if self.changed {
-            self.count();
-        }
-        notice
-    }
-
-    /// It has become another matter: what is to be done about it is something else.
-    fn reword(&mut self, summary: String, action: String, severity: Severity) {
-        if self.incident.action != action {
-            let incident = Arc::make_mut(&mut self.incident);
-            (incident.summary, incident.action) = (summary, action);
-            incident.severity = incident.severity.max(severity);
-            self.changed = true;
-        }
-    }
-
-    fn join(&mut self, portal: PortalId) {
-        if !self.left.remove(&portal) && self.sharing.insert(portal) {
-            self.untold.insert(portal);
-        }
-        self.count();
-    }
-
-    /// Whether it concerns anybody any more.
-    fn leave(&mut self, portal: PortalId) -> bool {
-        if self.untold.contains(&portal) {
-            self.left.insert(portal);
-        } else if self.sharing.len() > 1 {
-            self.sharing.remove(&portal);
-        } else {
-            self.left.insert(portal);
-        }
-        let others = self.left.len() < self.sharing.len();
-        self.count();
-        others
-    }
-
-    fn concerns(&self, portal: PortalId) -> bool {
-        self.sharing.contains(&portal) && !self.left.contains(&portal)
-    }
-
-    fn count(&mut self) {
-        let incident = Arc::make_mut(&mut self.incident);
-        // Those first whom nobody has heard of.
-        let known = self.sharing.difference(&self.untold);
-        incident.portals = self.untold.iter().chain(known).take(NAMED).copied().collect();
-        incident.portals.sort_unstable();
-        incident.portal_count = self.sharing.len();
-        self.changed = true;
-    }
-}
-
-fn update_gap(updates: u32) -> Duration {
-    FIRST_UPDATE
-        .saturating_mul(1_u32.checked_shl(updates).unwrap_or(u32::MAX))
-        .min(SELDOMEST_UPDATE)
 }
 
 impl Book {
@@ -180,7 +69,7 @@ impl Book {
                     Subject::Portal(*portal)
                 }
                 _ if kind.is_single() => {
-                    let ago = now.wall.duration_since(notice.at);
+                    let ago = now.wall.duration_since(notice.incident.since);
                     let ago = Duration::try_from(ago).unwrap_or_default();
                     Subject::Burst(self.bursts.entry(kind).or_default().resumed(ago, now.boot))
                 }
@@ -217,7 +106,8 @@ impl Book {
             let link = self.install.as_ref().map(|url| url.of(alone));
             let (summary, action) = words::of(kind, alone, detail, many, link.as_deref());
             if let Some(open) = self.open.get_mut(&(kind, subject)).filter(|_| !many) {
-                open.reword(summary, action, kind.severity_when(detail, many));
+                let reworded = open.reword(summary, action, kind.severity_when(detail, many));
+                self.revision += u64::from(reworded);
             }
             return None;
         }
@@ -239,7 +129,7 @@ impl Book {
                 open.join(portal);
                 self.revision += 1;
             }
-            open.reword(summary, action, severity);
+            self.revision += u64::from(open.reword(summary, action, severity));
             return None;
         }
         let about = portal.as_ref().map_or(affected, std::slice::from_ref);
@@ -330,6 +220,10 @@ impl Book {
 
     /// What has changed and may be told by now: the portals that open incidents concern.
     pub fn due(&mut self, now: Moment) -> Vec<Notice> {
+        if self.wakes().is_none_or(|due| due > now.boot) {
+            return Vec::new();
+        }
+        self.revision += 1;
         let due = self.open.values_mut().filter(|o| o.changed && o.update_due <= now.boot);
         due.map(|open| {
             open.updates += 1;
@@ -398,6 +292,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
+    use crate::incident::Severity;
 
     fn book() -> Book {
         Book::new(AppName::parse("acme-sync").unwrap(), BootTime::default())

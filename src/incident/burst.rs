@@ -38,7 +38,9 @@ impl Burst {
     /// A burst that an earlier process told of, so long ago. A restart in the middle of it is no new one.
     pub(super) fn resumed(&mut self, ago: Duration, now: BootTime) -> u32 {
         self.number += 1;
-        self.joined = Some(now).filter(|_| ago < WINDOW);
+        if ago < WINDOW {
+            self.joined = Some(now);
+        }
         self.number
     }
 }

@@ -15,6 +15,7 @@ use crate::{
 pub mod book;
 mod burst;
 mod kind;
+mod open;
 pub mod outbox;
 pub mod quiet;
 mod words;

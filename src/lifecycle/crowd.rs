@@ -3,7 +3,7 @@
 //! HubSpot, and no portal may be blamed (I6; study `hubspot.md` 3.3). Pure, and bounded.
 
 use std::{
-    collections::{BTreeMap, VecDeque, btree_map::Entry},
+    collections::{BTreeMap, BTreeSet, VecDeque, btree_map::Entry},
     time::Duration,
 };
 
@@ -42,18 +42,29 @@ pub struct Crowd {
     heard: VecDeque<(BootTime, bool)>,
     refusals_heard: usize,
     calm_until: BootTime,
+    /// Those whose grants had ended before this process began: that they are refused is nothing new.
+    known: BTreeSet<PortalId>,
 }
 
 impl Crowd {
+    /// The grants of these are known to have ended before.
+    pub fn knew(&mut self, portals: impl IntoIterator<Item = PortalId>) {
+        self.known.extend(portals);
+    }
+
     /// HubSpot accepted a grant of `portal`.
     pub fn accepted(&mut self, portal: PortalId, now: BootTime) {
         self.refused.remove(&portal);
+        self.known.remove(&portal);
         self.accepted = Some(now);
         self.hear(now, true);
     }
 
     /// HubSpot refused the grant of `portal`.
     pub fn refused(&mut self, portal: PortalId, now: BootTime) {
+        if self.known.contains(&portal) {
+            return;
+        }
         // Its first refusal counts, not the last: who was accepted since contradicts it.
         if let Entry::Vacant(vacant) = self.refused.entry(portal) {
             vacant.insert(now);
@@ -74,7 +85,8 @@ impl Crowd {
 
     /// A suspicion turned out to be unfounded, or its cause is gone.
     pub fn cleared(&mut self, now: BootTime) {
-        *self = Self { accepted: Some(now), calm_until: now + CALM, ..Self::default() };
+        let known = std::mem::take(&mut self.known);
+        *self = Self { accepted: Some(now), calm_until: now + CALM, known, ..Self::default() };
     }
 
     /// What may be made of the refusal of `portal`, in a fleet of `portals` that can be asked about.
@@ -118,6 +130,21 @@ mod tests {
 
     fn id(number: u64) -> PortalId {
         PortalId::new(number).unwrap()
+    }
+
+    #[test]
+    fn i6_those_whose_end_was_known_before_a_start_are_no_crowd() {
+        let portal = |number| PortalId::new(number).unwrap();
+        let mut crowd = Crowd::default();
+        crowd.knew((1..=9).map(portal));
+        for number in 1..=9 {
+            crowd.refused(portal(number), BootTime::default());
+        }
+        assert!(!crowd.has_refused(portal(1)), "it is nothing new");
+        // One that was good again in between is one like any other.
+        crowd.accepted(portal(1), BootTime::default());
+        crowd.refused(portal(1), BootTime::default());
+        assert!(crowd.has_refused(portal(1)));
     }
 
     #[test]

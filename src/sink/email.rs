@@ -1,6 +1,12 @@
 //! Mail over SMTP: a message a notice, each of an incident in one thread. Encrypted unless the server is this machine.
 
-use std::{fs, path::PathBuf, time::Duration};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    fs,
+    path::PathBuf,
+    sync::{Mutex, PoisonError},
+    time::Duration,
+};
 
 use async_trait::async_trait;
 use lettre::{
@@ -13,6 +19,8 @@ use lettre::{
         extension::ClientId,
     },
 };
+
+use tokio::time::timeout;
 
 use super::{AlertSink, DeliveryError, post};
 use crate::incident::{Change, Notice};
@@ -63,17 +71,24 @@ pub struct Settings {
 
 /// An address, ready to be written to.
 #[derive(Debug)]
-pub struct Email(Settings);
+pub struct Email {
+    settings: Settings,
+    /// Who has a notice that not everybody has yet, by its key.
+    taken: Mutex<BTreeMap<String, BTreeSet<String>>>,
+}
+
+/// What is remembered of notices that were given up.
+const REMEMBERED: usize = 1000;
 
 impl Email {
     /// Says nothing to the server yet.
     #[must_use]
     pub const fn new(settings: Settings) -> Self {
-        Self(settings)
+        Self { settings, taken: Mutex::new(BTreeMap::new()) }
     }
 
     async fn transport(&self) -> Result<AsyncSmtpTransport<Tokio1Executor>, DeliveryError> {
-        let Settings { host, port, encryption, login, .. } = &self.0;
+        let Settings { host, port, encryption, login, .. } = &self.settings;
         let mut builder = AsyncSmtpTransport::<Tokio1Executor>::builder_dangerous(host)
             .port(*port)
             .timeout(Some(post::DEADLINE))
@@ -91,8 +106,8 @@ impl Email {
     }
 
     fn tls(&self) -> Result<TlsParameters, DeliveryError> {
-        let mut builder = TlsParameters::builder(self.0.host.clone());
-        if let Some(file) = &self.0.ca_file {
+        let mut builder = TlsParameters::builder(self.settings.host.clone());
+        if let Some(file) = &self.settings.ca_file {
             let unusable = || {
                 DeliveryError::retryable(format!("{} is no CA certificate in PEM", file.display()))
             };
@@ -110,11 +125,11 @@ impl Email {
         let id = |name: &str| format!("<{name}@grantkeeper.invalid>");
         let thread = id(&notice.as_opened().key());
         let mut builder = Message::builder()
-            .from(self.0.from.clone())
+            .from(self.settings.from.clone())
             .subject(format!("[Grantkeeper] {}", notice.headline()))
             .message_id(Some(id(&notice.key())))
             .header(ContentType::TEXT_PLAIN);
-        for to in &self.0.to {
+        for to in &self.settings.to {
             builder = builder.to(to.clone());
         }
         if notice.change != Change::Opened {
@@ -140,47 +155,60 @@ impl Email {
     }
 }
 
-/// A mail that is not gone by then is tried again.
-const PATIENCE: Duration = Duration::from_secs(25);
+/// One that does not take a mail within this time is tried again.
+const PATIENCE: Duration = Duration::from_secs(12);
 
 #[async_trait]
 impl AlertSink for Email {
     fn name(&self) -> &str {
-        &self.0.name
+        &self.settings.name
     }
 
     async fn deliver(&self, notice: &Notice) -> Result<(), DeliveryError> {
         let (transport, message) = (self.transport().await?, self.message(notice)?);
-        let sent = tokio::time::timeout(PATIENCE, self.send(&transport, &message)).await;
-        sent.unwrap_or_else(|_| {
-            Err(DeliveryError::retryable("the mail server did not answer in time"))
-        })
+        let (key, text) = (notice.key(), message.formatted());
+        let mut taken = self.known(|known| known.get(&key).cloned().unwrap_or_default());
+        let mut outcome = Ok(());
+        // To each by itself: one who is no longer there keeps it from nobody else, and nobody gets it twice.
+        for to in &self.settings.to {
+            let address = to.email.to_string();
+            let envelope =
+                Envelope::new(Some(self.settings.from.email.clone()), vec![to.email.clone()]);
+            let Some(envelope) = envelope.ok().filter(|_| !taken.contains(&address)) else {
+                continue;
+            };
+            let error = match timeout(PATIENCE, transport.send_raw(&envelope, &text)).await {
+                Ok(Ok(_)) => {
+                    taken.insert(address);
+                    continue;
+                }
+                Ok(Err(error)) if error.is_permanent() && !taken.is_empty() => {
+                    let error = classed(&error);
+                    let sink = &self.settings.name;
+                    tracing::warn!(sink, %error, "a mail is refused for one of its addresses");
+                    continue;
+                }
+                Ok(Err(error)) => classed(&error),
+                Err(_) => DeliveryError::retryable("the mail server did not answer in time"),
+            };
+            outcome = Err(error);
+        }
+        self.known(|known| {
+            if known.len() >= REMEMBERED {
+                known.clear();
+            }
+            match &outcome {
+                Ok(()) => drop(known.remove(&key)),
+                Err(_) => drop(known.insert(key, taken)),
+            }
+        });
+        outcome
     }
 }
 
 impl Email {
-    /// To each by itself: one who is no longer there keeps it from nobody else. It is taken if anybody has it.
-    async fn send(
-        &self,
-        transport: &AsyncSmtpTransport<Tokio1Executor>,
-        message: &Message,
-    ) -> Result<(), DeliveryError> {
-        let text = message.formatted();
-        let mut outcome = Ok(());
-        let mut taken = false;
-        for to in &self.0.to {
-            let envelope = Envelope::new(Some(self.0.from.email.clone()), vec![to.email.clone()]);
-            let Ok(envelope) = envelope else { continue };
-            match transport.send_raw(&envelope, &text).await {
-                Ok(_) => taken = true,
-                Err(error) => {
-                    let error = classed(&error);
-                    tracing::warn!(sink = self.0.name, %error, "a mail was not taken for one of its addresses");
-                    outcome = Err(error);
-                }
-            }
-        }
-        if taken { Ok(()) } else { outcome }
+    fn known<T>(&self, ask: impl FnOnce(&mut BTreeMap<String, BTreeSet<String>>) -> T) -> T {
+        ask(&mut self.taken.lock().unwrap_or_else(PoisonError::into_inner))
     }
 }
 
