@@ -168,7 +168,7 @@ impl AlertSink for Email {
         let (transport, message) = (self.transport().await?, self.message(notice)?);
         let (key, text) = (notice.key(), message.formatted());
         let mut taken = self.known(|known| known.get(&key).cloned().unwrap_or_default());
-        let mut outcome = Ok(());
+        let (mut refused, mut failed) = (None, None);
         // To each by itself: one who is no longer there keeps it from nobody else, and nobody gets it twice.
         for to in &self.settings.to {
             let address = to.email.to_string();
@@ -177,22 +177,26 @@ impl AlertSink for Email {
             let Some(envelope) = envelope.ok().filter(|_| !taken.contains(&address)) else {
                 continue;
             };
-            let error = match timeout(PATIENCE, transport.send_raw(&envelope, &text)).await {
-                Ok(Ok(_)) => {
-                    taken.insert(address);
-                    continue;
-                }
-                Ok(Err(error)) if error.is_permanent() && !taken.is_empty() => {
-                    let error = classed(&error);
-                    let sink = &self.settings.name;
+            match timeout(PATIENCE, transport.send_raw(&envelope, &text)).await {
+                Ok(Ok(_)) => drop(taken.insert(address)),
+                Ok(Err(error)) if error.is_permanent() => {
+                    let (sink, error) = (&self.settings.name, classed(&error));
                     tracing::warn!(sink, %error, "a mail is refused for one of its addresses");
-                    continue;
+                    refused = Some(error);
                 }
-                Ok(Err(error)) => classed(&error),
-                Err(_) => DeliveryError::retryable("the mail server did not answer in time"),
-            };
-            outcome = Err(error);
+                Ok(Err(error)) => failed = Some(classed(&error)),
+                Err(_) => {
+                    let what = "the mail server did not answer in time";
+                    failed = Some(DeliveryError::retryable(what));
+                    // It would not answer for the others, either.
+                    break;
+                }
+            }
         }
+        let outcome = match failed.or_else(|| refused.filter(|_| taken.is_empty())) {
+            Some(error) => Err(error),
+            None => Ok(()),
+        };
         self.known(|known| {
             if known.len() >= REMEMBERED {
                 known.clear();
@@ -219,8 +223,8 @@ fn classed(error: &lettre::transport::smtp::Error) -> DeliveryError {
         Some(code @ ("530" | "534" | "535" | "538")) => DeliveryError::retryable(format!(
             "the mail server answered {code}: it does not let this user in"
         )),
-        Some(code) if error.is_permanent() => DeliveryError::permanent(format!(
-            "the mail server answered {code}: it refuses the mail"
+        Some(code) if error.is_permanent() => DeliveryError::retryable(format!(
+            "the mail server answered {code}: it refuses the mail; see whether the addresses are right"
         )),
         Some(code) => DeliveryError::retryable(format!("the mail server answered {code}")),
         None if post::is_of(error, "certificate") || error.is_tls() => DeliveryError::retryable(

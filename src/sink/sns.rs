@@ -8,7 +8,7 @@ use aws_config::{BehaviorVersion, Region, timeout::TimeoutConfig};
 use aws_sdk_sns::{
     Client,
     config::Builder,
-    error::{DisplayErrorContext, ProvideErrorMetadata, SdkError},
+    error::{ProvideErrorMetadata, SdkError},
     types::MessageAttributeValue,
 };
 use reqwest::Url;
@@ -156,7 +156,7 @@ fn classed<E: ProvideErrorMetadata + std::error::Error + 'static>(
         let word: String = code.chars().filter(char::is_ascii_alphanumeric).take(60).collect();
         return DeliveryError::retryable(format!("SNS answered {word}"));
     }
-    tracing::debug!(error = %DisplayErrorContext(error), "SNS");
+    // The SDK's own words may hold what a provider of credentials answered.
     let credentials = matches!(error, SdkError::ConstructionFailure(_));
     DeliveryError::retryable(if credentials {
         "no AWS credentials were found for SNS"
