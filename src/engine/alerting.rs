@@ -254,7 +254,7 @@ impl Dispatcher {
     }
 
     async fn tell(&self, notice: Box<Notice>) {
-        let wants = |post: &&Post| Outbox::new(post.route.manner.clone()).wants(&notice);
+        let wants = |post: &&Post| post.route.manner.wants(&notice);
         let wanted = self.lanes.values().filter(wants);
         let receivers = wanted.map(|post| post.route.sink.name().to_owned()).collect();
         let entry = Entry::Alert { notice: notice.clone(), receivers };

@@ -217,6 +217,16 @@ impl Notice {
         format!("{app}: {kind} {} ({}), {who}", self.change.in_words(), severity.as_str())
     }
 
+    /// The whole of it for people: what became of it, what happened, what is to be done.
+    #[must_use]
+    pub fn text(&self) -> String {
+        let Incident { summary, action, since, incident_id, .. } = &self.incident;
+        let headline = self.headline();
+        format!(
+            "{headline}\n\n{summary}\n\nWhat to do: {action}\n\nSince {since}.\nIncident {incident_id}.\n"
+        )
+    }
+
     /// What `alert test` sends: like the real ones, and saying that it is none.
     #[must_use]
     pub fn test(app: &AppName, at: Timestamp) -> Self {

@@ -37,6 +37,12 @@ impl Manner {
         repeat: None,
     };
 
+    /// Whether the receiver wants to hear of this.
+    #[must_use]
+    pub fn wants(&self, notice: &Notice) -> bool {
+        notice.incident.severity >= self.min_severity
+    }
+
     fn remind_after(&self, notice: &Notice) -> Option<Duration> {
         let by_severity = match notice.incident.severity {
             Severity::Critical => self.remind_critical,
@@ -103,8 +109,7 @@ struct Case {
 impl Case {
     /// When the receiver is reminded next, if it is.
     fn remind(&mut self, manner: &Manner, now: Moment) {
-        let wanted = self.latest.incident.severity >= manner.min_severity;
-        let after = manner.remind_after(&self.latest).filter(|_| wanted);
+        let after = manner.remind_after(&self.latest).filter(|_| manner.wants(&self.latest));
         self.remind_at = self.told.zip(after).map(|(told, after)| {
             let ago = Duration::try_from(now.wall.duration_since(told.at)).unwrap_or_default();
             now.boot + after.saturating_sub(ago)
@@ -151,18 +156,12 @@ impl Outbox {
         }
     }
 
-    /// Whether the receiver wants to hear of this.
-    #[must_use]
-    pub fn wants(&self, notice: &Notice) -> bool {
-        notice.incident.severity >= self.manner.min_severity
-    }
-
     /// Takes in what has happened, or what an earlier process has left: the latest notice of an incident, and
     /// what of it the receiver is known to have.
     pub fn take(&mut self, notice: Notice, told: Option<Told>, now: Moment) {
         let id = notice.incident.incident_id.clone();
         // Of what it was told once it hears the end, however little it wants to hear by now.
-        if !self.wants(&notice) && !self.cases.contains_key(&id) && told.is_none() {
+        if !self.manner.wants(&notice) && !self.cases.contains_key(&id) && told.is_none() {
             return;
         }
         if self.cases.len() >= WAITING {

@@ -143,14 +143,7 @@ impl Email {
         } else {
             String::new()
         };
-        let text = format!(
-            "{}\n\n{}\n\nWhat to do: {}\n\n{who}Since {}.\nIncident {}.\n{by}",
-            notice.headline(),
-            incident.summary,
-            incident.action,
-            incident.since,
-            incident.incident_id,
-        );
+        let text = format!("{}{who}{by}", notice.text());
         builder.body(text).map_err(|_| DeliveryError::permanent("the mail can't be put together"))
     }
 }

@@ -92,19 +92,6 @@ impl Sns {
     }
 }
 
-/// The notice for people.
-fn text(notice: &Notice) -> String {
-    let incident = &notice.incident;
-    format!(
-        "{}\n\n{}\n\nWhat to do: {}\n\nSince {}. Incident {}.\n",
-        notice.headline(),
-        incident.summary,
-        incident.action,
-        incident.since,
-        incident.incident_id
-    )
-}
-
 fn subject(notice: &Notice) -> String {
     let ascii = notice.headline().replace(|c: char| !c.is_ascii_graphic() && c != ' ', "?");
     ascii.chars().take(SUBJECT).collect()
@@ -134,7 +121,7 @@ impl AlertSink for Sns {
             .publish()
             .topic_arn(&self.settings.topic_arn)
             .subject(subject(notice))
-            .message(text(notice))
+            .message(notice.text())
             .set_message_attributes(Some(attributes.collect()));
         if self.settings.is_fifo() {
             request = request
