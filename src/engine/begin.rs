@@ -13,7 +13,6 @@ use tokio::{
 
 use super::{
     AT_STORE, Alerting, Engine, Metrics, Running, Settings, World,
-    canary::Watched,
     chance::Chance,
     command::WAITING,
     errands::Errands,
@@ -21,6 +20,7 @@ use super::{
     portals::Portals,
     queue::Queue,
     reload::Reload,
+    rotating::Watched,
     sending::Sending,
     throttling::Throttling,
     upkeep::Probing,

@@ -42,6 +42,7 @@ mod records;
 mod recovery;
 mod reload;
 mod renew;
+mod rotating;
 pub mod run;
 mod sending;
 pub mod survey;

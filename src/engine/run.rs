@@ -16,7 +16,6 @@ use tokio_util::sync::CancellationToken;
 
 use super::{
     Alerting, LONGEST_SLEEP, Metrics, Settings, World,
-    canary::Watched,
     chance::Chance,
     command::Command,
     errands::Errands,
@@ -26,6 +25,7 @@ use super::{
     queue::Queue,
     recovery::HubSpotTime,
     reload::Reload,
+    rotating::Watched,
     sending::Sending,
     throttling::Throttling,
     upkeep::Probing,
