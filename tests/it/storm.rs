@@ -3,7 +3,10 @@
 //!
 //! `GRANTKEEPER_STORM=10000` for the whole fleet; a few hundred otherwise.
 
-use std::{collections::BTreeMap, time::Duration};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    time::Duration,
+};
 
 use grantkeeper::{
     secret::ClientSecret,
@@ -57,11 +60,23 @@ impl Told<'_> {
     }
 }
 
-async fn comes_about<F: Future<Output = bool>>(what: &str, holds: impl Fn() -> F) {
+async fn comes_about<F: Future<Output = bool>>(
+    service: &Service,
+    what: &str,
+    holds: impl Fn() -> F,
+) {
     let long = Duration::from_secs(600);
-    tokio::time::timeout(long, until(holds))
-        .await
-        .unwrap_or_else(|_| panic!("not within ten minutes: {what}"));
+    if tokio::time::timeout(long, until(holds)).await.is_err() {
+        let status = service.get("/v1/status").await;
+        panic!("not within ten minutes: {what}; {status:#?}");
+    }
+}
+
+/// Whether HubSpot has been asked about the grant of each portal.
+fn each_is_asked_about(place: &Place, all: u64) -> bool {
+    let presented = place.standin.sim.ledger(0, None);
+    let asked: BTreeSet<_> = presented.iter().filter_map(|one| one.portal).collect();
+    asked.len() as u64 == all
 }
 
 async fn revoked(service: &Service) -> u64 {
@@ -97,6 +112,11 @@ async fn i12_in_a_storm_each_receiver_gets_a_handful_of_messages_and_each_can_be
     let service = place.serve().await;
     service.ready().await;
     let told = Told { place: &place, channel, pager, mail, manager };
+    // A grant that is refused before it was ever seen to be good counts as one that never worked.
+    comes_about(&service, "each grant is known to be good", async || {
+        each_is_asked_about(&place, all)
+    })
+    .await;
     let mut phases = Vec::new();
 
     // Half of them, spread over a minute (or less, if there are few).
@@ -107,13 +127,15 @@ async fn i12_in_a_storm_each_receiver_gets_a_handful_of_messages_and_each_can_be
         place.standin.sim.revoke(portal(number * 2));
         tokio::time::sleep(pause).await;
     }
-    comes_about("all of them are known to be revoked", async || revoked(&service).await == half)
-        .await;
+    comes_about(&service, "all of them are known to be revoked", async || {
+        revoked(&service).await == half
+    })
+    .await;
     let grouped = async || {
         let updates = place.alerts.of("grant_revoked", "updated");
         updates.last().is_some_and(|last| last["data"]["portal_count"] == half - 5)
     };
-    comes_about("the group has been told whole", grouped).await;
+    comes_about(&service, "the group has been told whole", grouped).await;
     phases.push(("half of the customers revoked", told.settled().await));
     let group = place.alerts.of("grant_revoked", "updated").pop().unwrap();
     assert_eq!(group["data"]["severity"], "critical", "{group}");
@@ -128,7 +150,7 @@ async fn i12_in_a_storm_each_receiver_gets_a_handful_of_messages_and_each_can_be
     let right = place.standin.sim.client_secret();
     let wrong = ClientSecret::parse("somebody-changed-it").unwrap();
     place.standin.sim.set_client_secret(wrong, Duration::ZERO);
-    comes_about("the client secret is found to be wrong", async || {
+    comes_about(&service, "the client secret is found to be wrong", async || {
         opened(&place.alerts, "app_rejected") == 1
     })
     .await;
@@ -137,7 +159,7 @@ async fn i12_in_a_storm_each_receiver_gets_a_handful_of_messages_and_each_can_be
 
     let down = serde_json::from_value(json!({ "http": 503 })).unwrap();
     place.standin.sim.set_fault(Fault::new(down));
-    comes_about("HubSpot is found to be down", async || {
+    comes_about(&service, "HubSpot is found to be down", async || {
         opened(&place.alerts, "hubspot_unreachable") == 1
     })
     .await;
@@ -153,7 +175,7 @@ async fn i12_in_a_storm_each_receiver_gets_a_handful_of_messages_and_each_can_be
     place.standin.sim.clear_faults();
     place.standin.sim.set_client_secret(right, Duration::ZERO);
     for kind in ["app_rejected", "hubspot_unreachable"] {
-        comes_about(kind, async || place.alerts.of(kind, "resolved").len() == 1).await;
+        comes_about(&service, kind, async || place.alerts.of(kind, "resolved").len() == 1).await;
     }
     phases.push(("well again", told.settled().await));
     within(&phases, 4);
