@@ -85,7 +85,7 @@ enum Brought {
 
 impl Enroll {
     pub(super) async fn run(self, global: &Global, output: Output) -> Result<(), Failure> {
-        let brought = self.brought()?;
+        let brought = self.brought(output)?;
         if self.dry_run {
             let foretold = foretell(global, &brought, output).await?;
             return output.answer(&foretold, |told| would(told, &brought));
@@ -114,13 +114,13 @@ impl Enroll {
         Ok(())
     }
 
-    fn brought(&self) -> Result<Brought, Failure> {
+    fn brought(&self, output: Output) -> Result<Brought, Failure> {
         if let Some(code) = &self.code {
             let code = AuthorizationCode::parse(code.trim())
                 .map_err(|why| super::malformed("code", why))?;
             let verifier = match &self.code_verifier_file {
                 Some(file) => {
-                    let text = super::secret_text(Some(file), "")?;
+                    let text = super::secret_text(Some(file), "", output)?;
                     let verifier = CodeVerifier::parse(text.trim());
                     Some(verifier.map_err(|why| super::malformed("code verifier", why))?)
                 }
@@ -129,7 +129,7 @@ impl Enroll {
             let redirect_uri = self.redirect_uri.clone().unwrap_or_default();
             return Ok(Brought::Code(Code { code, redirect_uri, verifier }));
         }
-        let text = super::secret_text(self.refresh_token_file.as_deref(), "")?;
+        let text = super::secret_text(self.refresh_token_file.as_deref(), "", output)?;
         let token = RefreshToken::parse(text.trim());
         Ok(Brought::Token(token.map_err(|why| super::malformed("refresh token", why))?))
     }

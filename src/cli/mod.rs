@@ -11,7 +11,11 @@ use std::{
 use clap::{Args, Parser, Subcommand};
 use zeroize::Zeroizing;
 
-use crate::{hardening, secret::MalformedSecret, telemetry};
+use crate::{
+    hardening,
+    secret::{MalformedSecret, file::closed_to_others},
+    telemetry,
+};
 
 mod alert;
 mod app;
@@ -283,13 +287,25 @@ fn confirm(question: &str, said: bool) -> Result<(), Failure> {
 }
 
 /// A secret from a file, from standard input (`-`), or from a hidden prompt.
-fn secret_text(file: Option<&Path>, prompt: &str) -> Result<Zeroizing<String>, Failure> {
+fn secret_text(
+    file: Option<&Path>,
+    prompt: &str,
+    output: Output,
+) -> Result<Zeroizing<String>, Failure> {
     let read = match file {
         Some(path) if path == Path::new("-") => {
             let mut text = Zeroizing::new(String::new());
             io::stdin().read_to_string(&mut text).map(|_| text)
         }
-        Some(path) => fs::read_to_string(path).map(Zeroizing::new),
+        Some(path) => {
+            // It is used all the same: it is at most as open as it was, and who types this is in a hurry.
+            if let Ok(metadata) = fs::metadata(path)
+                && let Err(open) = closed_to_others(path, &metadata, 0)
+            {
+                output.remark(&format!("{open}. {}", open.hint()));
+            }
+            fs::read_to_string(path).map(Zeroizing::new)
+        }
         None if io::stdin().is_terminal() => rpassword::prompt_password(prompt).map(Zeroizing::new),
         None => {
             return Err(Failure::new(

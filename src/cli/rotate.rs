@@ -190,7 +190,7 @@ impl Rotate {
         let config = setting::config_but_alerts(global, output)?;
         // Asked for before anything is opened: whoever types it sees no error of another kind afterwards.
         let new = match &self {
-            Self::ClientSecret(secret) => Some(secret.read()?),
+            Self::ClientSecret(secret) => Some(secret.read(output)?),
             _ => None,
         };
         let world = daemon::open_world(&config).await?;
@@ -257,8 +257,8 @@ impl Secret {
         Ok(())
     }
 
-    fn read(&self) -> Result<ClientSecret, Failure> {
-        let text = super::secret_text(self.from_file.as_deref(), "New client secret: ")?;
+    fn read(&self, output: Output) -> Result<ClientSecret, Failure> {
+        let text = super::secret_text(self.from_file.as_deref(), "New client secret: ", output)?;
         ClientSecret::parse(text.trim()).map_err(|why| super::malformed("client secret", why))
     }
 }
@@ -278,12 +278,19 @@ async fn status(world: &World, output: Output) -> Result<(), Failure> {
         .iter()
         .map(|kept| Kept { secret: kept.place, name: kept.name, accepted: accepted(kept) })
         .collect();
+    let silent = found.iter().find_map(|kept| match &kept.accepted {
+        Err(RotationError::NotAsked(refusal)) => Some(Failure::from(refusal)),
+        _ => None,
+    });
+    if let Some(Failure { message, hint, .. }) = silent {
+        output.remark(&format!("{message}. {hint}"));
+    }
     output.answer(&Looked { secrets, steps }, |looked| {
         let lines = looked.secrets.iter().map(|kept| {
             let word = match kept.accepted {
                 Some(true) => "ok",
                 Some(false) => "refused",
-                None => "not asked",
+                None => "not known",
             };
             vec![kept.secret.to_owned(), kept.name.to_string(), toned(word, tone_of(word))]
         });

@@ -57,7 +57,7 @@ async fn a_dry_run_of_an_order_says_what_would_happen_and_changes_nothing() {
         ("pause", "give out no token"),
         ("resume", "change nothing"),
         ("revoke", "for up to 30 minutes"),
-        ("remove", "stays good at HubSpot"),
+        ("remove", "HubSpot is not told"),
     ] {
         let ended = place.run(&["portal", order, "1", "2", "--dry-run"]).await;
         assert_eq!((ended.code, ended.err.as_str()), (0, ""), "{order}: {ended:?}");

@@ -1,6 +1,11 @@
 //! `grantkeeper rotate client-secret`: both ways HubSpot may behave, and every way it can go wrong.
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    fs::{self, Permissions},
+    os::unix::fs::PermissionsExt,
+    sync::Arc,
+    time::Duration,
+};
 
 use grantkeeper::{
     secret::ClientSecret,
@@ -12,7 +17,7 @@ use serde_json::json;
 
 use crate::support::{
     openbao,
-    service::{Ended, Place, Service, eventually},
+    service::{Ended, Place, Service, eventually, secret_file},
 };
 
 const SHORT: &str = "[settings]\nrotating = true\nexpires_in = 6";
@@ -158,6 +163,32 @@ async fn after_a_hard_cut_over_the_old_secret_is_shown_to_be_dead_and_not_gone_b
         app_record(&place.file_store()).await["previous_client_secret"],
         serde_json::Value::Null
     );
+}
+
+#[tokio::test]
+async fn status_says_why_hubspot_s_word_is_not_known_and_a_secret_s_file_that_all_may_read_is_remarked_on()
+ {
+    let place = Place::new(1, SHORT).await;
+    let down = serde_json::from_value(json!({ "http": 503 })).unwrap();
+    place.standin.sim.set_fault(Fault::new(down));
+    let ended = place.run(&["rotate", "status"]).await;
+    assert_eq!(ended.code, 0, "{}", ended.err);
+    assert!(ended.out.contains("not known"), "{}", ended.out);
+    assert!(ended.err.contains("HubSpot gave no useful answer"), "{}", ended.err);
+
+    place.standin.sim.clear_faults();
+    let new = place.standin.sim.rotate_client_secret(Duration::from_secs(600));
+    let file = place.path("new-secret");
+    secret_file(&file, new.expose());
+    let args = ["rotate", "client-secret", "--no-canary", "--from-file", file.to_str().unwrap()];
+    fs::set_permissions(&file, Permissions::from_mode(0o644)).unwrap();
+    let ended = place.run(&args).await;
+    assert_eq!(ended.code, 0, "{}", ended.err);
+    assert!(ended.err.contains("can be read by every user of this machine"), "{}", ended.err);
+    fs::set_permissions(&file, Permissions::from_mode(0o600)).unwrap();
+    let again = place.run(&args).await;
+    assert_eq!(again.code, 0, "{}", again.err);
+    assert!(!again.err.contains("every user"), "{}", again.err);
 }
 
 /// The steps that the record remembers.

@@ -187,7 +187,7 @@ impl Order {
                 "end its grant at HubSpot, then take its record out of the store; tokens that were given out work for up to 30 minutes; to have it back, the customer connects the app again"
             }
             Self::Remove => {
-                "take its record out of the store; its grant stays good at HubSpot; tokens that were given out work for up to 30 minutes; to have it back, enrol it again"
+                "take its record out of the store; HubSpot is not told, so a grant that is good stays so; tokens that were given out work for up to 30 minutes; to have it back, enrol it again"
             }
         }
     }
@@ -215,7 +215,7 @@ impl Order {
                 "portal {id}: its grant is ended at HubSpot, and it is no longer served; tokens that were given out work for up to 30 minutes"
             ),
             Self::Remove => format!(
-                "portal {id}: it is no longer served, and its grant stays good at HubSpot; tokens that were given out work for up to 30 minutes"
+                "portal {id}: it is no longer served; HubSpot was not told, so a grant that was good stays so; tokens that were given out work for up to 30 minutes"
             ),
         }
     }
