@@ -8,22 +8,15 @@ use std::{
     sync::Arc,
 };
 
-use base64::{
-    Engine,
-    engine::general_purpose::{STANDARD, URL_SAFE_NO_PAD},
-};
-use grantkeeper::{
-    socket::Client,
-    store::vault::VaultStore,
-    time::{Clock, SystemClock},
-};
-use rcgen::CertificateParams;
+use base64::{Engine, engine::general_purpose::STANDARD};
+use grantkeeper::{socket::Client, store::vault::VaultStore, time::SystemClock};
 use serde_json::{Value, json};
 use tokio::process::Command;
 
 use crate::support::{
-    answerer::{Act, Answerer, Greeting},
+    answerer::Answerer,
     openbao::OpenBao,
+    pod::Account,
     portal,
     program::{free_port_pair, installed},
     service::{Ended, Place, eventually, finish, secret_file},
@@ -278,6 +271,8 @@ fn typed(command: &str) -> Vec<String> {
     rest.split_whitespace().map(str::to_owned).collect()
 }
 
+const POD: Account = Account { namespace: "acme-sync", name: "grantkeeper" };
+
 /// An OpenBao with what the README has a person type, where a pod of the namespace `acme-sync` is known by a cluster
 /// that answers for it.
 async fn furnished(place: &Place, role: &str) -> (OpenBao, Answerer) {
@@ -287,26 +282,8 @@ async fn furnished(place: &Place, role: &str) -> (OpenBao, Answerer) {
     let store = VaultStore::connect(settings, Arc::new(SystemClock)).unwrap();
     place.fill(&store).await;
 
-    let review = json!({"status": {
-        "authenticated": true,
-        "audiences": ["vault"],
-        "user": {"username": "system:serviceaccount:acme-sync:grantkeeper", "uid": "uid-1"},
-    }})
-    .to_string();
-    let said = format!(
-        "HTTP/1.1 201 Created\r\ncontent-type: application/json\r\nconnection: close\r\ncontent-length: {}\r\n\r\n{review}",
-        review.len()
-    );
-    let params = CertificateParams::new(["127.0.0.1".to_owned()]).unwrap();
-    let (greeting, pem) = Greeting::tls_and_pem(&params);
-    let cluster = Answerer::start(greeting, vec![Act::SayAndClose(said.into()); 4]).await;
+    let (cluster, config) = POD.vouched_for("vault", 4).await;
     bao.post("sys/auth/kubernetes", json!({"type": "kubernetes"})).await;
-    let config = json!({
-        "kubernetes_host": format!("https://{}", cluster.authority),
-        "kubernetes_ca_cert": pem,
-        "disable_local_ca_jwt": true,
-        "token_reviewer_jwt": "reviewer",
-    });
     bao.post("auth/kubernetes/config", config).await;
 
     let policy = typed(&format!("vault policy write {role} ")).remove(0);
@@ -323,23 +300,6 @@ async fn furnished(place: &Place, role: &str) -> (OpenBao, Answerer) {
     (bao, cluster)
 }
 
-/// A token as the kubelet projects it, for this audience.
-fn projected(audience: &str) -> String {
-    let now = SystemClock.wall().as_second();
-    let account = json!({"namespace": "acme-sync", "serviceaccount": {"name": "grantkeeper", "uid": "uid-1"}});
-    let claims = json!({
-        "aud": [audience],
-        "sub": "system:serviceaccount:acme-sync:grantkeeper",
-        "iat": now,
-        "nbf": now,
-        "exp": now + 600,
-        "kubernetes.io": account,
-    });
-    let part = |value: &Value| URL_SAFE_NO_PAD.encode(value.to_string());
-    let head = json!({"alg": "RS256", "typ": "JWT"});
-    format!("{}.{}.{}", part(&head), part(&claims), URL_SAFE_NO_PAD.encode([7; 256]))
-}
-
 /// An overlay's configuration with nothing changed but where the servers are and where the pod's folders are.
 async fn brought_here(overlay: &str, place: &Place, bao: &OpenBao) -> PathBuf {
     let here = place.dir.path().display();
@@ -353,7 +313,7 @@ async fn brought_here(overlay: &str, place: &Place, bao: &OpenBao) -> PathBuf {
         .replace("0.0.0.0:9464", &format!("127.0.0.1:{}", free_port_pair()));
     let file = place.path("manifest.toml");
     fs::write(&file, format!("{text}\n[hubspot]\nbase_url = \"{}\"\n", place.standin.url)).unwrap();
-    fs::write(place.path("token"), projected("vault")).unwrap();
+    fs::write(place.path("token"), POD.token("vault")).unwrap();
     secret_file(&place.path("state.key"), &STANDARD.encode([7; 32]));
     file
 }
@@ -405,13 +365,13 @@ async fn the_init_container_logs_in_as_the_readme_sets_it_up_and_one_for_others_
     let args: Vec<String> = serde_json::from_value(args).unwrap();
     let args: Vec<&str> =
         args.iter().map(|arg| if arg == "/tokens" { out.to_str().unwrap() } else { arg }).collect();
-    fs::write(place.path("token"), projected("https://kubernetes.default.svc")).unwrap();
+    fs::write(place.path("token"), POD.token("https://kubernetes.default.svc")).unwrap();
     let refused = finish(program(&config, &args), "").await;
     assert_eq!(refused.code, 77, "{}", refused.err);
     assert!(refused.err.contains("refuses the kubernetes login"), "{}", refused.err);
     assert!(fs::read_dir(&out).unwrap().next().is_none());
 
-    fs::write(place.path("token"), projected("vault")).unwrap();
+    fs::write(place.path("token"), POD.token("vault")).unwrap();
     let ended = finish(program(&config, &args), "").await;
     assert_eq!(ended.code, 0, "{}", ended.err);
     assert!(out.join("1.token").exists());

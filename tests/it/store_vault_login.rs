@@ -19,12 +19,7 @@ use serde_json::{Value, json};
 use crate::{
     store_vault::{SEVEN, assert_told, connect, furnished},
     support::{
-        answerer::{Act, Answerer, Greeting},
-        openbao,
-        openbao::OpenBao,
-        random_hex,
-        service::secret_file,
-        temp_dir,
+        openbao, openbao::OpenBao, pod::Account, random_hex, service::secret_file, temp_dir,
     },
 };
 
@@ -176,45 +171,19 @@ fn ed25519() -> KeyPair {
 async fn a_pod_logs_in_by_its_service_account_and_is_refused_outside_its_namespace() {
     let bao = openbao().await;
     let (mount, policy) = furnished(bao).await;
-    let review = json!({"status": {
-        "authenticated": true,
-        "audiences": ["bao"],
-        "user": {"username": "system:serviceaccount:apps:keeper", "uid": "uid-1"},
-    }})
-    .to_string();
-    let said = format!(
-        "HTTP/1.1 201 Created\r\ncontent-type: application/json\r\nconnection: close\r\ncontent-length: {}\r\n\r\n{review}",
-        review.len()
-    );
-    let params = CertificateParams::new(["127.0.0.1".to_owned()]).unwrap();
-    let (greeting, pem) = Greeting::tls_and_pem(&params);
-    let cluster = Answerer::start(greeting, vec![Act::SayAndClose(said.into())]).await;
-    let config = json!({
-        "kubernetes_host": format!("https://{}", cluster.authority),
-        "kubernetes_ca_cert": pem,
-        "disable_local_ca_jwt": true,
-        "token_reviewer_jwt": "reviewer",
-    });
+    let pod = |namespace| Account { namespace, name: "keeper" };
+    let (cluster, config) = pod("apps").vouched_for("bao", 1).await;
     let login = enabled(bao, "kubernetes", config).await;
     let role = json!({"bound_service_account_names": ["keeper"], "bound_service_account_namespaces": ["apps"], "token_policies": [policy]});
     bao.post(&format!("auth/{login}/role/keeper"), role).await;
     let dir = temp_dir();
     let jwt_file = dir.path().join("token");
-    let pod = |namespace: &str| {
-        let name = format!("system:serviceaccount:{namespace}:keeper");
-        let account =
-            json!({"namespace": namespace, "serviceaccount": {"name": "keeper", "uid": "uid-1"}});
-        let claims = json!({"sub": name, "exp": in_a_minute(), "kubernetes.io": account});
-        let part = |value: &Value| URL_SAFE_NO_PAD.encode(value.to_string());
-        let head = json!({"alg": "RS256", "typ": "JWT"});
-        format!("{}.{}.{}", part(&head), part(&claims), URL_SAFE_NO_PAD.encode([7; 256]))
-    };
     let method = Method::Kubernetes { role: "keeper".to_owned(), jwt_file: jwt_file.clone() };
     let store = connect(by(&login, method, bao.settings(&mount)));
-    fs::write(&jwt_file, pod("elsewhere")).unwrap();
+    fs::write(&jwt_file, pod("elsewhere").token("bao")).unwrap();
     let error = store.read(SEVEN()).await.unwrap_err();
     assert_told(&error, StoreErrorKind::Denied, "refuses the kubernetes login", "role/keeper");
-    fs::write(&jwt_file, pod("apps")).unwrap();
+    fs::write(&jwt_file, pod("apps").token("bao")).unwrap();
     store.read(SEVEN()).await.unwrap();
     assert!(cluster.requests()[0].starts_with("POST /apis/authentication.k8s.io/v1/tokenreviews"));
 }

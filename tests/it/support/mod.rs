@@ -8,6 +8,7 @@ pub(crate) mod container;
 pub(crate) mod iam;
 pub(crate) mod moto;
 pub(crate) mod openbao;
+pub(crate) mod pod;
 pub(crate) mod program;
 pub(crate) mod raw;
 pub(crate) mod receivers;
