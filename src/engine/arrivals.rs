@@ -1,7 +1,7 @@
 //! Grants that come by an order, from HubSpot's answer to where they are in use. What a code brought is in the journal
 //! before anything else is done with it (I3).
 
-use std::time::Duration;
+use std::{collections::BTreeMap, time::Duration};
 
 use tokio::{sync::mpsc, time::timeout};
 
@@ -60,6 +60,38 @@ pub(super) struct Arrival {
     kept: bool,
 }
 
+/// Grants on their way in.
+#[derive(Debug, Default)]
+pub(super) struct Arrivals {
+    /// How many have come.
+    count: u64,
+    /// Those that the journal is taking, by their numbers. Of a portal that is forgotten meanwhile they are taken out.
+    keeping: BTreeMap<u64, PortalId>,
+}
+
+impl Arrivals {
+    fn begin(&mut self, portal: PortalId) -> u64 {
+        self.count += 1;
+        self.keeping.insert(self.count, portal);
+        self.count
+    }
+
+    /// Whether the portal is the one that it was when this one was begun.
+    fn end(&mut self, number: u64) -> bool {
+        self.keeping.remove(&number).is_some()
+    }
+
+    /// Whether one of the portal's is among them.
+    pub(super) fn has(&self, portal: PortalId) -> bool {
+        self.keeping.values().any(|one| *one == portal)
+    }
+
+    /// The portal is forgotten. Whether a grant is coming that will begin it anew.
+    pub(super) fn portal_forgotten(&mut self, portal: PortalId) -> bool {
+        self.keeping.extract_if(.., |_, one| *one == portal).count() > 0
+    }
+}
+
 /// Whoever waits for a grant to be stored, and what they are told then.
 #[derive(Debug)]
 pub(super) struct Enrolling(mpsc::Sender<News>, Enrolled);
@@ -101,8 +133,7 @@ impl Engine {
         }
         let portal = fresh.portal;
         self.take_back(portal);
-        self.arrivals += 1;
-        let number = self.arrivals;
+        let number = self.arrivals.begin(portal);
         let written = self.world.journal.keep_in_order(self.line(&fresh));
         let world = self.world.clone();
         self.tasks.spawn(async move {
@@ -130,6 +161,10 @@ impl Engine {
     /// The journal has a grant that came, or is known not to take it.
     pub(super) fn arrived(&mut self, arrival: Box<Arrival>) {
         let portal = arrival.fresh.portal;
+        if !self.arrivals.end(arrival.number) {
+            // What was read in the store is no longer so.
+            return self.arrive_again(*arrival);
+        }
         tell(&arrival.news, News::Taken(portal, arrival.kept));
         if self.portals.get(portal).is_none() {
             self.trails.remove(&portal);

@@ -13,6 +13,7 @@ use tokio::{
 
 use super::{
     AT_STORE, Alerting, Engine, Metrics, Running, Settings, World,
+    arrivals::Arrivals,
     chance::Chance,
     command::WAITING,
     errands::Errands,
@@ -93,7 +94,7 @@ impl Engine {
             portals: Portals::default(),
             queue: Queue::default(),
             errands: Errands::default(),
-            arrivals: 0,
+            arrivals: Arrivals::default(),
             soon: VecDeque::new(),
             tasks: JoinSet::new(),
             store_permits: Arc::new(Semaphore::new(AT_STORE)),

@@ -111,8 +111,7 @@ impl Engine {
         }
         let leaves = self.portals.get(portal).is_some_and(|entry| entry.leaving.is_some());
         if outcome.is_ok() && leaves {
-            self.forget(portal);
-            if self.portals.get(portal).is_none() {
+            if self.forget(portal) {
                 return self.tell_when_written(portal, outcome, waiting);
             }
         } else if let Some(entry) = self.portals.get_mut(portal) {

@@ -146,7 +146,8 @@ impl Engine {
             Err(error) if error.kind == StoreErrorKind::Missing => {
                 // What was never there is not gone.
                 if !self.may_be_missing(portal) {
-                    return self.forget(portal);
+                    self.forget(portal);
+                    return;
                 }
                 Reread::Failed
             }
@@ -222,6 +223,8 @@ impl Engine {
         // Records that the journal remembers and the store no longer has.
         let lost =
             self.trails.iter().filter(|(id, trail)| trail.gone.is_none() && !met.contains(id));
+        // One that the journal is taking at this moment begins its portal anew.
+        let lost = lost.filter(|(id, _)| !self.arrivals.has(**id));
         let lost: Vec<(PortalId, bool)> = lost.map(|(id, trail)| (*id, trail.enrolled)).collect();
         for (portal, enrolled) in lost {
             if enrolled {
@@ -346,25 +349,31 @@ impl Engine {
         entry.is_owed()
     }
 
-    pub(super) fn forget(&mut self, portal: PortalId) {
+    /// Nothing is known of the portal any more, unless a grant is on its way that begins it anew: what the journal has of
+    /// that one stays (I3). Whether it is gone.
+    pub(super) fn forget(&mut self, portal: PortalId) -> bool {
         tracing::info!(%portal, "the record is gone; the portal is no longer served");
         self.queue.remove(portal);
         let at = Stamp::of(self.world.clock.boot(), &*self.world.clock);
         let mut entry = self.portals.remove(portal);
         let arrival = entry.as_mut().and_then(|entry| entry.arriving.take());
-        let trail = entry.and_then(|entry| entry.into_trail(&at)).filter(|_| arrival.is_none());
+        let begins_anew = self.arrivals.portal_forgotten(portal) || arrival.is_some();
+        let trail = entry.and_then(|entry| entry.into_trail(&at)).filter(|_| !begins_anew);
         self.trails.extend(trail.map(|trail| (portal, trail)));
         self.crowd.settled(portal);
-        if let Some(arrival) = arrival {
-            // The journal has it, and goes on having it; of the grant before it nothing stays.
+        if begins_anew {
+            // Of the grant before it nothing stays.
             self.world.journal.note(Line::Paused { portal, paused: false });
-            self.arrive_again(*arrival);
         } else {
             self.forget_in_journal(portal);
             self.view.feed.tell(Happening::removed(portal));
         }
+        if let Some(arrival) = arrival {
+            self.arrive_again(*arrival);
+        }
         self.forget_incidents(portal);
         self.publish_portals();
+        !begins_anew
     }
 
     /// Reads a record once more if a reading was passed over while something was in flight.

@@ -16,6 +16,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::{
     Alerting, LONGEST_SLEEP, Metrics, Settings, World,
+    arrivals::Arrivals,
     chance::Chance,
     command::Command,
     errands::Errands,
@@ -73,8 +74,8 @@ pub struct Engine {
     pub(super) queue: Queue,
     /// Orders that wait for their turn at HubSpot.
     pub(super) errands: Errands,
-    /// How many grants have come by orders.
-    pub(super) arrivals: u64,
+    /// Grants that come by orders.
+    pub(super) arrivals: Arrivals,
     /// Events that follow from what is being carried out, in order.
     pub(super) soon: VecDeque<(PortalId, Event)>,
     pub(super) tasks: JoinSet<Report>,

@@ -13,6 +13,7 @@ use serde_json::{Value, json};
 use tokio::task::JoinSet;
 
 use crate::support::{
+    openbao::OpenBao,
     portal,
     service::{Place, Service, eventually},
 };
@@ -101,6 +102,56 @@ async fn i3_a_grant_that_arrives_while_its_portal_leaves_is_stored_anew() {
     assert_eq!(service.stop().await, 0);
     let service = place.serve().await;
     service.ready().await;
+    service.token(1).await.unwrap();
+}
+
+/// The record is removed, and the store takes no new one: only the journal has the grant that came meanwhile.
+#[tokio::test]
+async fn i3_a_grant_that_arrives_while_its_portal_leaves_outlives_kill_9_before_it_is_stored() {
+    let mut place = place(1).await;
+    let bao = OpenBao::start().await;
+    let (mount, store) = place.move_to_openbao(&bao).await;
+    let rules = |records: &str| {
+        let path = |path: &str, may: &str| {
+            format!("path \"{mount}/{path}\" {{ capabilities = [{may}] }}\n")
+        };
+        path("*", r#""read", "list""#)
+            + &path("metadata/grantkeeper/acme-sync/portals/*", r#""read", "list", "delete""#)
+            + &path("data/grantkeeper/acme-sync/portals/*", records)
+    };
+    let policy = bao.policy(&rules(r#""create", "read", "update""#)).await;
+    let token = bao.token(&policy, json!({})).await;
+    place.use_openbao(&bao, &mount, &token);
+    let mut service = place.serve().await;
+    service.ready().await;
+
+    let mut removal = leaving(&place, &service).await;
+    let narrow = json!({ "policy": rules(r#""read""#) });
+    bao.post(&format!("sys/policies/acl/{policy}"), narrow).await;
+    let body = code(&place, 1);
+    let client = service.client.clone();
+    let enrolling =
+        JoinSet::from_iter([async move { client.post_json::<Value>("/v1/portals", &body).await }]);
+    let removed = removal.join_next().await.unwrap().unwrap().unwrap();
+    assert_eq!(removed, json!({"portal_id": 1, "revoked": true}));
+    eventually("the store has refused the grant that came", async || {
+        service.log().contains("a new refresh token could not be stored")
+    })
+    .await;
+    service.child.kill().await.unwrap();
+    drop(enrolling);
+
+    let missing = store.read(Key::Portal(portal(1))).await.unwrap_err();
+    assert_eq!(missing.kind, StoreErrorKind::Missing);
+    let wide = json!({ "policy": rules(r#""create", "read", "update""#) });
+    bao.post(&format!("sys/policies/acl/{policy}"), wide).await;
+    let service = place.serve().await;
+    eventually("the grant is stored", async || {
+        let found = store.read(Key::Portal(portal(1))).await;
+        let token = found.ok().and_then(|found| found.record.portal().ok());
+        token.is_some_and(|grant| place.standin.sim.is_good(&grant.refresh_token))
+    })
+    .await;
     service.token(1).await.unwrap();
 }
 
