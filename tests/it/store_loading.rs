@@ -290,3 +290,31 @@ async fn a_list_that_is_behind_makes_no_portal_disappear_and_an_order_to_look_se
         assert_eq!(token.expose(), "edited", "{layout:?}");
     }
 }
+
+/// What a list showed and what is read after it lie apart: whoever looks while the portals are moved sees them in neither
+/// place.
+#[tokio::test]
+async fn i14_a_portal_that_is_moved_between_a_list_and_a_reading_is_found_where_it_belongs() {
+    for (from, to) in [(Layout::Packed(2), Layout::Single), (Layout::Single, Layout::Packed(2))] {
+        let bed = vault().await;
+        fill(&over(bed.store(), from), 6).await;
+        let behind = Arc::new(Behind { store: bed.store(), list: Mutex::default() });
+        behind.catch_up().await;
+        // So that each record is read, as it is when the list tells of a change.
+        behind.list.lock().unwrap().versions.clear();
+        let service = || over(Arc::<Behind>::clone(&behind), to);
+        let (reading, loading) = (service(), service());
+        assert_eq!(reading.list().await.unwrap().portals.len(), 6, "{to:?}");
+        let before = known(&Known::new(), loading.load(&Known::new()).await.unwrap());
+        assert_eq!(before.len(), 6, "{to:?}");
+
+        let mover = over(bed.store(), to);
+        assert!(reshard(&mover, |_, _| {}).await.unwrap().left.is_empty(), "{to:?}");
+        for id in (1..=6).map(portal) {
+            let found = reading.read(Key::Portal(id)).await;
+            found.unwrap_or_else(|error| panic!("{to:?}: {id}: {error:?}"));
+        }
+        let after = known(&before, loading.load(&before).await.unwrap());
+        assert_eq!(after.len(), 6, "{to:?}: {after:?}");
+    }
+}

@@ -183,15 +183,14 @@ impl LaidOut {
                 stored => outcomes.push((portal, stored)),
             }
         }
-        if !self.store.lag().is_zero() {
-            let homes: BTreeSet<Key> = nowhere.iter().map(|id| self.layout.home(*id)).collect();
-            let homes: Vec<Key> = homes.into_iter().collect();
-            let found = self.gather(&homes, &mut Vec::new()).await?;
-            let wanted = found.into_iter().filter(|(portal, _)| nowhere.contains(portal));
-            outcomes.extend(wanted.filter_map(|(portal, found)| {
-                counts(portal, found, self.layout.home(portal)).map(|found| (portal, found.stored))
-            }));
-        }
+        // Not listed yet, or moved there between the list and the reading of where it was.
+        let homes: BTreeSet<Key> = nowhere.iter().map(|id| self.layout.home(*id)).collect();
+        let homes: Vec<Key> = homes.into_iter().collect();
+        let found = self.gather(&homes, &mut Vec::new()).await?;
+        let wanted = found.into_iter().filter(|(portal, _)| nowhere.contains(portal));
+        outcomes.extend(wanted.filter_map(|(portal, found)| {
+            counts(portal, found, self.layout.home(portal)).map(|found| (portal, found.stored))
+        }));
         Ok(outcomes)
     }
 }

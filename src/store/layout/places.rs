@@ -198,28 +198,36 @@ impl LaidOut {
         let places = self.seen().places(portal);
         let home = self.layout.home(portal);
         let likely = if places.is_empty() || places.contains(&home) { home } else { places[0] };
-        match self.read_at(likely, portal).await {
-            Ok(stored) => match moved_from(&stored.record).map(|from| place_named(from, portal)) {
-                None | Some(None) => Ok((likely, stored)),
-                Some(Some(from)) => match self.read_at(from, portal).await {
-                    Ok(original) => Ok((from, original)),
-                    Err(error) if error.kind == StoreErrorKind::Missing => Ok((likely, stored)),
-                    Err(error) => Err(error),
-                },
-            },
-            Err(error) if error.kind == StoreErrorKind::Missing => {
-                self.survey().await?;
-                let places = self.seen().places(portal);
-                let other = places.iter().find(|place| **place != likely);
-                // A move to where it belongs may have ended in between.
-                let place = other.or(places.iter().find(|place| matches!(place, Key::Shard(_))));
-                match place.copied() {
-                    Some(place) => Ok((place, self.read_at(place, portal).await?)),
-                    None => Err(error),
-                }
-            }
-            Err(error) => Err(error),
+        if let Some(found) = self.look_at(likely, portal).await? {
+            return Ok(found);
         }
+        self.survey().await?;
+        let places = self.seen().places(portal);
+        let other = places.iter().find(|place| **place != likely);
+        if let Some(place) = other.copied()
+            && let Some(found) = self.look_at(place, portal).await?
+        {
+            return Ok(found);
+        }
+        // One that was moved between two of these looks is where it belongs by now.
+        self.look_at(home, portal).await?.ok_or_else(|| missing(portal))
+    }
+
+    /// The record that counts and where it stands, if there is one in this place: of a copy whose original is there
+    /// still, that one counts.
+    async fn look_at(
+        &self,
+        place: Key,
+        portal: PortalId,
+    ) -> Result<Option<(Key, Stored)>, StoreError> {
+        let Some(stored) = if_there(self.read_at(place, portal).await)? else { return Ok(None) };
+        let from = moved_from(&stored.record).and_then(|from| place_named(from, portal));
+        if let Some(from) = from
+            && let Some(original) = if_there(self.read_at(from, portal).await)?
+        {
+            return Ok(Some((from, original)));
+        }
+        Ok(Some((place, stored)))
     }
 
     /// Whether this portal has no record anywhere, as far as everything was looked at.
@@ -280,6 +288,14 @@ impl LaidOut {
             // In the middle of a move, or not seen yet.
             _ => Ok(self.find(portal).await?.0),
         }
+    }
+}
+
+fn if_there(read: Result<Stored, StoreError>) -> Result<Option<Stored>, StoreError> {
+    match read {
+        Ok(stored) => Ok(Some(stored)),
+        Err(error) if error.kind == StoreErrorKind::Missing => Ok(None),
+        Err(error) => Err(error),
     }
 }
 
