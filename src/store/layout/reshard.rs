@@ -50,17 +50,23 @@ pub async fn reshard(
 ) -> Result<Moved, StoreError> {
     let portals = store.list().await?.portals;
     let total = portals.len();
-    let away: Vec<PortalId> =
+    let mut away: Vec<PortalId> =
         portals.into_iter().filter(|portal| !store.rests_at_home(*portal)).collect();
     let mut moved = Moved { in_place: total - away.len(), ..Moved::default() };
-    let settled = moved.in_place;
-    // Who may not do it for one may not do it for any.
-    if let Some(first) = away.first()
-        && let Err(error) = store.bring_home(*first).await
-        && error.kind == StoreErrorKind::Denied
-    {
-        return Err(error);
+    if let Some(first) = away.first().copied() {
+        match store.bring_home(first).await {
+            // Who may not do it for one may not do it for any.
+            Err(error) if error.kind == StoreErrorKind::Denied => return Err(error),
+            // It is tried again with the others.
+            Err(_) => {}
+            Ok(brought) => {
+                away.remove(0);
+                let count = if brought { &mut moved.moved } else { &mut moved.in_place };
+                *count += 1;
+            }
+        }
     }
+    let settled = total - away.len();
     let mut steps = 0;
     for away in away.chunks(TOGETHER) {
         let mut rest: BTreeSet<PortalId> = away.iter().copied().collect();
