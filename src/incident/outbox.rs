@@ -54,7 +54,7 @@ impl Manner {
 }
 
 /// What a receiver has taken of an incident.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct Told {
     /// The number of the latest notice it has taken.
     pub number: u32,
@@ -172,8 +172,10 @@ impl Outbox {
         let fresh = Case { latest: notice, told, attempt: None, remind_at: None, turn: self.turn };
         match self.cases.get_mut(&id) {
             Some(case) => {
-                case.latest = fresh.latest;
-                case.told = case.told.or(fresh.told);
+                if fresh.latest.number >= case.latest.number {
+                    case.latest = fresh.latest;
+                }
+                case.told = case.told.max(fresh.told);
             }
             None => drop(self.cases.insert(id.clone(), fresh)),
         }
@@ -205,15 +207,17 @@ impl Outbox {
         };
         let mut wake: Option<BootTime> = None;
         let mut sooner = |at: BootTime| wake = Some(wake.map_or(at, |w| w.min(at)));
-        let mut chosen: Option<(&String, u64)> = None;
+        // A reminder, or a repeat, keeps nothing waiting that has not been told yet.
+        let mut chosen: Option<(&String, (bool, u64))> = None;
         for (id, case) in &self.cases {
             let reminded = case.remind_at.filter(|_| goes_on);
             let due = case.is_owed() || reminded.is_some_and(|at| at <= now.boot);
             match held(case) {
                 Some(left) if due => sooner(now.boot + left),
                 _ if due => {
-                    if chosen.is_none_or(|(_, turn)| case.turn < turn) {
-                        chosen = Some((id, case.turn));
+                    let turn = (!case.is_owed(), case.turn);
+                    if chosen.is_none_or(|(_, first)| turn < first) {
+                        chosen = Some((id, turn));
                     }
                 }
                 _ => reminded.into_iter().for_each(&mut sooner),
@@ -242,17 +246,22 @@ impl Outbox {
     }
 
     /// What was to be sent has been taken, or is refused for good: it is not offered again. What the
-    /// receiver now has of the incident, to be remembered.
+    /// receiver now has of the incident, where that is to be remembered.
     pub fn settled(&mut self, notice: &Notice, now: Moment) -> Option<Told> {
         (self.failures, self.not_before) = (0, now.boot);
         let id = &notice.incident.incident_id;
         let case = self.cases.get_mut(id)?;
         let (_, number) = case.attempt.take()?;
         let told = Told { number, at: now.wall };
+        let repeated =
+            self.manner.repeat.is_some() && case.told.is_some_and(|t| t.number == number);
         case.told = Some(told);
+        self.turn += 1;
+        case.turn = self.turn;
         case.remind(&self.manner, now);
         self.sweep(id);
-        Some(told)
+        // A repeat is no news that a later process need know of.
+        Some(told).filter(|_| !repeated)
     }
 
     /// It was not taken: others of what is owed go first at the next try, which is not before the receiver asked for.

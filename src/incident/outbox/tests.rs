@@ -7,6 +7,7 @@ use crate::{
 };
 
 const HOUR: u64 = 3600;
+const HOUR_LONG: Duration = Duration::from_secs(HOUR);
 
 fn at(second: u64) -> Moment {
     // Noon.
@@ -210,4 +211,42 @@ fn a_reload_stops_no_reminder_and_a_receiver_that_wants_less_hears_the_end_of_wh
         at(3 * HOUR),
     );
     assert_eq!(outbox.waiting(), 0, "what it was never told it need not hear of");
+}
+
+#[test]
+fn i12_what_a_start_finds_to_be_over_is_not_overtaken_by_what_was_known_before_it() {
+    let mut book = book();
+    let opened = book.open(Kind::StoreUnreachable, None, None, &[], at(0)).unwrap();
+    let over = book.close(Kind::StoreUnreachable, None, at(5)).unwrap();
+    let told = Some(Told { number: 0, at: at(1).wall });
+    let mut outbox = Outbox::new(Manner { remind_critical: Some(HOUR_LONG), ..Manner::PLAIN });
+    outbox.take(over, None, at(10));
+    outbox.take(opened, told, at(10));
+    assert_eq!(all(&mut outbox, at(10)), ["store_unreachable resolved"]);
+    assert!(outbox.cases.is_empty(), "and nobody is reminded of it");
+}
+
+#[test]
+fn i7_a_receiver_that_is_slow_to_take_its_repeats_hears_of_what_is_new_first_and_of_each_in_turn() {
+    let manner = Manner { repeat: Some(Duration::from_secs(60)), ..Manner::PLAIN };
+    let (mut book, mut outbox) = (book(), Outbox::new(manner));
+    let kinds = [Kind::StoreDenied, Kind::RateLimited, Kind::JournalFailing];
+    for kind in kinds {
+        outbox.take(book.open(kind, None, None, &[], at(0)).unwrap(), None, at(0));
+    }
+    assert_eq!(all(&mut outbox, at(0)).len(), 3);
+    // Each takes half a minute, so that all are due again before the last has had its turn.
+    let mut told = Vec::new();
+    for second in [60, 90, 120, 150, 180, 210] {
+        if second == 150 {
+            let new = book.open(Kind::AppRejected, None, None, &[], at(150)).unwrap();
+            outbox.take(new, None, at(150));
+        }
+        let notice = sent(&mut outbox, at(second)).unwrap();
+        let remembered = outbox.settled(&notice, at(second + 30));
+        assert_eq!(remembered.is_some(), notice.change == Change::Opened, "a repeat is no news");
+        told.push(notice.incident.kind);
+    }
+    let [first, second, third] = kinds;
+    assert_eq!(told, [first, second, third, Kind::AppRejected, first, second]);
 }
