@@ -149,8 +149,8 @@ impl Alerting {
         }
     }
 
-    /// Tells other receivers from now on. One that keeps its name keeps what it is owed; one that is new
-    /// learns what is open.
+    /// Tells other receivers from now on. One that keeps its name keeps what it is owed; each learns what is open, if
+    /// it has not heard of it.
     pub(super) fn reroute(&self, routes: Vec<Route>, open: Vec<Notice>) {
         self.order(Order::Reroute(routes, open));
     }
@@ -276,15 +276,19 @@ impl Dispatcher {
                     post.send(News::Route(Arc::clone(&route)));
                     Post { route, ..post }
                 }
-                None => self.begin(route, open),
+                None => self.begin(route),
             };
+            // One that is new has heard of nothing yet, one that was there perhaps not of what is milder.
+            for notice in open {
+                post.send(News::Notice(Box::new(notice.clone()), None));
+            }
             self.lanes.insert(name, post);
         }
         let shown = self.lanes.values().map(|post| Arc::clone(&post.shown)).collect();
         self.shown.0.store(Arc::new(shown));
     }
 
-    fn begin(&self, route: Arc<Route>, open: &[Notice]) -> Post {
+    fn begin(&self, route: Arc<Route>) -> Post {
         let (sender, news) = mpsc::channel(WAITING);
         let name = route.sink.name().to_owned();
         let shown = Arc::new(Mutex::new(Receiver { name, ..Receiver::default() }));
@@ -296,11 +300,7 @@ impl Dispatcher {
             shown: Arc::clone(&shown),
         };
         self.tasks.spawn(lane.run(news));
-        let post = Post { sender, route, shown };
-        for notice in open {
-            post.send(News::Notice(Box::new(notice.clone()), None));
-        }
-        post
+        Post { sender, route, shown }
     }
 
     fn test(&self, name: &str, app: &AppName, done: oneshot::Sender<Result<(), Untested>>) {
