@@ -69,7 +69,8 @@ impl Book {
                     Subject::Portal(*portal)
                 }
                 _ if kind.is_single() => {
-                    let ago = now.wall.duration_since(notice.incident.since);
+                    // A burst lasts as long as it takes others in.
+                    let ago = now.wall.duration_since(notice.at);
                     let ago = Duration::try_from(ago).unwrap_or_default();
                     Subject::Burst(self.bursts.entry(kind).or_default().resumed(ago, now.boot))
                 }
@@ -443,7 +444,7 @@ mod tests {
         assert!(next.close(Kind::GrantRevoked, Some(ids[8]), at(103)).is_some());
         // In the middle of a burst a restart is no new one; long after it, a customer's end is their own again.
         let late = Some(PortalId::new(77).unwrap());
-        for (later, told) in [(120, None), (3600, Some(Change::Opened))] {
+        for (later, told) in [(120, None), (640, None), (3600, Some(Change::Opened))] {
             let mut book = book().restored(latest.values(), at(later));
             let notice = book.open(Kind::GrantRevoked, late, None, &[], at(later));
             assert_eq!(notice.map(|notice| notice.change), told, "{later} s later");
