@@ -19,7 +19,8 @@ impl AlertSink for Log {
         let incident = &notice.incident;
         let numbers: Vec<_> = incident.portals.iter().map(|id| id.number()).collect();
         macro_rules! tell {
-            ($level:ident) => {
+            ($level:ident) => {{
+                let what = notice.change.in_words();
                 tracing::$level!(
                     incident = %incident.incident_id,
                     kind = incident.kind.as_str(),
@@ -27,10 +28,10 @@ impl AlertSink for Log {
                     portal_count = incident.portal_count,
                     portals = ?numbers,
                     action = incident.action,
-                    "incident opened: {}",
+                    "incident {what}: {}",
                     incident.summary
                 )
-            };
+            }};
         }
         match (notice.change, incident.severity) {
             (Change::Resolved, _) => tracing::info!(
@@ -46,16 +47,9 @@ impl AlertSink for Log {
                 uid = incident.acknowledged.as_ref().map(|by| by.uid),
                 "incident acknowledged"
             ),
-            (Change::Updated | Change::Reminded, _) => tracing::warn!(
-                incident = %incident.incident_id,
-                kind = incident.kind.as_str(),
-                portal_count = incident.portal_count,
-                portals = ?numbers,
-                "the portals that an incident concerns have changed"
-            ),
-            (Change::Opened, Severity::Critical) => tell!(error),
-            (Change::Opened, Severity::Warning) => tell!(warn),
-            (Change::Opened, Severity::Info) => tell!(info),
+            (_, Severity::Critical) => tell!(error),
+            (_, Severity::Warning) => tell!(warn),
+            (_, Severity::Info) => tell!(info),
         }
         Ok(())
     }

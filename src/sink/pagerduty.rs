@@ -57,13 +57,15 @@ struct Event<'a> {
     payload: Value,
 }
 
-const fn action(change: Change, acknowledged: bool) -> &'static str {
+/// The events of one notice, in their order.
+const fn actions(change: Change, acknowledged: bool) -> &'static [&'static str] {
     match change {
-        Change::Resolved => "resolve",
-        Change::Opened => "trigger",
+        Change::Resolved => &["resolve"],
+        // Somebody has it already: it is not to ring until somebody says so here, too.
+        Change::Opened if acknowledged => &["trigger", "acknowledge"],
         // Another trigger would let it ring on, though somebody has it.
-        _ if acknowledged => "acknowledge",
-        _ => "trigger",
+        _ if acknowledged => &["acknowledge"],
+        _ => &["trigger"],
     }
 }
 
@@ -99,14 +101,17 @@ impl AlertSink for PagerDuty {
         if key.is_empty() {
             return Err(DeliveryError::retryable("the routing key file is empty"));
         }
-        let event = Event {
-            routing_key: &key,
-            action: action(notice.change, notice.incident.acknowledged.is_some()),
-            dedup_key: &notice.incident.incident_id,
-            client: "Grantkeeper",
-            payload: payload(notice, &self.host),
-        };
-        post::send(self.http.post(self.settings.address.clone()).json(&event)).await
+        for action in actions(notice.change, notice.incident.acknowledged.is_some()) {
+            let event = Event {
+                routing_key: &key,
+                action,
+                dedup_key: &notice.incident.incident_id,
+                client: "Grantkeeper",
+                payload: payload(notice, &self.host),
+            };
+            post::send(self.http.post(self.settings.address.clone()).json(&event)).await?;
+        }
+        Ok(())
     }
 }
 
@@ -116,15 +121,15 @@ mod tests {
 
     #[test]
     fn a_resolution_resolves_and_everything_before_triggers() {
-        let words = [
-            (Change::Opened, "trigger", "trigger"),
-            (Change::Updated, "trigger", "acknowledge"),
-            (Change::Reminded, "trigger", "acknowledge"),
-            (Change::Acknowledged, "trigger", "acknowledge"),
-            (Change::Resolved, "resolve", "resolve"),
+        let words: [(Change, &str, &[&str]); 5] = [
+            (Change::Opened, "trigger", &["trigger", "acknowledge"]),
+            (Change::Updated, "trigger", &["acknowledge"]),
+            (Change::Reminded, "trigger", &["acknowledge"]),
+            (Change::Acknowledged, "trigger", &["acknowledge"]),
+            (Change::Resolved, "resolve", &["resolve"]),
         ];
         for (change, open, taken) in words {
-            assert_eq!((action(change, false), action(change, true)), (open, taken));
+            assert_eq!((actions(change, false), actions(change, true)), (&[open][..], taken));
         }
     }
 }
