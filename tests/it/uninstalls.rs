@@ -235,6 +235,9 @@ async fn a_file_that_stays_unreadable_is_passed_over_and_everybody_asked_about_i
     let place = watching(3, "[settings]\njournal_url_expires_in = 0\n").await;
     let service = settled(&place).await;
     let before: Vec<_> = (1..=3).map(|number| introspected(&place, number)).collect();
+    // With one failure before them, the tries at the file are trouble enough to be told of.
+    let failure = Effect::Http(HttpFault { status: 500, retry_after: None });
+    place.standin.sim.set_fault(Fault::new(failure).on(Endpoint::Journal).times(1));
     place.standin.sim.tell(UNINSTALLED, portal(1));
     let all =
         async || (1..=3).all(|n| introspected(&place, n) > before[usize::try_from(n).unwrap() - 1]);
@@ -243,6 +246,8 @@ async fn a_file_that_stays_unreadable_is_passed_over_and_everybody_asked_about_i
     place.standin.sim.configure(|settings| settings.journal_url_expires_in = 60);
     place.standin.sim.tell(UNINSTALLED, portal(2));
     eventually("and reading goes on", || async { asked(&service).await == 1 }).await;
+    assert!(service.log().contains("can't be read at present"), "{}", service.log());
+    assert!(!remarks(&service).await.contains("can't be read"), "that is over");
 }
 
 #[tokio::test]

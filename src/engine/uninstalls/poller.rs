@@ -190,7 +190,7 @@ impl Poller {
                     trouble = trouble.as_str(),
                     "an entry of HubSpot's webhooks journal can't be read and is passed over: every grant is asked about instead"
                 );
-                return;
+                None
             }
             News::Well => {
                 tracing::info!("HubSpot's webhooks journal can be read again");
