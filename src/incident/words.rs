@@ -245,7 +245,7 @@ fn table(
                  the next try. It is tried on, ever more rarely."
             ),
             "`grantkeeper portal show` says what HubSpot answers. If HubSpot has trouble with this one account \
-             it passes by itself; `grantkeeper portal refresh` tries at once."
+             it passes by itself; if it stays so for hours, ask HubSpot's support, with the portal's id."
                 .to_owned(),
         ),
         Kind::TokenExpired => (
