@@ -126,6 +126,8 @@ impl Engine {
             metrics,
             alerting,
         };
+        // Before anything is found to be over, or anew: whoever is told of that has been told of what was before.
+        engine.go_on_telling(alerts);
         if let Some(pair) = engine.pair.take() {
             engine.use_pair(pair);
         }
@@ -137,7 +139,7 @@ impl Engine {
         } else {
             engine.take_records(records, &BTreeSet::new(), None);
         }
-        engine.go_on_telling(alerts);
+        engine.tell_what_is_over();
         engine.publish_portals();
         engine.publish();
         (engine, Running { view, commands: sender })

@@ -184,7 +184,7 @@ impl Engine {
             Cause::Ended(end) => Some(end.reason().to_owned()),
             Cause::Unsaved => None,
             Cause::Failing | Cause::Expired => {
-                if self.is_everybodys() {
+                if self.is_everybodys() || self.is_told_otherwise(portal, cause) {
                     return;
                 }
                 entry.and_then(|entry| entry.portal.trouble).map(|class| class.as_str().to_owned())

@@ -14,7 +14,7 @@ use crate::{
     access::{Caller, Right},
     incident::{Kind, Moment, NotOpen, Notice},
     journal::Standing,
-    lifecycle::App,
+    lifecycle::{App, Cause, RefusalClass},
     portal::PortalId,
     sink::DeliveryError,
 };
@@ -79,7 +79,10 @@ impl Engine {
     /// HubSpot takes the portal's grant. What this process has told of it the rules close; what an earlier one did
     /// they may never have met.
     pub(super) fn is_good_after_all(&mut self, portal: PortalId) {
-        for kind in [Kind::GrantRevoked, Kind::GrantLost] {
+        let spoilt = self.portals.get(portal).is_some_and(|entry| entry.unusable);
+        // What is said of the record stays true until the record is mended.
+        let mismatched = Some(Kind::GrantMismatched).filter(|_| !spoilt);
+        for kind in [Kind::GrantRevoked, Kind::GrantLost].into_iter().chain(mismatched) {
             self.tell_close(kind, Some(portal));
         }
         if self.app == App::Accepted {
@@ -95,6 +98,18 @@ impl Engine {
         !self.app.is_open() || known.into_iter().any(|kind| self.book.is_open(kind))
     }
 
+    /// Whether what a portal fails for is told of it by another name: a process that has just begun meets it as a failure
+    /// like any other.
+    pub(super) fn is_told_otherwise(&self, portal: PortalId, cause: Cause) -> bool {
+        let trouble = self.portals.get(portal).and_then(|entry| entry.portal.trouble);
+        let told = |kind| self.book.concerns(kind, portal);
+        let failing = cause == Cause::Failing;
+        told(Kind::PortalUnavailable)
+            || (failing && told(Kind::TokenExpired))
+            // Whether that is its end is known soon.
+            || (failing && trouble == Some(RefusalClass::PortalUnavailable))
+    }
+
     pub(super) fn acknowledge(&mut self, incident: &str, uid: u32) -> Result<(), NotOpen> {
         let now = self.moment();
         if let Some(notice) = self.book.acknowledge(incident, uid, now)? {
@@ -103,10 +118,14 @@ impl Engine {
         Ok(())
     }
 
-    /// Takes up what an earlier process has told of, and what it had still to tell.
+    /// Takes up what an earlier process had still to tell.
     pub(super) fn go_on_telling(&mut self, standing: Vec<Standing>) {
         self.book.link_to(self.settings.install_url.clone());
         self.alerting.resume(standing);
+    }
+
+    /// Of what an earlier process has told of: what is over, as far as the records and the journal show.
+    pub(super) fn tell_what_is_over(&mut self) {
         if !self.overall.without_store {
             let told = Kind::ALL.map(|kind| self.book.portals(kind));
             for portal in told.into_iter().flatten() {

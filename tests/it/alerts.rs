@@ -6,11 +6,13 @@ use grantkeeper::{
     secret::ClientSecret,
     store::{CredentialStore, Expected, Key},
 };
+use reqwest::Method;
 use rustix::process::Signal;
 use serde_json::Value;
 
 use crate::support::{
     answerer::{Answerer, Greeting},
+    openbao::OpenBao,
     program::free_port_pair,
     service::{Alerts, Place, Service, eventually, portal, secret_file},
 };
@@ -299,5 +301,69 @@ async fn i6_while_the_app_is_suspected_a_customer_who_connects_again_is_taken_in
             "one good grant is no proof against the others"
         );
     }
+    assert_eq!(service.stop().await, 0);
+}
+
+/// The store is back before the process is: that is found out before anything that was open is taken up.
+#[tokio::test]
+async fn i12_an_outage_of_the_store_that_is_over_at_the_next_start_is_told_to_be_over_and_once() {
+    let mut place = place(2).await;
+    let bao = OpenBao::start().await;
+    let (_, store) = place.move_to_openbao(&bao).await;
+    let service = place.serve().await;
+    service.ready().await;
+    assert_eq!(bao.api(Method::PUT, "sys/seal", None).await.0, 204);
+    let opened = place.alerts.wait_for("store_unreachable", "opened").await;
+    kill(service).await;
+    bao.unseal().await;
+    eventually("the store is there", async || store.read(Key::App).await.is_ok()).await;
+
+    let service = place.serve().await;
+    let resolved = place.alerts.wait_for("store_unreachable", "resolved").await;
+    assert_eq!(resolved["data"]["incident_id"], opened["data"]["incident_id"]);
+    service.ready().await;
+    // A later notice has passed every receiver by then.
+    place.standin.sim.revoke(portal(1));
+    place.alerts.wait_for("grant_revoked", "opened").await;
+    assert_eq!(changes(&place.alerts, "store_unreachable"), ["opened", "resolved"]);
+    assert_eq!(keys(&place.alerts).len(), 3, "{:?}", place.alerts.all());
+    assert_eq!(service.stop().await, 0);
+}
+
+/// Where nothing is kept warm, no refresh shows that a grant is good again: the question does.
+#[tokio::test]
+async fn i12_a_record_that_is_mended_while_nothing_runs_is_told_to_be_well_though_nobody_wants_its_token()
+ {
+    let mut place = place(2).await;
+    place.extra += "[refresh]\nmode = \"on_demand\"\n";
+    place.standin.sim.revoke(portal(1));
+    let service = place.serve().await;
+    let opened = place.alerts.wait_for("grant_mismatched", "opened").await;
+    assert!(opened["data"]["summary"].as_str().unwrap().contains("never_worked"), "{opened}");
+    kill(service).await;
+    reconnect(&place, 1).await;
+    let service = place.serve().await;
+    place.alerts.wait_for("grant_mismatched", "resolved").await;
+    assert_eq!(service.stop().await, 0);
+}
+
+/// Whom a reload lets hear of milder things learns of those that are open.
+#[tokio::test]
+async fn a_receiver_that_wants_to_hear_of_milder_things_by_a_reload_hears_of_what_is_open() {
+    let mut place = place(2).await;
+    let late = Alerts::start().await;
+    second(&mut place, &late.url);
+    place.extra += "min_severity = \"critical\"\n";
+    let service = place.serve().await;
+    service.ready().await;
+    place.standin.sim.revoke(portal(1));
+    place.alerts.wait_for("grant_revoked", "opened").await;
+    let file = place.path("grantkeeper.toml");
+    let text = fs::read_to_string(&file).unwrap();
+    fs::write(&file, text.replace("min_severity = \"critical\"", "min_severity = \"info\""))
+        .unwrap();
+    service.signal(Signal::HUP);
+    late.wait_for("grant_revoked", "opened").await;
+    assert_eq!(place.alerts.of("grant_revoked", "opened").len(), 1, "the other has heard of it");
     assert_eq!(service.stop().await, 0);
 }

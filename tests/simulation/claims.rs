@@ -9,7 +9,7 @@ use grantkeeper::{
     incident::Kind,
     lifecycle::{RefreshMode, Step},
     portal::PortalId,
-    sim::RateLimit,
+    sim::{Endpoint, Fault, RateLimit},
     store::Key,
     time::Clock,
 };
@@ -17,8 +17,9 @@ use grantkeeper::{
 use crate::{
     machine::TrueTime,
     outage::outage,
+    process::Process,
     rules,
-    story::{Setting, Story, tell, world},
+    story::{Setting, Story, http, tell, world},
 };
 
 /// Runs it in a runtime of its own whose time stands still.
@@ -214,6 +215,32 @@ fn i3_i9_a_disk_that_hangs_is_told_of_and_keeps_no_new_token_from_the_store() {
         let slots = process.view.portals.load();
         assert!(slots.values().all(|slot| slot.now().portal.serves(now, Duration::ZERO)));
         assert!(!told() && (1..=200).all(stored_is_good));
+        process.stop().await;
+    });
+}
+
+/// A process that has just begun knows nothing of the token that ran out, and meets the portal as one that fails.
+#[test]
+fn i12_a_portal_that_goes_on_failing_after_a_restart_is_no_second_incident() {
+    in_simulated_time(async {
+        let hours = |hours: u64| Duration::from_secs(hours * 3600);
+        let (place, sim) = world(&Setting { portals: 20, ..Setting::day(1) }, &TrueTime::new());
+        let open = |process: &Process| -> Vec<Kind> {
+            process.view.overall.load().incidents.iter().map(|incident| incident.kind).collect()
+        };
+        let process = place.start(1).await;
+        tokio::time::sleep(hours(1)).await;
+        let portal = PortalId::new(1).unwrap();
+        sim.set_fault(Fault::new(http(500, None)).on(Endpoint::Token).of(portal));
+        tokio::time::sleep(hours(2)).await;
+        assert_eq!(open(&process), [Kind::TokenExpired]);
+        process.kill().await;
+        let process = place.start(2).await;
+        tokio::time::sleep(hours(2)).await;
+        assert_eq!(open(&process), [Kind::TokenExpired]);
+        sim.clear_faults();
+        tokio::time::sleep(hours(2)).await;
+        assert_eq!(open(&process), []);
         process.stop().await;
     });
 }
