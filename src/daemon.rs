@@ -344,12 +344,14 @@ fn rules(config: &Config) -> Rules {
 
 /// Everybody who is told of incidents, the log among them.
 fn routes(config: &Config, clock: &Arc<dyn Clock>) -> Result<Vec<Route>, StartError> {
-    let mut routes = vec![Route { sink: Arc::new(Log), manner: Manner::PLAIN }];
+    let mut routes =
+        vec![Route { receiver: "log".to_owned(), sink: Arc::new(Log), manner: Manner::PLAIN }];
     for Alert { receiver, manner } in &config.alerts {
-        let sink = receiver
-            .open(clock)
-            .map_err(|source| StartError::Alert { name: receiver.name().to_owned(), source })?;
-        routes.push(Route { sink, manner: manner.clone() });
+        let called = || receiver.name().to_owned();
+        let sinks = receiver.open(clock);
+        let sinks = sinks.map_err(|source| StartError::Alert { name: called(), source })?;
+        let route = |sink| Route { receiver: called(), sink, manner: manner.clone() };
+        routes.extend(sinks.into_iter().map(route));
     }
     Ok(routes)
 }

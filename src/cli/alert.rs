@@ -200,8 +200,8 @@ impl Test {
     async fn without_service(&self, global: &Global) -> Result<TestedBody, Failure> {
         let config = setting::config(global)?;
         let clock: Arc<dyn Clock> = Arc::new(SystemClock);
-        let sink: Arc<dyn AlertSink> = if self.receiver == "log" {
-            Arc::new(Log)
+        let sinks: Vec<Arc<dyn AlertSink>> = if self.receiver == "log" {
+            vec![Arc::new(Log)]
         } else {
             let named = config.alerts.iter().find(|a| a.receiver.name() == self.receiver);
             let opened = named.ok_or_else(|| self.no_such())?.receiver.open(&clock);
@@ -215,7 +215,7 @@ impl Test {
                 .because(error.to_string())
             })?
         };
-        let taken = probe(&*sink, &Notice::test(&config.app.name, clock.wall())).await;
+        let taken = probe(&sinks, &Notice::test(&config.app.name, clock.wall())).await;
         let trouble = taken.as_ref().err().map(|error| error.what.clone());
         Ok(TestedBody { receiver: self.receiver.clone(), taken: taken.is_ok(), trouble })
     }

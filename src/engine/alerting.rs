@@ -39,6 +39,8 @@ const DISK_PATIENCE: Duration = Duration::from_secs(5);
 /// A sink and how it wants to be told.
 #[derive(Debug)]
 pub struct Route {
+    /// What the operator calls the receiver that it belongs to.
+    pub receiver: String,
     /// Where to.
     pub sink: Arc<dyn AlertSink>,
     /// How.
@@ -304,23 +306,39 @@ impl Dispatcher {
     }
 
     fn test(&self, name: &str, app: &AppName, done: oneshot::Sender<Result<(), Untested>>) {
-        let Some(post) = self.lanes.get(name) else {
+        let meant = |route: &Route| route.receiver == name || route.sink.name() == name;
+        let posts = self.lanes.values().filter(|post| meant(&post.route));
+        let sinks: Vec<_> = posts.map(|post| Arc::clone(&post.route.sink)).collect();
+        if sinks.is_empty() {
             // Who asked may be gone.
             return drop(done.send(Err(Untested::NoSuch)));
-        };
-        let (sink, at) = (Arc::clone(&post.route.sink), self.around.now().wall);
-        let test = Notice::test(app, at);
+        }
+        let test = Notice::test(app, self.around.now().wall);
         self.tasks.spawn(async move {
-            done.send(probe(&*sink, &test).await.map_err(Untested::NotTaken)).ok();
+            done.send(probe(&sinks, &test).await.map_err(Untested::NotTaken)).ok();
         });
     }
 }
 
-/// Has a sink deliver a test, and that it is over.
+/// Has each sink of a receiver deliver a test, and that it is over.
 ///
 /// # Errors
-/// It did not take it.
-pub async fn probe(sink: &dyn AlertSink, test: &Notice) -> Result<(), DeliveryError> {
-    sink.deliver(test).await?;
-    sink.deliver(&test.over()).await
+/// The first that did not take it; where there are several, by its name.
+pub async fn probe(sinks: &[Arc<dyn AlertSink>], test: &Notice) -> Result<(), DeliveryError> {
+    let over = test.over();
+    let each = |sink: Arc<dyn AlertSink>| {
+        let over = &over;
+        async move {
+            let taken = match sink.deliver(test).await {
+                Ok(()) => sink.deliver(over).await,
+                refused => refused,
+            };
+            taken.map_err(|error| match sinks.len() {
+                1 => error,
+                _ => DeliveryError { what: format!("{}: {}", sink.name(), error.what), ..error },
+            })
+        }
+    };
+    let taken = futures_util::future::join_all(sinks.iter().cloned().map(each)).await;
+    taken.into_iter().collect()
 }

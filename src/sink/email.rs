@@ -1,12 +1,6 @@
 //! Mail over SMTP: a message a notice, each of an incident in one thread. Encrypted unless the server is this machine.
 
-use std::{
-    collections::{BTreeMap, BTreeSet},
-    fs,
-    path::PathBuf,
-    sync::{Mutex, PoisonError},
-    time::Duration,
-};
+use std::{fs, path::PathBuf, time::Duration};
 
 use async_trait::async_trait;
 use lettre::{
@@ -48,7 +42,7 @@ impl Encryption {
     }
 }
 
-/// One address, or several that are told together.
+/// One address, or several.
 #[derive(Debug, Clone)]
 pub struct Settings {
     /// What the operator calls it.
@@ -69,22 +63,25 @@ pub struct Settings {
     pub ca_file: Option<PathBuf>,
 }
 
-/// An address, ready to be written to.
+/// One address, ready to be written to.
 #[derive(Debug)]
 pub struct Email {
+    name: String,
     settings: Settings,
-    /// Who has a notice that not everybody has yet, by its key.
-    taken: Mutex<BTreeMap<String, BTreeSet<String>>>,
+    to: Mailbox,
 }
 
-/// What is remembered of notices that were given up.
-const REMEMBERED: usize = 1000;
-
 impl Email {
-    /// Says nothing to the server yet.
-    #[must_use]
-    pub const fn new(settings: Settings) -> Self {
-        Self { settings, taken: Mutex::new(BTreeMap::new()) }
+    /// One for each address: who can't be written to keeps it from nobody else. Says nothing to the server yet.
+    pub fn each(settings: &Settings) -> impl Iterator<Item = Self> {
+        settings.to.iter().map(|to| {
+            let (called, address) = (&settings.name, &to.email);
+            let name = match settings.to.len() {
+                1 => called.clone(),
+                _ => format!("{called} to {address}"),
+            };
+            Self { name, settings: settings.clone(), to: to.clone() }
+        })
     }
 
     async fn transport(&self) -> Result<AsyncSmtpTransport<Tokio1Executor>, DeliveryError> {
@@ -154,58 +151,19 @@ const PATIENCE: Duration = Duration::from_secs(12);
 #[async_trait]
 impl AlertSink for Email {
     fn name(&self) -> &str {
-        &self.settings.name
+        &self.name
     }
 
     async fn deliver(&self, notice: &Notice) -> Result<(), DeliveryError> {
         let (transport, message) = (self.transport().await?, self.message(notice)?);
-        let (key, text) = (notice.key(), message.formatted());
-        let mut taken = self.known(|known| known.get(&key).cloned().unwrap_or_default());
-        let (mut refused, mut failed) = (None, None);
-        // To each by itself: one who is no longer there keeps it from nobody else, and nobody gets it twice.
-        for to in &self.settings.to {
-            let address = to.email.to_string();
-            let envelope =
-                Envelope::new(Some(self.settings.from.email.clone()), vec![to.email.clone()]);
-            let Some(envelope) = envelope.ok().filter(|_| !taken.contains(&address)) else {
-                continue;
-            };
-            match timeout(PATIENCE, transport.send_raw(&envelope, &text)).await {
-                Ok(Ok(_)) => drop(taken.insert(address)),
-                Ok(Err(error)) if error.is_permanent() => {
-                    let (sink, error) = (&self.settings.name, classed(&error));
-                    tracing::warn!(sink, %error, "a mail is refused for one of its addresses");
-                    refused = Some(error);
-                }
-                Ok(Err(error)) => failed = Some(classed(&error)),
-                Err(_) => {
-                    let what = "the mail server did not answer in time";
-                    failed = Some(DeliveryError::retryable(what));
-                    // It would not answer for the others, either.
-                    break;
-                }
-            }
+        let (from, to) = (self.settings.from.email.clone(), self.to.email.clone());
+        let envelope = Envelope::new(Some(from), vec![to])
+            .map_err(|_| DeliveryError::permanent("the mail can't be put together"))?;
+        match timeout(PATIENCE, transport.send_raw(&envelope, &message.formatted())).await {
+            Ok(Ok(_)) => Ok(()),
+            Ok(Err(error)) => Err(classed(&error)),
+            Err(_) => Err(DeliveryError::retryable("the mail server did not answer in time")),
         }
-        let outcome = match failed.or_else(|| refused.filter(|_| taken.is_empty())) {
-            Some(error) => Err(error),
-            None => Ok(()),
-        };
-        self.known(|known| {
-            if known.len() >= REMEMBERED {
-                known.clear();
-            }
-            match &outcome {
-                Ok(()) => drop(known.remove(&key)),
-                Err(_) => drop(known.insert(key, taken)),
-            }
-        });
-        outcome
-    }
-}
-
-impl Email {
-    fn known<T>(&self, ask: impl FnOnce(&mut BTreeMap<String, BTreeSet<String>>) -> T) -> T {
-        ask(&mut self.taken.lock().unwrap_or_else(PoisonError::into_inner))
     }
 }
 

@@ -99,28 +99,32 @@ impl Settings {
         files
     }
 
-    /// Makes it ready to be told. Says nothing to it yet.
+    /// Makes ready to be told whoever it stands for: mail goes to several addresses, and each is one by itself. Says
+    /// nothing to them yet.
     ///
     /// # Errors
     /// The machine has no CA certificates.
-    pub fn open(&self, clock: &Arc<dyn Clock>) -> Result<Arc<dyn AlertSink>, reqwest::Error> {
+    pub fn open(&self, clock: &Arc<dyn Clock>) -> Result<Vec<Arc<dyn AlertSink>>, reqwest::Error> {
         let clock = Arc::clone(clock);
-        Ok(match self.clone() {
+        let one: Arc<dyn AlertSink> = match self.clone() {
             Self::Webhook(settings) => Arc::new(Webhook::new(settings, clock)?),
             Self::Slack(settings) => Arc::new(Slack::new(settings)?),
             Self::PagerDuty(settings) => Arc::new(PagerDuty::new(settings)?),
             Self::Alertmanager(settings) => Arc::new(Alertmanager::new(settings, clock)?),
             Self::Sns(settings) => Arc::new(Sns::new(settings)),
-            Self::Email(settings) => Arc::new(Email::new(settings)),
+            Self::Email(settings) => {
+                return Ok(Email::each(&settings).map(|one| Arc::new(one) as _).collect());
+            }
             Self::Exec(settings) => Arc::new(Exec::new(settings)),
-        })
+        };
+        Ok(vec![one])
     }
 }
 
 /// Somewhere an alert can go.
 #[async_trait]
 pub trait AlertSink: fmt::Debug + Send + Sync + 'static {
-    /// What the operator calls it.
+    /// Its own name, by which it is known wherever receivers are told apart.
     fn name(&self) -> &str;
 
     /// Hands over one notice. A success means that the receiver has taken it.

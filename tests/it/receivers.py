@@ -1,6 +1,6 @@
 """What alerts are held against: `slack` and `pagerduty` read one message on standard input and fail if it is not one;
 `smtp CERT KEY USER PASSWORD` is a mail server on 127.0.0.1 that insists on STARTTLS and a login, and prints its port,
-then each mail it took, a JSON object a line."""
+then each mail it took, a JSON object a line; the mailbox of `full` is."""
 
 import asyncio
 import json
@@ -63,6 +63,12 @@ def smtp(certificate, key, user, password):
         return AuthResult(success=good, handled=False)
 
     class Keep:
+        async def handle_RCPT(self, server, session, envelope, address, options):
+            if address.startswith("full@"):
+                return "452 4.2.2 mailbox full"
+            envelope.rcpt_tos.append(address)
+            return "250 OK"
+
         async def handle_DATA(self, server, session, envelope):
             mail = {
                 "tls": session.ssl is not None,

@@ -132,7 +132,7 @@ impl Place {
         let settings = self.settings();
         let (metrics, stop) = (Arc::new(Metrics::default()), CancellationToken::new());
         let sink = Arc::new(self.told.clone());
-        let route = Route { sink, manner: Manner::PLAIN };
+        let route = Route { receiver: "all".to_owned(), sink, manner: Manner::PLAIN };
         let alerting = Alerting::start(
             vec![route],
             world.journal.clone(),
