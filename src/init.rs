@@ -119,9 +119,9 @@ pub enum InitError {
         /// Why, without a value that was to be filled in.
         why: String,
     },
-    /// HubSpot replaced refresh tokens, and what it gave is nowhere.
+    /// HubSpot replaced refresh tokens, and what it gave is nowhere; and what else stood in the way, if anything did.
     #[error("new refresh tokens could not be stored: {}", list(.0))]
-    Unsaved(Vec<PortalId>),
+    Unsaved(Vec<PortalId>, #[source] Option<Box<InitError>>),
     /// Nothing can be left for the service.
     #[error("nothing can be handed over to the service")]
     NoHandover(&'static str),
@@ -136,7 +136,9 @@ pub enum InitError {
     },
 }
 
-fn list(portals: &[PortalId]) -> String {
+/// Some portals, named.
+#[must_use]
+pub fn list(portals: &[PortalId]) -> String {
     let portals: Vec<_> = portals.iter().map(PortalId::to_string).collect();
     format!("portal {}", portals.join(", "))
 }
@@ -166,6 +168,9 @@ pub struct Report {
     /// For how many portals the service that follows spends nothing.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub handed_over: Option<usize>,
+    /// Of which portals only the journal in `state_dir` has the new refresh token: the store did not take it.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub unsaved: Vec<PortalId>,
 }
 
 /// Carries the plan out, telling each failed try in one line.
@@ -205,17 +210,18 @@ pub async fn init(
     let unwritten = running.handle.journal_fails();
     let running_view = running.handle.clone();
     running.stop().await?;
-    let fetched = fetched?;
     let unsaved = running_view.unsaved();
     if !unsaved.is_empty() && (unwritten || config.state.is_none()) {
-        return Err(InitError::Unsaved(unsaved));
+        // Whatever else went wrong: this is what can't be had again.
+        return Err(InitError::Unsaved(unsaved, fetched.err().map(Box::new)));
     }
+    let fetched = fetched?;
     if plan.handover && unwritten {
         return Err(InitError::NoHandover("the journal in state_dir can't be written"));
     }
     let files = files::write(targets, plan.manner, &fetched)?;
     let handed_over = plan.handover.then_some(fetched.len());
-    Ok(Report { portals: wanted, files, handed_over })
+    Ok(Report { portals: wanted, files, handed_over, unsaved })
 }
 
 /// One look at the store and at the client pair.

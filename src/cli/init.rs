@@ -104,6 +104,12 @@ impl Init {
             if let Some(portals) = report.handed_over {
                 lines.push(format!("handed over to the service in state_dir: {portals}"));
             }
+            if !report.unsaved.is_empty() {
+                let portals = init::list(&report.unsaved);
+                lines.push(format!(
+                    "new refresh tokens are in state_dir alone, since the store did not take them: {portals}"
+                ));
+            }
             lines.join("\n")
         })
     }
@@ -142,7 +148,7 @@ fn owner(text: &str) -> Result<Owner, String> {
 
 impl From<InitError> for Failure {
     fn from(error: InitError) -> Self {
-        let message = error.to_string();
+        let (message, why) = (error.to_string(), causes(&error));
         match error {
             InitError::Start(error) => error.into(),
             InitError::App(refusal) => Self::from(&refusal),
@@ -191,7 +197,7 @@ impl From<InitError> for Failure {
                 Exit::Failed,
                 "interrupted",
                 message,
-                "Nothing was written, and what HubSpot had given was stored. Run it again.",
+                "Nothing was written, and what HubSpot had given is kept. Run it again.",
             ),
             InitError::Target { .. } => Self::new(
                 Exit::Usage,
@@ -199,12 +205,15 @@ impl From<InitError> for Failure {
                 message,
                 "Nothing was fetched or written. Name files in folders that exist, each once.",
             ),
-            InitError::Unsaved(_) => Self::new(
-                Exit::Failed,
-                "grant_unsaved",
-                message,
-                "Nothing was written. HubSpot has begun to replace refresh tokens: let init's login write portals' records (policies, the agent's), or configure state_dir, which keeps them. Should HubSpot refuse the old ones, these customers have to connect again.",
-            ),
+            InitError::Unsaved(..) => Self {
+                cause: why,
+                ..Self::new(
+                    Exit::Failed,
+                    "grant_unsaved",
+                    message,
+                    "Nothing was written. HubSpot has begun to replace refresh tokens: let init's login write portals' records (policies, the agent's), or configure state_dir, which keeps them. Should HubSpot refuse the old ones, these customers have to connect again.",
+                )
+            },
             InitError::NoHandover(why) => Self::new(
                 Exit::Invalid,
                 "no_handover",

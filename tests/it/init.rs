@@ -1,6 +1,6 @@
 //! `grantkeeper init`: files whole or not at all, and exit codes a pod can go by.
 
-use std::{fs, os::unix::fs::PermissionsExt, time::Duration};
+use std::{fs, os::unix::fs::PermissionsExt, process::Stdio, time::Duration};
 
 use grantkeeper::{
     sim::Fault,
@@ -11,7 +11,7 @@ use serde_json::{Value, json};
 
 use crate::support::{
     openbao,
-    service::{Place, eventually, portal},
+    service::{Ended, Place, eventually, portal},
 };
 
 const ROTATING: &str = "[settings]\nrotating = true";
@@ -252,21 +252,31 @@ async fn wait_does_not_wait_for_what_only_a_person_can_mend() {
     assert_eq!(ended.code, 78, "{}", ended.err);
 }
 
-#[tokio::test]
-async fn i14_told_to_stop_it_stores_what_is_in_flight_and_writes_nothing() {
-    let place = Place::new(1, ROTATING).await;
-    let late = grantkeeper::sim::Effect::Late(2_000);
-    place.standin.sim.set_fault(Fault::new(late).on(grantkeeper::sim::Endpoint::Token));
+/// An `init` that is told to stop while its refresh of portal 1 is in flight.
+async fn told_to_stop(place: &Place) -> Ended {
     let out = place.path("out.json");
-    let mut child = place.command(&["init", "--json", out.to_str().unwrap()]).spawn().unwrap();
+    let mut command = place.command(&["init", "--json", out.to_str().unwrap()]);
+    let child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
     eventually("the refresh is in flight", || async {
         place.standin.sim.portal(portal(1)).unwrap().in_flight == 1
     })
     .await;
     let pid = rustix::process::Pid::from_raw(i32::try_from(child.id().unwrap()).unwrap()).unwrap();
     rustix::process::kill_process(pid, rustix::process::Signal::TERM).unwrap();
-    assert_eq!(child.wait().await.unwrap().code(), Some(1));
-    assert!(!out.exists());
+    let ended = child.wait_with_output().await.unwrap();
+    let text = |bytes| String::from_utf8(bytes).unwrap();
+    let code = ended.status.code().unwrap();
+    Ended { code, out: text(ended.stdout), err: text(ended.stderr) }
+}
+
+#[tokio::test]
+async fn i14_told_to_stop_it_stores_what_is_in_flight_and_writes_nothing() {
+    let place = Place::new(1, ROTATING).await;
+    let late = grantkeeper::sim::Effect::Late(2_000);
+    place.standin.sim.set_fault(Fault::new(late).on(grantkeeper::sim::Endpoint::Token));
+    let ended = told_to_stop(&place).await;
+    assert_eq!(ended.code, 1, "{}", ended.err);
+    assert!(!place.path("out.json").exists());
     let stored = place.file_store().read(Key::Portal(portal(1))).await.unwrap();
     let refresh = stored.record.portal().unwrap().refresh_token;
     assert!(place.standin.sim.is_good(&refresh), "the rotated grant is in the store");
@@ -351,15 +361,21 @@ async fn a_handover_alone_is_an_output_and_one_to_a_folder_of_others_is_refused(
     assert!(ended.code == 0 && ended.out.contains("handed over"), "{}{}", ended.out, ended.err);
 }
 
-#[tokio::test]
-async fn i3_a_login_that_may_only_read_and_a_hubspot_that_replaces_tokens_are_a_failure_and_not_a_success()
- {
-    let mut place = Place::new(2, "[settings]\nrotating = true\nexpires_in = 1800").await;
+/// A place whose HubSpot replaces refresh tokens, and whose login to the store may only read.
+async fn read_only(portals: u64) -> Place {
+    let mut place = Place::new(portals, "[settings]\nrotating = true\nexpires_in = 1800").await;
     let bao = openbao().await;
     let (mount, _) = place.move_to_openbao(bao).await;
     let shipped = include_str!("../../policies/vault/init.hcl");
     let policy = bao.policy(&shipped.replace("\"secret/", &format!("\"{mount}/"))).await;
     place.use_openbao(bao, &mount, &bao.token(&policy, json!({})).await);
+    place
+}
+
+#[tokio::test]
+async fn i3_a_login_that_may_only_read_and_a_hubspot_that_replaces_tokens_are_a_failure_and_not_a_success()
+ {
+    let place = read_only(2).await;
     let out = place.path("tokens.json");
     let ended = place.run(&["init", "--json", out.to_str().unwrap()]).await;
     assert_eq!(ended.code, 1, "{}{}", ended.out, ended.err);
@@ -371,17 +387,31 @@ async fn i3_a_login_that_may_only_read_and_a_hubspot_that_replaces_tokens_are_a_
     assert!(ended.err.contains("agent's") && !out.exists(), "{}", ended.err);
 
     // A journal keeps them: the next run goes on with what HubSpot gave.
-    let place = {
-        let mut place = Place::new(2, "[settings]\nrotating = true\nexpires_in = 1800").await;
-        let (mount, _) = place.move_to_openbao(bao).await;
-        let policy = bao.policy(&shipped.replace("\"secret/", &format!("\"{mount}/"))).await;
-        place.use_openbao(bao, &mount, &bao.token(&policy, json!({})).await);
-        place.head = format!("state_dir = \"{}\"\n", place.path("state").display());
-        place
-    };
+    let mut place = read_only(2).await;
+    place.head = format!("state_dir = \"{}\"\n", place.path("state").display());
     let out = place.path("tokens.json");
     for _ in 0..2 {
-        let ended = place.run(&["init", "--json", out.to_str().unwrap()]).await;
+        let ended = place.run(&["init", "--json", out.to_str().unwrap(), "-o", "json"]).await;
         assert_eq!(ended.code, 0, "{}", ended.err);
+        let report: Value = serde_json::from_str(&ended.out).unwrap();
+        assert_eq!(report["unsaved"], json!([1, 2]), "it says what the store lacks: {report}");
     }
+}
+
+#[tokio::test]
+async fn i3_new_refresh_tokens_that_are_nowhere_are_named_whatever_else_went_wrong() {
+    let place = read_only(2).await;
+    place.standin.sim.revoke(portal(2));
+    let ended = place.run(&["init", "--json", place.path("x").to_str().unwrap()]).await;
+    assert_eq!(ended.code, 1, "{}", ended.err);
+    assert!(ended.err.contains("could not be stored: portal 1"), "{}", ended.err);
+    assert!(ended.err.contains("no token for portal 2"), "{}", ended.err);
+
+    let place = read_only(1).await;
+    let late = grantkeeper::sim::Effect::Late(2_000);
+    place.standin.sim.set_fault(Fault::new(late).on(grantkeeper::sim::Endpoint::Token));
+    let ended = told_to_stop(&place).await;
+    assert_eq!(ended.code, 1, "{}", ended.err);
+    assert!(ended.err.contains("could not be stored: portal 1"), "{}", ended.err);
+    assert!(ended.err.contains("told to stop") && !ended.err.contains("is kept"), "{}", ended.err);
 }
