@@ -21,7 +21,7 @@ use crate::{
     engine::{self, Alerting, Answer, Denial, Engine, Handle, Loaded, Metrics, Start, World},
     hubspot::prove,
     journal::Keeper,
-    lifecycle::{Refusal, RefusalClass},
+    lifecycle::{End, Refusal, RefusalClass},
     portal::PortalId,
     store::StoreError,
     time::{Backoff, BootTime, Clock},
@@ -97,6 +97,9 @@ pub enum InitError {
     /// A portal's token is not to be had.
     #[error("no token for portal {0}")]
     NoToken(PortalId, #[source] Denial),
+    /// HubSpot gives no token at present, and what is left of the one in hand is too short to leave for others.
+    #[error("the token of portal {0} is about to expire, and HubSpot gives no new one at present")]
+    AboutToExpire(PortalId),
     /// `--wait` ran out; this is what stood in the way last.
     #[error("--wait ran out")]
     WaitRanOut(#[source] Option<Box<InitError>>),
@@ -153,6 +156,7 @@ impl InitError {
             Self::NoToken(_, denial) => {
                 denial.retry_after().is_some() && !matches!(denial, Denial::AppRejected(_))
             }
+            Self::AboutToExpire(_) => true,
             _ => false,
         }
     }
@@ -291,6 +295,15 @@ impl<T: FnMut(&InitError, Duration)> Retry<'_, T> {
     }
 }
 
+/// A token that others can go by: a file can't say that what is in it is the last, or ends in a moment (I1).
+fn lasting(answer: Answer, ended: Option<End>) -> Result<Answer, InitError> {
+    match ended {
+        Some(end) => Err(InitError::NoToken(answer.portal, Denial::Ended(end))),
+        None if answer.short_lived => Err(InitError::AboutToExpire(answer.portal)),
+        None => Ok(answer),
+    }
+}
+
 /// The engine, running for as long as it takes to fetch.
 struct Fetcher {
     handle: Handle,
@@ -333,7 +346,9 @@ impl Fetcher {
                 }
                 sleep(LOOK_AGAIN).await;
             };
-            answers.push(answer.map_err(|denial| InitError::NoToken(*portal, denial))?);
+            let answer = answer.map_err(|denial| InitError::NoToken(*portal, denial))?;
+            let view = self.handle.portal(&caller, *portal).await;
+            answers.push(lasting(answer, view.ok().and_then(|view| view.portal.ended()))?);
         }
         Ok(answers)
     }
@@ -347,5 +362,33 @@ impl Fetcher {
             Some(Ok(Err(panicked))) => Err(StartError::Panicked(panicked).into()),
             Some(Err(error)) => Err(StartError::Panicked(engine::Panicked(error)).into()),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::secret::AccessToken;
+
+    #[test]
+    fn i1_a_token_that_is_the_last_or_about_to_expire_is_none_to_leave_in_a_file() {
+        let answer = |short_lived| {
+            let access_token = AccessToken::parse("access").unwrap();
+            Answer {
+                portal: PortalId::new(7).unwrap(),
+                fingerprint: access_token.fingerprint(),
+                access_token: Arc::new(access_token),
+                expires_in: Duration::from_secs(40),
+                expires_at: jiff::Timestamp::UNIX_EPOCH,
+                scopes: None,
+                short_lived,
+            }
+        };
+        assert!(lasting(answer(false), None).is_ok());
+        let short = lasting(answer(true), None).unwrap_err();
+        assert!(matches!(short, InitError::AboutToExpire(_)) && short.is_transient(), "{short}");
+        let last = lasting(answer(true), Some(End::Lost)).unwrap_err();
+        assert!(matches!(last, InitError::NoToken(_, Denial::Ended(End::Lost))), "{last}");
+        assert!(!last.is_transient(), "only a person can mend it");
     }
 }

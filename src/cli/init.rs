@@ -178,6 +178,12 @@ impl From<InitError> for Failure {
                 let hint = "Nothing was written. Mend that grant (`grantkeeper check`), or name the portals to fetch with --portal.";
                 Self { hint: hint.to_owned(), ..failure }
             }
+            InitError::AboutToExpire(_) => Self::new(
+                Exit::TryAgain,
+                "about_to_expire",
+                message,
+                "Nothing was written. Try again in a while, or have it keep trying with --wait; `grantkeeper check` says what is wrong.",
+            ),
             InitError::WaitRanOut(None) => Self::new(
                 Exit::WaitRanOut,
                 "wait_ran_out",

@@ -415,3 +415,24 @@ async fn i3_new_refresh_tokens_that_are_nowhere_are_named_whatever_else_went_wro
     assert!(ended.err.contains("could not be stored: portal 1"), "{}", ended.err);
     assert!(ended.err.contains("told to stop") && !ended.err.contains("is kept"), "{}", ended.err);
 }
+
+#[tokio::test]
+async fn i1_a_token_that_is_about_to_expire_is_not_written_and_is_no_success() {
+    let mut place = Place::new(1, "[settings]\nrotating = true\nexpires_in = 8").await;
+    place.head = format!("state_dir = \"{}\"\n", place.path("state").display());
+    assert_eq!(place.run(&["init", "--handover"]).await.code, 0);
+    let clock = grantkeeper::time::SystemClock;
+    let fetched = clock.boot();
+    let down = serde_json::from_value(json!({ "http": 503 })).unwrap();
+    place.standin.sim.set_fault(Fault::new(down).on(grantkeeper::sim::Endpoint::Token));
+    // Callers are given none that has less than a quarter of its life.
+    let short = Duration::from_millis(6_300);
+    eventually("it is about to expire", async || clock.boot().since(fetched) > short).await;
+    let out = place.path("out.json");
+    let ended = place.run(&["init", "--json", out.to_str().unwrap()]).await;
+    assert_eq!(ended.code, 75, "{}", ended.err);
+    assert!(!out.exists());
+    let args = ["init", "--wait", "2s", "--json", out.to_str().unwrap()];
+    assert_eq!(place.run(&args).await.code, 124);
+    assert!(!out.exists());
+}
