@@ -53,9 +53,38 @@ impl Expected<'_> {
     }
 }
 
+/// Whose grant an answer speaks of, and with which scopes; none where it is not good, not this app's, or the answer does
+/// not say whose.
+#[must_use]
+pub fn owner(told: Introspection, own: &ClientId) -> Option<(PortalId, Option<Scopes>)> {
+    match told {
+        Introspection::Active { portal: Some(portal), client_id, scopes }
+            if client_id.as_ref().is_none_or(|told| told == own) =>
+        {
+            Some((portal, scopes))
+        }
+        _ => None,
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_grant_of_another_app_s_is_nobody_s_here() {
+        let (id, own) = (PortalId::new(7).unwrap(), ClientId::parse("own").unwrap());
+        let active = |portal, client: Option<&str>| {
+            let client_id = client.map(|name| ClientId::parse(name).unwrap());
+            Introspection::Active { portal, client_id, scopes: None }
+        };
+        let own_s = Some((id, None));
+        assert_eq!(owner(active(Some(id), Some("own")), &own), own_s);
+        assert_eq!(owner(active(Some(id), None), &own), own_s, "older answers don't say");
+        assert_eq!(owner(active(Some(id), Some("other")), &own), None);
+        assert_eq!(owner(active(None, Some("own")), &own), None);
+        assert_eq!(owner(Introspection::Inactive, &own), None);
+    }
 
     #[test]
     fn a_grant_is_judged_by_what_the_answer_says_and_by_nothing_else() {

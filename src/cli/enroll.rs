@@ -15,8 +15,8 @@ use super::{
 use crate::{
     config::Config,
     daemon, engine,
-    lifecycle::{ClientPair, Code, Introspection},
-    portal::PortalId,
+    lifecycle::{Code, Refusal},
+    portal::{PortalId, Scopes},
     secret::{AuthorizationCode, CodeVerifier, RefreshToken},
     socket::{client::AskError, protocol::EnrolledBody},
     store::{Expected, Key, Record, StoreErrorKind},
@@ -175,7 +175,7 @@ async fn looked(global: &Global, brought: &Brought) -> Result<Option<(PortalId, 
     let world = daemon::open_world(&setting::config(global)?).await?;
     let pair = engine::load_app(&*world.store).await?;
     let Brought::Token(token) = brought else { return Ok(None) };
-    let portal = whose(&world, &pair, token).await?;
+    let portal = owner(world.whose(&pair, token).await)?;
     let replaced = match world.store.read(Key::Portal(portal)).await {
         Ok(stored) => replaces(&stored.record, token),
         Err(error) if error.kind == StoreErrorKind::Missing => false,
@@ -239,14 +239,14 @@ async fn here(global: &Global, brought: Brought) -> Result<Enrolled, Failure> {
     let pair = engine::load_app(&*world.store).await?;
     let by_code = matches!(brought, Brought::Code(_));
     let (portal, token) = match brought {
-        Brought::Token(token) => (whose(&world, &pair, &token).await?, token),
+        Brought::Token(token) => (owner(world.whose(&pair, &token).await)?, token),
         Brought::Code(code) => {
             let granted =
                 world.endpoint.exchange(&pair, &code).await.map_err(|r| Failure::from(&r))?;
             let token = granted.refresh_token.ok_or_else(not_good)?;
             match granted.portal {
                 Some(portal) => (portal, token),
-                None => (whose(&world, &pair, &token).await?, token),
+                None => (owner(world.whose(&pair, &token).await)?, token),
             }
         }
     };
@@ -291,16 +291,9 @@ async fn store(
     Ok(replaced)
 }
 
-async fn whose(
-    world: &engine::World,
-    pair: &ClientPair,
-    token: &RefreshToken,
-) -> Result<PortalId, Failure> {
-    let told = world.endpoint.introspect(pair, token).await.map_err(|r| Failure::from(&r))?;
-    match told {
-        Introspection::Active { portal: Some(portal), .. } => Ok(portal),
-        _ => Err(not_good()),
-    }
+fn owner(told: Result<Option<(PortalId, Option<Scopes>)>, Refusal>) -> Result<PortalId, Failure> {
+    let told = told.map_err(|refusal| Failure::from(&refusal))?;
+    told.map(|(portal, _)| portal).ok_or_else(not_good)
 }
 
 fn not_good() -> Failure {

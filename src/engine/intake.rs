@@ -18,11 +18,12 @@ use super::{
 use crate::{
     access::Portals,
     journal::Access,
-    lifecycle::{ClientPair, Code, Generation, Introspection, Refusal, RefusalClass},
-    portal::PortalId,
+    lifecycle::{ClientPair, Code, Generation, Refusal, RefusalClass},
+    portal::{PortalId, Scopes},
     secret::{Fingerprint, RefreshToken},
     store::{Expected, Key, Record, StoreErrorKind, Stored},
     time::Stamp,
+    validate::owner,
 };
 
 /// The pause before HubSpot is asked again whose a grant is.
@@ -82,26 +83,55 @@ impl World {
         }
     }
 
-    async fn recognise(&self, pair: &ClientPair, token: RefreshToken) -> Result<Fresh, Failed> {
-        let told = self.endpoint.introspect(pair, &token).await.map_err(Failed::AtHubSpot)?;
-        match told {
-            Introspection::Active { portal: Some(portal), client_id, scopes }
-                if client_id.as_ref().is_none_or(|id| *id == pair.client_id) =>
-            {
-                Ok(Fresh { portal, token, scopes, access: None })
+    /// Whose grant this is, and with which scopes; none if it is not good for this app.
+    ///
+    /// # Errors
+    /// HubSpot can't be asked, or refuses the question.
+    pub async fn whose(
+        &self,
+        pair: &ClientPair,
+        token: &RefreshToken,
+    ) -> Result<Option<(PortalId, Option<Scopes>)>, Refusal> {
+        Ok(owner(self.endpoint.introspect(pair, token).await?, &pair.client_id))
+    }
+
+    /// The same of a grant that a code brought. The code is used up: this is asked again and again before it is given up.
+    ///
+    /// # Errors
+    /// As above.
+    pub async fn whose_at_last(
+        &self,
+        pair: &ClientPair,
+        token: &RefreshToken,
+    ) -> Result<Option<(PortalId, Option<Scopes>)>, Refusal> {
+        let mut told = self.whose(pair, token).await;
+        for _ in 1..TRIES {
+            let Err(refusal) = &told else { break };
+            if !refusal.class.is_transient() {
+                break;
             }
-            _ => Err(Failed::Otherwise(Denial::NotGood(None))),
+            sleep(refusal.retry_after.unwrap_or(PAUSE).clamp(PAUSE, AGAIN)).await;
+            told = self.whose(pair, token).await;
         }
+        told
+    }
+
+    async fn recognise(&self, pair: &ClientPair, token: RefreshToken) -> Result<Fresh, Failed> {
+        let told = self.whose(pair, &token).await.map_err(Failed::AtHubSpot)?;
+        let (portal, scopes) = told.ok_or(Failed::Otherwise(Denial::NotGood(None)))?;
+        Ok(Fresh { portal, token, scopes, access: None })
     }
 
     async fn exchange(&self, pair: &ClientPair, code: &Code) -> Result<Fresh, Failed> {
         let started = self.clock.boot();
         let granted = self.endpoint.exchange(pair, code).await.map_err(Failed::AtHubSpot)?;
         let token = granted.refresh_token.ok_or(Failed::Otherwise(Denial::NotGood(None)))?;
-        let portal = match granted.portal {
-            Some(portal) => portal,
+        let portal = if let Some(portal) = granted.portal {
+            portal
+        } else {
             // Older versions of the API do not say whose it is.
-            None => self.whose(pair, &token).await?,
+            let told = self.whose_at_last(pair, &token).await.map_err(Failed::AtHubSpot)?;
+            told.ok_or(Failed::Otherwise(Denial::NotGood(None)))?.0
         };
         let access = Access {
             token: granted.access_token,
@@ -112,20 +142,6 @@ impl World {
         };
         let (access, scopes) = (Some((started, access)), granted.scopes);
         Ok(Fresh { portal, token, scopes, access })
-    }
-
-    /// Whose grant a code brought. The code is used up: this is asked again and again before it is given up.
-    async fn whose(&self, pair: &ClientPair, token: &RefreshToken) -> Result<PortalId, Failed> {
-        let mut told = self.recognise(pair, token.clone()).await;
-        for _ in 1..TRIES {
-            let Err(Failed::AtHubSpot(refusal)) = &told else { break };
-            if !refusal.class.is_transient() {
-                break;
-            }
-            sleep(refusal.retry_after.unwrap_or(PAUSE).clamp(PAUSE, AGAIN)).await;
-            told = self.recognise(pair, token.clone()).await;
-        }
-        told.map(|fresh| fresh.portal)
     }
 
     pub(super) async fn take_in(

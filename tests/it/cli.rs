@@ -5,6 +5,7 @@ use serde_json::{Value, json};
 use tokio::process::Command;
 
 use crate::support::{
+    answerer::{Act, Answerer},
     openbao,
     service::{Ended, Place, finish, portal},
 };
@@ -301,6 +302,27 @@ async fn enroll_stores_a_good_grant_keeps_other_members_and_refuses_a_dead_one()
     assert_eq!(ended.code, 4, "{}", ended.err);
     assert!(!ended.err.contains("never-given"), "{}", ended.err);
     assert_eq!(store.list().await.unwrap().portals.len(), 2);
+}
+
+#[tokio::test]
+async fn a_grant_that_was_given_to_another_app_is_not_enrolled_without_a_service_either() {
+    let mut place = Place::new(0, ROTATING).await;
+    let told = json!({"active": true, "hub_id": 77, "client_id": "another-app", "token_use": "refresh_token"});
+    let told = told.to_string();
+    let answer = format!(
+        "HTTP/1.1 200 OK\r\ncontent-type: application/json\r\ncontent-length: {}\r\n\r\n{told}",
+        told.len()
+    );
+    let hubspot = Answerer::plain(vec![Act::Say(answer.into_bytes()); 2]).await;
+    place.standin.url = format!("http://{}", hubspot.authority);
+    let enroll = ["enroll", "--refresh-token-file", "-"];
+    for args in [&enroll[..], &[&enroll[..], &["--dry-run"]].concat()] {
+        let ended = place.run_with(args, "na1-of-another-app").await;
+        assert_eq!(ended.code, 4, "{}{}", ended.out, ended.err);
+        assert!(ended.err.contains("not good for this app"), "{}", ended.err);
+    }
+    assert_eq!(hubspot.requests().len(), 2);
+    assert!(place.file_store().list().await.unwrap().portals.is_empty());
 }
 
 #[tokio::test]
