@@ -39,8 +39,8 @@ Examples:
   pass show hubspot/4711 | grantkeeper enroll --refresh-token-file -
   grantkeeper enroll --refresh-token-file token.txt --dry-run
 
-Exit codes: 4 HubSpot refuses the grant or the code, 75 try again, 77 refused, 78 configuration or
-client pair invalid.")]
+Exit codes: 4 HubSpot refuses the grant or the code, or a code is used up and its grant could not be
+stored, 75 try again, 77 refused, 78 configuration or client pair invalid.")]
 pub(super) struct Enroll {
     /// Read the refresh token from this file, or from standard input with `-`
     #[arg(long, value_name = "FILE")]
@@ -244,10 +244,11 @@ async fn here(global: &Global, brought: Brought) -> Result<Enrolled, Failure> {
             let granted =
                 world.endpoint.exchange(&pair, &code).await.map_err(|r| Failure::from(&r))?;
             let token = granted.refresh_token.ok_or_else(not_good)?;
-            match granted.portal {
-                Some(portal) => (portal, token),
-                None => (owner(world.whose(&pair, &token).await)?, token),
-            }
+            let portal = match granted.portal {
+                Some(portal) => portal,
+                None => owner(world.whose_at_last(&pair, &token).await).map_err(used_up)?,
+            };
+            (portal, token)
         }
     };
     let key = Key::Portal(portal);
@@ -259,13 +260,7 @@ async fn here(global: &Global, brought: Brought) -> Result<Enrolled, Failure> {
             Err(error) if attempt < TRIES && error.is_transient() => {
                 tokio::time::sleep(std::time::Duration::from_secs(u64::from(attempt))).await;
             }
-            Err(error) if by_code => {
-                let hint = format!(
-                    "{} The code is used up, and the grant is not stored: the customer has to connect again.",
-                    error.hint
-                );
-                return Err(Failure { hint, retryable: false, ..error.into() });
-            }
+            Err(error) if by_code => return Err(used_up(error.into())),
             Err(error) => return Err(error.into()),
         }
     }
@@ -294,6 +289,19 @@ async fn store(
 fn owner(told: Result<Option<(PortalId, Option<Scopes>)>, Refusal>) -> Result<PortalId, Failure> {
     let told = told.map_err(|refusal| Failure::from(&refusal))?;
     told.map(|(portal, _)| portal).ok_or_else(not_good)
+}
+
+/// What a code brought is lost with this failure, so that trying again is no way out.
+fn used_up(failure: Failure) -> Failure {
+    let lost =
+        "The code is used up, and the grant is not stored: the customer has to connect again.";
+    match failure.exit {
+        Exit::TryAgain => {
+            Failure { hint: lost.to_owned(), exit: Exit::NeedsPerson, retryable: false, ..failure }
+        }
+        Exit::NeedsPerson => failure,
+        _ => Failure { hint: format!("{} {lost}", failure.hint), ..failure },
+    }
 }
 
 fn not_good() -> Failure {

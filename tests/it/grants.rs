@@ -321,6 +321,32 @@ async fn a_portal_that_hubspot_can_t_be_asked_to_end_is_served_on() {
 }
 
 #[tokio::test]
+async fn i3_what_a_code_brought_is_asked_about_again_before_it_is_given_up_without_a_service_too() {
+    let place = place(0).await;
+    let (sim, down) =
+        (&place.standin.sim, Effect::Http(HttpFault { status: 503, retry_after: None }));
+    // An older version of the API, which does not say whose grant it is.
+    sim.set_fault(Fault::new(Effect::Bare).on(Endpoint::Token));
+    let enroll = async |number: u64| {
+        let body = code(&place, number);
+        let args = ["enroll", "--code", body["code"].as_str().unwrap(), "--redirect-uri", URI];
+        place.run(&[&args[..], &["-o", "json"]].concat()).await
+    };
+    sim.set_fault(Fault::new(down).on(Endpoint::Introspect).times(2));
+    let ended = enroll(77).await;
+    assert_eq!(ended.code, 0, "{ended:?}");
+    assert!(place.file_store().read(Key::Portal(portal(77))).await.is_ok());
+
+    sim.set_fault(Fault::new(down).on(Endpoint::Introspect));
+    let ended = enroll(78).await;
+    assert_eq!(ended.code, 4, "{ended:?}");
+    let error: Value = serde_json::from_str(&ended.err).unwrap();
+    assert_eq!(error["retryable"], false, "{error}");
+    let hint = error["hint"].as_str().unwrap();
+    assert!(hint.contains("connect again") && !hint.contains("ry again"), "{error}");
+}
+
+#[tokio::test]
 async fn the_command_line_refreshes_enrols_by_code_revokes_and_removes() {
     let place = place(2).await;
     let body = code(&place, 77);
