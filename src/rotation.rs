@@ -75,8 +75,8 @@ pub enum Step {
 /// How a rotation ended well.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Rotated {
-    /// The new secret is in use from now on.
-    Now,
+    /// The new secret is in use from now on; and which portal was tried with it before, if one was.
+    Now(Option<PortalId>),
     /// It was in use already.
     Already,
 }
@@ -88,9 +88,9 @@ pub enum Canary {
     Well(PortalId),
     /// HubSpot refuses the secret, in these words.
     Refused(String),
-    /// HubSpot did not do it for another reason.
+    /// Whether it does it is not known, for a reason that may pass.
     NotTold(String),
-    /// Nobody could try, and why: what introspection says has to do.
+    /// There is nobody to try, and why: what introspection says has to do.
     Nobody(String),
 }
 
@@ -137,37 +137,42 @@ impl Rotating<'_> {
         let version = write(self.store, &staged, stored.version).await?;
         (self.tell)(Step::Staged);
 
-        if let Err(error) = self.try_out(canary.await) {
-            // What failed is not left lying about; whether that works does not change the answer.
-            let back = self.remembered(&staged.with_next_secret(former), Taken::Discarded);
-            match write(self.store, &back, version).await {
-                Ok(_) => (self.tell)(Step::TakenBack),
-                Err(error) => {
-                    tracing::warn!(%error, "the staged secret could not be taken away again; it is not in use");
+        let tried = match self.try_out(canary.await) {
+            Ok(tried) => tried,
+            Err(error) => {
+                // What failed is not left lying about; whether that works does not change the answer.
+                let back = self.remembered(&staged.with_next_secret(former), Taken::Discarded);
+                match write(self.store, &back, version).await {
+                    Ok(_) => (self.tell)(Step::TakenBack),
+                    Err(error) => {
+                        tracing::warn!(%error, "the staged secret could not be taken away again; it is not in use");
+                    }
                 }
+                return Err(error);
             }
-            return Err(error);
-        }
+        };
         self.put_in_use(&staged, &app, new, version).await?;
-        Ok(Rotated::Now)
+        Ok(Rotated::Now(tried))
     }
 
     /// Goes on with a secret that stands staged in the store: for whoever does not have it at hand, after a crash or on
-    /// another machine. It stays staged if it is not proven: nobody may have another copy.
+    /// another machine. It stays staged if it is not proven: nobody may have another copy. Says which portal was tried
+    /// with it before, if one was.
     ///
     /// # Errors
     /// See [`RotationError`].
     pub async fn promote(
         &mut self,
         canary: impl Future<Output = Canary>,
-    ) -> Result<(), RotationError> {
+    ) -> Result<Option<PortalId>, RotationError> {
         let (stored, app) = read(self.store).await?;
         let Some(next) = &app.next_client_secret else {
             return Err(RotationError::NothingThere("no new client secret is staged"));
         };
         self.prove(&app.client_id, next).await?;
-        self.try_out(canary.await)?;
-        self.put_in_use(&stored.record, &app, next, stored.version).await
+        let tried = self.try_out(canary.await)?;
+        self.put_in_use(&stored.record, &app, next, stored.version).await?;
+        Ok(tried)
     }
 
     /// Takes the secret before this one into use again, once HubSpot accepts it. The one that was in use stands staged
@@ -234,14 +239,19 @@ impl Rotating<'_> {
         Ok(())
     }
 
-    fn try_out(&mut self, canary: Canary) -> Result<(), RotationError> {
+    fn try_out(&mut self, canary: Canary) -> Result<Option<PortalId>, RotationError> {
         match canary {
-            Canary::Well(portal) => (self.tell)(Step::Tried(portal)),
-            Canary::Nobody(why) => (self.tell)(Step::Untried(why)),
-            Canary::Refused(word) => return Err(RotationError::CanaryRefused(word)),
-            Canary::NotTold(why) => return Err(RotationError::NotTried(why)),
+            Canary::Well(portal) => {
+                (self.tell)(Step::Tried(portal));
+                Ok(Some(portal))
+            }
+            Canary::Nobody(why) => {
+                (self.tell)(Step::Untried(why));
+                Ok(None)
+            }
+            Canary::Refused(word) => Err(RotationError::CanaryRefused(word)),
+            Canary::NotTold(why) => Err(RotationError::NotTried(why)),
         }
-        Ok(())
     }
 
     /// `new` in use, and the one before it kept.

@@ -363,7 +363,7 @@ impl From<RotationError> for Failure {
                 Exit::TryAgain,
                 "canary_failed",
                 "one portal could not be refreshed with the new client secret; the one in use stays in use",
-                "HubSpot accepts the new secret as such. See `grantkeeper status`, and try again; --no-canary goes on without.",
+                "HubSpot accepts the new secret as such. See `grantkeeper status`, and run it again in a minute; --no-canary goes on without.",
             )
             .because(why),
             RotationError::NothingThere(_) => Self::new(

@@ -14,6 +14,7 @@ use super::{
 use crate::{
     daemon,
     engine::World,
+    portal::PortalId,
     rotation::{self, Canary, Rotated, Rotating, RotationError, Step},
     secret::{ClientSecret, Fingerprint},
     socket::{Client, client::AskError, protocol::TriedBody},
@@ -90,6 +91,8 @@ pub(super) struct Secret {
 struct Done {
     /// Whether another secret is in use, or stands there, than before.
     changed: bool,
+    /// The portal that was refreshed with it first. None: none was, for want of one or by --no-canary.
+    tried: Option<PortalId>,
     service_follows: bool,
 }
 
@@ -140,8 +143,9 @@ async fn canary(service: Result<Client, Failure>, wanted: bool) -> Canary {
             match (&*outcome, portal_id) {
                 ("accepted", Some(portal)) => Canary::Well(portal),
                 ("refused", _) => Canary::Refused(why),
-                ("not_told", Some(portal)) => Canary::NotTold(format!("portal {portal}: {why}")),
-                _ => Canary::Nobody(why),
+                ("skipped", _) => Canary::Nobody(why),
+                (_, Some(portal)) => Canary::NotTold(format!("portal {portal}: {why}")),
+                (_, None) => Canary::NotTold(why),
             }
         }
         Err(AskError::Unreachable { .. }) => {
@@ -176,8 +180,8 @@ fn who() -> String {
 impl Rotate {
     pub(super) async fn run(self, global: &Global, output: Output) -> Result<(), Failure> {
         if matches!(self, Self::Follow) {
-            let follows =
-                Done { changed: false, service_follows: setting::followed(global, output).await? };
+            let service_follows = setting::followed(global, output).await?;
+            let follows = Done { changed: false, tried: None, service_follows };
             return output.answer(&follows, |done| {
                 if done.service_follows {
                     "the service uses what is stored"
@@ -203,26 +207,30 @@ impl Rotate {
             tell: &mut tell,
         };
         let service = || setting::service(global);
-        let (changed, what) = match self {
+        let (changed, tried, what) = match self {
             Self::ClientSecret(secret) => {
                 let Some(new) = new else { return Ok(()) };
                 secret.is_not_the_id(&world, &new).await?;
                 let canary = canary(service(), !secret.no_canary);
                 let done = rotating.rotate(&new, secret.replace, canary).await;
                 let done = followed_anyway(done, global, output).await?;
-                (done == Rotated::Now, "the client secret is rotated")
+                let (changed, tried) = match done {
+                    Rotated::Now(tried) => (true, tried),
+                    Rotated::Already => (false, None),
+                };
+                (changed, tried, "the client secret is rotated")
             }
             Self::Promote(promote) => {
                 let done = rotating.promote(canary(service(), !promote.no_canary)).await;
-                followed_anyway(done, global, output).await?;
-                (true, "the client secret is rotated")
+                let tried = followed_anyway(done, global, output).await?;
+                (true, tried, "the client secret is rotated")
             }
             Self::Rollback => {
                 rotating.roll_back().await?;
-                (true, "the client secret is rolled back")
+                (true, None, "the client secret is rolled back")
             }
             Self::Discard if rotating.discard().await? => {
-                (true, "the staged client secret is forgotten")
+                (true, None, "the staged client secret is forgotten")
             }
             Self::Discard => {
                 let why = "no new client secret is staged";
@@ -232,7 +240,8 @@ impl Rotate {
             Self::Retire(how) => return retire(&mut rotating, how.yes, global, output).await,
             Self::Status => return status(&world, output).await,
         };
-        let done = Done { changed, service_follows: setting::followed(global, output).await? };
+        let service_follows = setting::followed(global, output).await?;
+        let done = Done { changed, tried, service_follows };
         output.answer(&done, |done| {
             if done.changed { what } else { "the client secret is the one in use already" }
                 .to_owned()

@@ -8,7 +8,7 @@ use tokio::{sync::oneshot, time::sleep};
 use super::{Command, Denial, Engine, Handle, asked::Asked, load::load_app, work::Report};
 use crate::{
     access::{Caller, Right},
-    lifecycle::{ClientPair, Event, Phase, Refusal, RefusalClass},
+    lifecycle::{App, ClientPair, Event, Phase, Portal, Refusal, RefusalClass},
     portal::PortalId,
     store::StoreError,
     time::BootTime,
@@ -17,6 +17,7 @@ use crate::{
 /// A try that has not come about by then counts for nothing.
 const PATIENCE: Duration = Duration::from_secs(45);
 
+const NONE: &str = "no portal has a token that lives";
 const BUSY: &str = "no portal is well and at rest";
 /// Until one is, it is looked again so often, and so many times.
 const AGAIN: Duration = Duration::from_millis(500);
@@ -24,6 +25,7 @@ const LOOKS: u32 = 10;
 /// So many portals are tried, where each has trouble of its own.
 const PORTALS: usize = 3;
 const CLOSED: &str = "the client secret in use is refused, so that nothing is refreshed";
+const SUSPECT: &str = "most grants are refused at present, so that nothing is refreshed";
 
 /// What came of it.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -32,8 +34,43 @@ pub enum Tried {
     Accepted(PortalId),
     /// HubSpot refused, or did not answer.
     Refused(PortalId, Refusal),
-    /// Nothing was tried, and why.
-    Skipped(&'static str),
+    /// There is nobody to try it on, and why: that doesn't pass by itself.
+    Nobody(&'static str),
+    /// Nobody could be tried at present, and why: so nothing is known.
+    NotNow(&'static str),
+}
+
+/// Why no portal is tried.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Untried {
+    Nobody(&'static str),
+    NotNow(&'static str),
+    /// It is worth another look; and whether any portal has a token that lives.
+    Busy {
+        live: bool,
+    },
+}
+
+impl Untried {
+    /// What is answered where no more looks are left.
+    const fn told(self) -> Tried {
+        match self {
+            Self::Nobody(why) => Tried::Nobody(why),
+            Self::NotNow(why) => Tried::NotNow(why),
+            Self::Busy { live: true } => Tried::NotNow(BUSY),
+            Self::Busy { live: false } => Tried::Nobody(NONE),
+        }
+    }
+
+    /// Why nothing is tried for good, while HubSpot takes the app like this.
+    const fn by(app: &App) -> Option<Self> {
+        match app {
+            App::Refused(_) => Some(Self::Nobody(CLOSED)),
+            App::Suspect(_) => Some(Self::NotNow(SUSPECT)),
+            // Doubt ends within moments.
+            App::Unproven | App::Accepted | App::Doubted => None,
+        }
+    }
 }
 
 /// The one that is under way.
@@ -87,14 +124,14 @@ impl Engine {
                 self.queue.hurry(portal);
             }
             // Each may have been refreshed within the last second, and none is twice.
-            Err(BUSY) if looks > 0 => {
+            Err(Untried::Busy { .. }) if looks > 0 => {
                 self.tasks.spawn(async move {
                     sleep(AGAIN).await;
                     Report::Staged { pair, wish: Wish { done, looks: looks - 1, until, tried } }
                 });
             }
             // Who asked may be gone.
-            Err(why) => drop(done.send(Tried::Skipped(why))),
+            Err(why) => drop(done.send(why.told())),
         }
     }
 
@@ -102,28 +139,31 @@ impl Engine {
         &self,
         pair: &Result<ClientPair, StoreError>,
         tried: &BTreeSet<PortalId>,
-    ) -> Result<(PortalId, ClientPair), &'static str> {
-        let pair = pair.as_ref().map_err(|_| "the app's record can't be read")?;
-        let next = pair.further.next.clone().ok_or("no new client secret is staged")?;
+    ) -> Result<(PortalId, ClientPair), Untried> {
+        let pair = pair.as_ref().map_err(|_| Untried::NotNow("the app's record can't be read"))?;
+        let next = pair.further.next.clone();
+        let next = next.ok_or(Untried::NotNow("no new client secret is staged"))?;
         let now = self.world.clock.boot();
         if self.watched.canary.as_ref().is_some_and(|one| one.until > now && !one.done.is_closed())
         {
-            return Err("another try is under way");
+            return Err(Untried::NotNow("another try is under way"));
         }
-        if !self.app.is_open() {
-            return Err(CLOSED);
+        if let Some(why) = Untried::by(&self.app) {
+            return Err(why);
         }
-        let fit = |portal: &PortalId| {
-            let portal = self.portals.get(*portal).map(|entry| &entry.portal);
-            portal.is_some_and(|portal| {
-                let well = portal.failures == 0 && !portal.in_doubt && !portal.paused;
-                let rests = portal.phase == Phase::Resting && portal.not_before <= now;
-                well && rests && portal.token.is_some_and(|token| !token.left(now).is_zero())
-            })
-        };
-        let portal = self.portals.ids().into_iter().find(|id| !tried.contains(id) && fit(id));
-        let portal = portal.ok_or(BUSY)?;
-        Ok((portal, ClientPair { client_secret: next, ..pair.clone() }))
+        let untried: Vec<_> =
+            self.portals.ids().into_iter().filter(|id| !tried.contains(id)).collect();
+        let portal = |id: &PortalId| self.portals.get(*id).map(|entry| &entry.portal);
+        let fit = |id: &&PortalId| portal(id).is_some_and(|portal| is_fit(portal, now));
+        match untried.iter().find(fit) {
+            Some(id) if self.app.is_open() => {
+                Ok((*id, ClientPair { client_secret: next, ..pair.clone() }))
+            }
+            _ => {
+                let live = untried.iter().filter_map(portal).any(|portal| is_live(portal, now));
+                Err(Untried::Busy { live })
+            }
+        }
     }
 
     /// The pair with which a portal's refresh goes out, if it is the one that is tried.
@@ -158,13 +198,26 @@ impl Engine {
 
     /// What has not been sent in time, or can't be any more, is answered.
     pub(super) fn end_canary(&mut self, now: BootTime) {
-        let open = self.app.is_open();
-        let over = |canary: &mut Canary| !canary.sent && (canary.until <= now || !open);
+        let shut = Untried::by(&self.app);
+        let over = |canary: &mut Canary| !canary.sent && (canary.until <= now || shut.is_some());
         if let Some(canary) = self.watched.canary.take_if(over) {
-            let why = if open { "HubSpot could not be asked in time" } else { CLOSED };
-            canary.done.send(Tried::Skipped(why)).ok();
+            let why = shut.unwrap_or(Untried::NotNow("HubSpot could not be asked in time"));
+            canary.done.send(why.told()).ok();
         }
     }
+}
+
+/// Whether a portal's token is served and renewed, now or in a while.
+fn is_live(portal: &Portal, now: BootTime) -> bool {
+    let served = portal.token.is_some_and(|token| !token.left(now).is_zero());
+    served && !portal.paused && portal.ended().is_none()
+}
+
+/// Whether a portal can be tried now.
+fn is_fit(portal: &Portal, now: BootTime) -> bool {
+    let well = portal.failures == 0 && !portal.in_doubt;
+    let rests = portal.phase == Phase::Resting && portal.not_before <= now;
+    is_live(portal, now) && well && rests
 }
 
 /// Refusals that are a matter of one grant.
@@ -188,5 +241,26 @@ impl Handle {
             handle.done(&asked, answer).await
         })
         .await
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{
+        lifecycle::Probe,
+        time::{Clock, SystemClock},
+    };
+
+    #[test]
+    fn nobody_to_try_it_on_is_told_apart_from_nobody_who_can_be_tried_at_present() {
+        assert_eq!(Untried::Busy { live: true }.told(), Tried::NotNow(BUSY));
+        assert_eq!(Untried::Busy { live: false }.told(), Tried::Nobody(NONE));
+        let now = SystemClock.boot();
+        let (refused, _) = App::Doubted.probed(Probe::Refused, now, 0.0);
+        assert_eq!(Untried::by(&refused), Some(Untried::Nobody(CLOSED)));
+        let (suspect, _) = App::Accepted.suspected(now, 0.0);
+        assert_eq!(Untried::by(&suspect), Some(Untried::NotNow(SUSPECT)));
+        assert_eq!(Untried::by(&App::Doubted), None, "it ends within moments");
     }
 }

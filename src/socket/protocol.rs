@@ -218,7 +218,8 @@ pub struct TriedBody {
     /// Whose token was refreshed, if one was.
     #[schema(value_type = Option<u64>)]
     pub portal_id: Option<PortalId>,
-    /// `accepted`, `refused` (the client pair), `not_told` (HubSpot had other trouble), or `skipped`.
+    /// `accepted`, `refused` (the client pair), `not_told` (HubSpot had other trouble, or no portal could be tried at
+    /// present), or `skipped` (there is no portal to try).
     pub outcome: String,
     /// Why, if it is not accepted.
     pub reason: Option<String>,

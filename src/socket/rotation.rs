@@ -29,7 +29,8 @@ pub(super) async fn try_staged(
             let outcome = if app_refused { "refused" } else { "not_told" };
             (Some(portal), outcome, Some(refusal.word.unwrap_or_else(|| refusal.class.as_str())))
         }
-        Tried::Skipped(why) => (None, "skipped", Some(why)),
+        Tried::NotNow(why) => (None, "not_told", Some(why)),
+        Tried::Nobody(why) => (None, "skipped", Some(why)),
     };
     let (outcome, reason) = (outcome.to_owned(), reason.map(str::to_owned));
     let body = TriedBody { portal_id, outcome, reason };

@@ -16,7 +16,7 @@ use grantkeeper::{
 use serde_json::json;
 
 use crate::support::{
-    openbao,
+    openbao, portal,
     service::{Ended, Place, Service, eventually, secret_file},
 };
 
@@ -38,8 +38,11 @@ async fn with_an_overlap_nobody_notices() {
     service.ready().await;
     let old = place.standin.sim.client_secret();
     let new = place.standin.sim.rotate_client_secret(Duration::from_secs(600));
-    let ended = rotate(&place, &format!("{}\n", new.expose())).await;
+    let args = ["-o", "json", "rotate", "client-secret", "--from-file", "-"];
+    let ended = place.run_with(&args, &format!("{}\n", new.expose())).await;
     assert_eq!(ended.code, 0, "{}", ended.err);
+    let told: serde_json::Value = serde_json::from_str(&ended.out).unwrap();
+    assert!(told["tried"].is_u64() && told["service_follows"] == true, "{told}");
     for step in ["proven", "staged", "tried: portal ", "promoted", "followed"] {
         assert!(ended.err.contains(step), "{step}: {}", ended.err);
     }
@@ -240,6 +243,39 @@ async fn a_secret_that_introspects_as_good_and_refreshes_nothing_is_found_out_by
     assert!(ended.err.contains("tried: portal"), "{}", ended.err);
     assert_eq!(steps(&place).await.last().unwrap(), "promoted");
     assert!(place.alerts.all().is_empty(), "{:?}", place.alerts.all());
+}
+
+#[tokio::test]
+async fn a_try_that_could_not_be_made_for_a_passing_reason_promotes_nothing() {
+    let place = Place::new(1, "[settings]\nrotating = true\nexpires_in = 1800").await;
+    let service = place.serve().await;
+    service.ready().await;
+    let old = place.standin.sim.client_secret();
+    let new = place.standin.sim.rotate_client_secret(Duration::from_secs(600));
+    let file = place.path("new");
+    secret_file(&file, new.expose());
+    let hangs = Fault::new(grantkeeper::sim::Effect::HangBefore);
+    let hangs = place.standin.sim.set_fault(hangs.on(grantkeeper::sim::Endpoint::Token));
+    let args = ["rotate", "client-secret", "--from-file", file.to_str().unwrap()];
+    let mut first = place.command(&args).spawn().unwrap();
+    eventually("its try is under way", async || {
+        place.standin.sim.portal(portal(1)).unwrap().in_flight == 1
+    })
+    .await;
+    // Whoever hangs up cancels nothing, so that the second run can't try.
+    first.kill().await.unwrap();
+    let second = place.run(&[&args[..], &["-o", "json"]].concat()).await;
+    assert_eq!(second.code, 75, "{second:?}");
+    assert!(second.err.contains("another try is under way"), "{second:?}");
+    let record = app_record(&place.file_store()).await;
+    assert_eq!(
+        (&record["client_secret"], &record["next_client_secret"]),
+        (&json!(old.expose()), &json!(null))
+    );
+    place.standin.sim.clear_fault(hangs);
+    let wanting = [&args[..], &["--no-canary", "-o", "json"]].concat();
+    let told: serde_json::Value = serde_json::from_str(&place.run(&wanting).await.out).unwrap();
+    assert_eq!(told, json!({"changed": true, "tried": null, "service_follows": true}));
 }
 
 #[tokio::test]
