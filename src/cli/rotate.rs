@@ -40,6 +40,9 @@ pub(super) enum Rotate {
     /// Forget the staged secret; the one in use stays in use
     Discard,
     /// Have the running service read the app's record now, after a rotation elsewhere
+    #[command(
+        after_help = "Exit codes: 69 no service, 75 the service does not use what is stored, or can't read it, 77 refused."
+    )]
     Follow,
 }
 
@@ -180,16 +183,7 @@ fn who() -> String {
 impl Rotate {
     pub(super) async fn run(self, global: &Global, output: Output) -> Result<(), Failure> {
         if matches!(self, Self::Follow) {
-            let service_follows = setting::followed(global, output).await?;
-            let follows = Done { changed: false, tried: None, service_follows };
-            return output.answer(&follows, |done| {
-                if done.service_follows {
-                    "the service uses what is stored"
-                } else {
-                    "no service was told"
-                }
-                .to_owned()
-            });
+            return follow(global, output).await;
         }
         let config = setting::config_but_alerts(global, output)?;
         // Asked for before anything is opened: whoever types it sees no error of another kind afterwards.
@@ -247,6 +241,19 @@ impl Rotate {
                 .to_owned()
         })
     }
+}
+
+async fn follow(global: &Global, output: Output) -> Result<(), Failure> {
+    if !setting::tell(global).await?? {
+        return Err(Failure::new(
+            Exit::TryAgain,
+            "not_followed",
+            "the running service was told, and does not use the client secret that is stored",
+            "It follows once HubSpot accepts that one: `grantkeeper rotate status` says whether it does. Then run this again.",
+        ));
+    }
+    let done = Done { changed: false, tried: None, service_follows: true };
+    output.answer(&done, |_| "followed: the service uses what is stored".to_owned())
 }
 
 impl Secret {

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use super::{Global, exit::Failure, output::Output};
 use crate::{
     config::{self, Config},
-    socket::{Client, client::AskError},
+    socket::{Client, client::AskError, protocol::ReloadedBody},
 };
 
 /// The configuration as named, or the default one.
@@ -48,11 +48,20 @@ pub(super) fn service(global: &Global) -> Result<Client, Failure> {
     Ok(Client::new(usual.map_or_else(|_| PathBuf::from(config::DEFAULT_SOCKET), |c| c.socket.path)))
 }
 
+/// Tells the running service that records have changed: whether it uses the client pair that is stored.
+pub(super) async fn tell(global: &Global) -> Result<Result<bool, AskError>, Failure> {
+    let told = service(global)?.post::<ReloadedBody>("/v1/reload").await;
+    Ok(told.map(|reloaded| reloaded.follows))
+}
+
 /// Tells the running service, if there is one, that records have changed; says what came of it.
 pub(super) async fn followed(global: &Global, output: Output) -> Result<bool, Failure> {
-    let told = service(global)?.post::<serde_json::Value>("/v1/reload").await;
+    let told = tell(global).await?;
     output.remark(&match &told {
-        Ok(_) => "followed: the running service uses it".to_owned(),
+        Ok(true) => "followed: the running service uses it".to_owned(),
+        Ok(false) => {
+            "the running service was told, and does not use the stored client secret: it follows once HubSpot accepts that".to_owned()
+        }
         Err(AskError::Unreachable { .. }) => {
             "no service is running here; one that runs elsewhere notices by itself".to_owned()
         }
@@ -61,5 +70,5 @@ pub(super) async fn followed(global: &Global, output: Output) -> Result<bool, Fa
         }
         Err(error) => format!("the running service was not told ({error}); it notices by itself within validate.every"),
     });
-    Ok(told.is_ok())
+    Ok(matches!(told, Ok(true)))
 }

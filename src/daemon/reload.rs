@@ -112,7 +112,7 @@ pub(super) async fn records(commands: mpsc::Sender<Command>) {
     let (done, heard) = oneshot::channel();
     if commands.send(Command::Reload(done)).await.is_ok() {
         match heard.await {
-            Ok(Ok(())) => tracing::info!("records read again"),
+            Ok(Ok(_)) => tracing::info!("records read again"),
             Ok(Err(kind)) => {
                 tracing::warn!(trouble = kind.as_str(), "records could not be read again");
             }

@@ -26,8 +26,9 @@ pub enum Command {
     /// An operator pauses a portal, or lets it go on; the sender hears whether that outlives a restart,
     /// or nothing if there is no such portal.
     Pause(PortalId, bool, oneshot::Sender<bool>),
-    /// Read every record again; the sender hears when it has been applied.
-    Reload(oneshot::Sender<Result<(), StoreErrorKind>>),
+    /// Read every record again; the sender hears when it has been applied, and whether the client pair in use is the
+    /// one that is stored.
+    Reload(oneshot::Sender<Result<bool, StoreErrorKind>>),
     /// Go on with other settings.
     Configure(Box<Settings>),
     /// Tell other receivers of alerts from now on.
@@ -125,11 +126,12 @@ impl Engine {
 }
 
 impl Handle {
-    /// Has every record read again, and waits until that has been applied.
+    /// Has every record read again, and waits until that has been applied: whether the client pair in use is the one
+    /// that is stored. Another one stays in use as long as HubSpot does not accept that.
     ///
     /// # Errors
     /// Not allowed, or the store can't be read.
-    pub async fn reload(&self, caller: &Caller) -> Result<(), Denial> {
+    pub async fn reload(&self, caller: &Caller) -> Result<bool, Denial> {
         let (handle, caller) = (self.clone(), caller.clone());
         self.see_through(async move {
             let allowed = {
@@ -145,13 +147,13 @@ impl Handle {
         .await
     }
 
-    async fn read_again(&self) -> Result<(), Denial> {
+    async fn read_again(&self) -> Result<bool, Denial> {
         let (done, heard) = oneshot::channel();
         let again = Duration::from_secs(5);
         let sent = self.commands.send(Command::Reload(done)).await;
         sent.map_err(|_| Denial::StoreUnreachable(again))?;
         match timeout(RELOAD_PATIENCE, heard).await {
-            Ok(Ok(Ok(()))) => Ok(()),
+            Ok(Ok(Ok(follows))) => Ok(follows),
             Ok(Ok(Err(StoreErrorKind::Corrupt | StoreErrorKind::Missing))) => {
                 Err(Denial::BadRequest("the app's record can't be used as it stands".to_owned()))
             }

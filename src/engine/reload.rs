@@ -12,8 +12,8 @@ use crate::{
     time::{Backoff, BootTime},
 };
 
-/// Whoever waits for records to be read again.
-pub(super) type Waiting = oneshot::Sender<Result<(), StoreErrorKind>>;
+/// Whoever waits for records to be read again, and to hear whether the client pair in use is the one that is stored.
+pub(super) type Waiting = oneshot::Sender<Result<bool, StoreErrorKind>>;
 
 /// The reading of all records: when the next is due, and who waits for what.
 #[derive(Debug)]
@@ -34,9 +34,9 @@ impl Reload {
         Self { due, running: false, reading: Vec::new(), next: Vec::new(), proving: Vec::new() }
     }
 
-    /// The pair that was read is proven, or can't be at present.
-    pub(super) fn proven(&mut self) {
-        answer(self.proving.drain(..), Ok(()));
+    /// The pair that was read is proven and in use, or can't be at present.
+    pub(super) fn proven(&mut self, in_use: bool) {
+        answer(self.proving.drain(..), Ok(in_use));
     }
 
     /// When the next is due, unless one is under way.
@@ -45,7 +45,7 @@ impl Reload {
     }
 }
 
-fn answer(waiting: impl IntoIterator<Item = Waiting>, outcome: Result<(), StoreErrorKind>) {
+fn answer(waiting: impl IntoIterator<Item = Waiting>, outcome: Result<bool, StoreErrorKind>) {
     for waiting in waiting {
         // Whoever asked may have gone.
         waiting.send(outcome).ok();
@@ -93,7 +93,8 @@ impl Engine {
         self.reload.due = self.reload.due.max(self.world.clock.boot() + rest);
         let waiting = std::mem::take(&mut self.reload.reading);
         let trouble = pair.as_ref().err().or_else(|| portals.as_ref().err());
-        let outcome = trouble.map_or(Ok(()), |error| Err(error.kind));
+        // Where the engine stops, nobody asks HubSpot about the pair any more.
+        let outcome = trouble.map_or(Ok(false), |error| Err(error.kind));
         if let Some(error) = trouble {
             tracing::warn!(%error, hint = %error.hint, "records could not be read again; going on with those in memory");
             let again = Backoff::new(Duration::from_secs(5), Duration::from_secs(300), 0.2);

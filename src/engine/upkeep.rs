@@ -127,6 +127,7 @@ impl Engine {
             Err(refusal) if refusal.class == RefusalClass::AppRefused => Probe::Refused,
             Err(_) => Probe::NotTold,
         };
+        let stored = pair.as_ref().ok().filter(|_| !record_refused).cloned();
         if let (Ok(pair), Probe::Accepted | Probe::GrantGood) = (pair, probe) {
             if self.pair.as_ref().is_some_and(|known| !pair.same_as(known)) {
                 let fingerprint = pair.client_secret.fingerprint();
@@ -149,7 +150,9 @@ impl Engine {
         if again && !self.draining {
             self.probe();
         } else {
-            self.reload.proven();
+            let used = self.pair.as_ref();
+            let follows = stored.is_some_and(|stored| used.is_some_and(|p| p.same_as(&stored)));
+            self.reload.proven(follows);
         }
     }
 

@@ -253,6 +253,14 @@ pub struct HardeningBody {
 pub struct ReloadedBody {
     /// Always true.
     pub reloaded: bool,
+    /// Whether the client pair in use is the one that is stored; another one stays in use as long as HubSpot does not
+    /// accept that. A service that says nothing of it counts as one that does.
+    #[serde(default = "follows")]
+    pub follows: bool,
+}
+
+const fn follows() -> bool {
+    true
 }
 
 /// The audit log in [`StatusBody`].

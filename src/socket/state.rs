@@ -100,8 +100,8 @@ pub(super) async fn reload(
     State(handle): State<Handle>,
     Extension(caller): Extension<Caller>,
 ) -> Result<Response, Problem> {
-    handle.reload(&caller).await.map_err(|d| problem(&d))?;
-    Ok(json(StatusCode::OK, "application/json", &ReloadedBody { reloaded: true }))
+    let follows = handle.reload(&caller).await.map_err(|d| problem(&d))?;
+    Ok(json(StatusCode::OK, "application/json", &ReloadedBody { reloaded: true, follows }))
 }
 
 /// Whether the service runs. For any caller that a rule names.

@@ -342,7 +342,46 @@ async fn a_webhook_signed_with_a_secret_that_is_younger_than_the_last_reading_is
     assert_eq!(ended.code, 0, "{}", ended.err);
     eventually("it is known", async || verified(&service, &new).await["valid"] == true).await;
     let followed = place.run(&["rotate", "follow"]).await;
-    assert!(followed.code == 0 && followed.err.contains("followed"), "{}", followed.err);
+    assert!(followed.code == 0 && followed.out.contains("followed"), "{followed:?}");
+    assert_eq!(service.stop().await, 0);
+    let nobody = place.run(&["rotate", "follow"]).await;
+    assert_eq!(nobody.code, 69, "nobody was told: {nobody:?}");
+}
+
+#[tokio::test]
+async fn a_service_that_goes_on_with_another_secret_than_the_stored_one_is_not_said_to_follow() {
+    let place = Place::new(1, "").await;
+    let service = place.serve().await;
+    service.ready().await;
+    let old = place.standin.sim.client_secret();
+    let new = place.standin.sim.rotate_client_secret(Duration::from_secs(600));
+    let (wrong, staged) = (ClientSecret::parse("wrong"), ClientSecret::parse("staged"));
+    let down = serde_json::from_value(json!({ "http": 503 })).unwrap();
+    let down = Fault::new(down).on(grantkeeper::sim::Endpoint::Introspect);
+    // HubSpot can't be asked about the one, and refuses the other.
+    for (secret, fault) in [(new, Some(down)), (wrong.unwrap(), None)] {
+        let store = place.file_store();
+        let stored = store.read(Key::App).await.unwrap();
+        let record = stored.record.with_client(&place.standin.sim.client_id(), &secret);
+        let record = record.with_next_secret(staged.as_ref().ok());
+        store.write(Key::App, &record, &Expected::At(stored.version)).await.unwrap();
+        drop(store);
+        fault.map(|fault| place.standin.sim.set_fault(fault));
+        let followed = place.run(&["-o", "json", "rotate", "follow"]).await;
+        assert_eq!((followed.code, followed.out.as_str()), (75, ""), "{followed:?}");
+        assert!(followed.err.contains("not_followed"), "{followed:?}");
+        let other = place.run(&["-o", "json", "rotate", "discard"]).await;
+        let told: serde_json::Value = serde_json::from_str(&other.out).unwrap();
+        assert_eq!(told["service_follows"], false, "{other:?}");
+        assert!(!other.err.contains("uses it"), "{other:?}");
+        place.standin.sim.clear_faults();
+    }
+    let store = place.file_store();
+    let stored = store.read(Key::App).await.unwrap();
+    let record = stored.record.with_client(&place.standin.sim.client_id(), &old);
+    store.write(Key::App, &record, &Expected::At(stored.version)).await.unwrap();
+    drop(store);
+    assert_eq!(place.run(&["rotate", "follow"]).await.code, 0);
 }
 
 #[tokio::test]
