@@ -95,7 +95,9 @@ impl Engine {
                 }
                 self.errands.coming.push_back(Coming { offered, reach, news });
             }
-            Order::Remove(portal, revoke, waiting) => self.begin_leaving(portal, revoke, waiting),
+            Order::Remove(portal, revoke, wanting) => self.begin_leaving(portal, revoke, wanting),
+            // Its portal is served on at once.
+            Order::Withdrawn => self.drop_unwanted_errands(),
         }
     }
 

@@ -5,7 +5,7 @@ use super::{
     Denial, Engine,
     denial::AGAIN,
     errands::Failed,
-    orders::{Removed, Waiting},
+    orders::{Removed, Waiting, Wanting},
     work::Report,
 };
 use crate::{
@@ -20,24 +20,22 @@ use crate::{
 #[derive(Debug)]
 pub(super) struct Leaving {
     revoke: bool,
-    /// Whoever waits, until it has begun.
-    waiting: Option<Waiting>,
+    /// Whoever wants it, until it has begun.
+    wanting: Option<Wanting>,
     /// Paused, once it is clear that it stays.
     pub(super) paused: bool,
 }
 
 impl Engine {
     /// Has a portal go as soon as nothing is under way for it, and end its grant first if `revoke`.
-    pub(super) fn begin_leaving(&mut self, portal: PortalId, revoke: bool, waiting: Waiting) {
+    pub(super) fn begin_leaving(&mut self, portal: PortalId, revoke: bool, wanting: Wanting) {
         if let Err(denial) = self.may_leave(portal, revoke) {
-            // Whoever waited may have gone.
-            waiting.send(Err(denial)).ok();
-            return;
+            return wanting.refuse(denial);
         }
         self.take_back(portal);
         if let Some(entry) = self.portals.get_mut(portal) {
             let paused = entry.portal.paused;
-            entry.leaving = Some(Leaving { revoke, waiting: Some(waiting), paused });
+            entry.leaving = Some(Leaving { revoke, wanting: Some(wanting), paused });
         }
         // What is on its way comes to its end; nothing more is begun.
         self.step(portal, Event::Pause(true));
@@ -61,21 +59,21 @@ impl Engine {
     /// Ends a grant at HubSpot, now that it has its turn, or is told that it can't.
     pub(super) fn end(&mut self, portal: PortalId, may: Result<ClientPair, Denial>) {
         let leaving = self.portals.get_mut(portal).and_then(|entry| entry.leaving.as_mut());
-        let Some(waiting) = leaving.and_then(|leaving| leaving.waiting.take()) else { return };
+        let Some(wanting) = leaving.and_then(|leaving| leaving.wanting.take()) else { return };
+        let pair = match may {
+            Ok(pair) => pair,
+            Err(denial) => {
+                wanting.refuse(denial);
+                return self.stays(portal);
+            }
+        };
+        let Some(waiting) = wanting.begin() else { return self.stays(portal) };
         let token = self.portals.get(portal).and_then(|entry| entry.refresh_token()).cloned();
-        match (may, token) {
-            (Ok(pair), Some(token)) => {
-                self.sending.errands_out += 1;
-                let work = self.world.clone().end_grant(portal, pair, token, self.names(portal));
-                self.tasks.spawn(async move { work.await.told_to(waiting) });
-            }
-            // There is no grant to end.
-            (Ok(_), None) => self.remove_record(portal, waiting),
-            (Err(denial), _) => {
-                waiting.send(Err(denial)).ok();
-                self.stays(portal);
-            }
-        }
+        // There may be no grant to end.
+        let Some(token) = token else { return self.remove_record(portal, waiting) };
+        self.sending.errands_out += 1;
+        let work = self.world.clone().end_grant(portal, pair, token, self.names(portal));
+        self.tasks.spawn(async move { work.await.told_to(waiting) });
     }
 
     /// The names of a portal's refresh tokens: what its record holds, unless another hand wrote it.
@@ -153,7 +151,7 @@ impl Engine {
 impl Leaving {
     /// It has not begun, and nobody waits for it any more.
     pub(super) fn is_unwanted(&self) -> bool {
-        self.waiting.as_ref().is_some_and(Waiting::is_closed)
+        self.wanting.as_ref().is_some_and(Wanting::is_withdrawn)
     }
 
     /// What comes next, where nothing is under way for the portal.
@@ -161,10 +159,11 @@ impl Leaving {
         if self.is_unwanted() {
             return Turn::Stay;
         }
-        if self.revoke && self.waiting.is_some() {
+        if self.revoke && self.wanting.is_some() {
             return Turn::End;
         }
-        self.waiting.take().map_or(Turn::UnderWay, Turn::Remove)
+        let Some(wanting) = self.wanting.take() else { return Turn::UnderWay };
+        wanting.begin().map_or(Turn::Stay, Turn::Remove)
     }
 }
 

@@ -23,7 +23,7 @@ const TURN_PATIENCE: Duration = Duration::from_secs(30);
 const EXCHANGE_PATIENCE: Duration = Duration::from_secs(300);
 /// The longest the store is waited for once a grant is there.
 const STORE_PATIENCE: Duration = Duration::from_secs(15);
-/// Longer than a removal can take, its turn at HubSpot and all.
+/// Longer than a removal can take once it has begun: what comes of it is waited for, and written down.
 const REMOVAL_PATIENCE: Duration = Duration::from_secs(300);
 
 /// What somebody brings for a grant.
@@ -56,13 +56,38 @@ pub struct Removed {
 /// Whoever waits for a portal to be gone.
 pub type Waiting = oneshot::Sender<Result<Removed, Denial>>;
 
+/// Whoever wants a portal to be gone, and may still think better of it.
+#[derive(Debug)]
+pub struct Wanting {
+    begun: oneshot::Sender<()>,
+    waiting: Waiting,
+}
+
+impl Wanting {
+    /// It begins now; none where nobody wants it any more. From here on it is waited for.
+    pub(super) fn begin(self) -> Option<Waiting> {
+        self.begun.send(()).ok().map(|()| self.waiting)
+    }
+
+    pub(super) fn refuse(self, denial: Denial) {
+        // Whoever waited may have gone.
+        self.waiting.send(Err(denial)).ok();
+    }
+
+    pub(super) fn is_withdrawn(&self) -> bool {
+        self.begun.is_closed()
+    }
+}
+
 /// An order about a grant.
 #[derive(Debug)]
 pub enum Order {
     /// Take a grant in, if it is one of these portals'.
     Enrol(Offered, Portals, mpsc::Sender<News>),
     /// Forget a portal, and end its grant at HubSpot first if that is wanted.
-    Remove(PortalId, bool, Waiting),
+    Remove(PortalId, bool, Wanting),
+    /// Somebody has withdrawn theirs.
+    Withdrawn,
 }
 
 /// How an enrolment goes.
@@ -131,7 +156,8 @@ impl Handle {
     /// they expire.
     ///
     /// # Errors
-    /// Not allowed, no such portal, or HubSpot or the store can't be had or refuses; then the portal is served on.
+    /// Not allowed, no such portal, its turn does not come in time, or HubSpot or the store can't be had or refuses; then
+    /// the portal is served on.
     pub async fn remove(
         &self,
         caller: &Caller,
@@ -150,10 +176,18 @@ impl Handle {
     }
 
     async fn have_removed(&self, portal: PortalId, revoke: bool) -> Result<Removed, Denial> {
-        let (done, heard) = oneshot::channel();
-        let order = Command::Order(Order::Remove(portal, revoke, done));
-        let sent = self.commands.send(order).await;
+        let ((begun, mut turn), (waiting, heard)) = (oneshot::channel(), oneshot::channel());
+        let order = Order::Remove(portal, revoke, Wanting { begun, waiting });
+        let sent = self.commands.send(Command::Order(order)).await;
         sent.map_err(|_| Denial::StoreUnreachable(AGAIN))?;
+        if timeout(TURN_PATIENCE, &mut turn).await.is_err() {
+            turn.close();
+            // It may have begun in this very moment.
+            if turn.try_recv().is_err() {
+                self.commands.send(Command::Order(Order::Withdrawn)).await.ok();
+                return Err(Denial::TooMany(AGAIN));
+            }
+        }
         match timeout(REMOVAL_PATIENCE, heard).await {
             Ok(Ok(outcome)) => outcome,
             _ => Err(Denial::StoreUnreachable(AGAIN)),

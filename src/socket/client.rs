@@ -19,7 +19,7 @@ use zeroize::Zeroizing;
 
 use super::protocol::Problem;
 
-/// The service answers within 15 s, a reload or an enrolment within a minute.
+/// The service answers within 15 s, a reload, an enrolment or a removal within a minute.
 const PATIENCE: Duration = Duration::from_secs(75);
 
 /// A running service, by its socket.

@@ -261,6 +261,40 @@ fn i14_a_reload_is_answered_though_reading_the_store_takes_longer_than_the_perio
 }
 
 #[test]
+fn a_removal_whose_turn_does_not_come_in_time_is_withdrawn_and_its_portal_served_on() {
+    in_simulated_time(async {
+        let seconds = Duration::from_secs;
+        let setting = Setting { portals: 20, ..Setting::day(1) };
+        let (place, sim) = world(&setting, &TrueTime::new());
+        let process = place.start(1).await;
+        let (caller, portal) = (Caller::this_process(), PortalId::new(1).unwrap());
+        tokio::time::sleep(seconds(60)).await;
+        // Everybody has to wait for two minutes, longer than whoever gives an order does.
+        sim.set_fault(Fault::new(http(429, Some(120))));
+        let throttled = || process.view.overall.load().throttled.is_some();
+        while !throttled() {
+            tokio::time::sleep(seconds(1)).await;
+        }
+        sim.clear_faults();
+        let ordered = place.clock.boot();
+        let refused = process.handle.remove(&caller, portal, true).await.unwrap_err();
+        assert_eq!(refused.code(), "too_many_requests");
+        assert!(place.clock.boot().since(ordered) < seconds(60), "its sender still listens");
+        tokio::time::sleep(seconds(1)).await;
+        let is_paused = || process.view.slot(portal).unwrap().now().portal.paused;
+        assert!(!is_paused(), "it is served on at once");
+        tokio::time::sleep(seconds(600)).await;
+        assert!(
+            sim.is_good(&sim.refresh_token(portal).unwrap()),
+            "and its grant is not ended later"
+        );
+        assert!(process.handle.token(&caller, portal, None).await.is_ok());
+        assert!(process.handle.remove(&caller, portal, true).await.unwrap().revoked);
+        process.stop().await;
+    });
+}
+
+#[test]
 fn a_seed_gives_the_same_history_twice() {
     for seed in [3, 4] {
         let lasting = Duration::from_secs(6 * 3600);

@@ -129,7 +129,13 @@ impl From<AskError> for Failure {
                 error.to_string(),
                 "Start it with `grantkeeper run`, or name its socket with --socket or GRANTKEEPER_SOCKET.",
             ),
-            AskError::BrokeOff(_) | AskError::TooSlow | AskError::NotUnderstood(_) => Self::new(
+            AskError::TooSlow => Self::new(
+                Exit::TryAgain,
+                "service_slow",
+                error.to_string(),
+                "What was ordered may still be carried out: `grantkeeper portal list` and `grantkeeper status` show what came of it. Look before you order it again.",
+            ),
+            AskError::BrokeOff(_) | AskError::NotUnderstood(_) => Self::new(
                 Exit::NoService,
                 "service_unreachable",
                 error.to_string(),
@@ -153,5 +159,17 @@ impl From<ListenError> for Failure {
         };
         let cause = causes(&error);
         Self { cause, ..Self::new(exit, "socket", error.to_string(), error.hint()) }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_service_that_is_slow_is_not_called_unreachable_and_may_still_do_what_was_ordered() {
+        let failure = Failure::from(AskError::TooSlow);
+        assert_eq!((failure.exit, failure.code), (Exit::TryAgain, "service_slow"));
+        assert!(failure.hint.contains("may still be carried out"), "{}", failure.hint);
     }
 }
