@@ -127,11 +127,7 @@ impl Rotating<'_> {
         if app.client_secret.same_as(new) {
             return Ok(Rotated::Already);
         }
-        let former = app.next_client_secret.as_ref().filter(|next| !next.same_as(new));
-        if former.is_some() && !replace {
-            let staged = app.steps.iter().rev().find(|step| step.what == Taken::Staged);
-            return Err(RotationError::AnotherStaged(staged.cloned()));
-        }
+        let former = other_staged(&app, &[new], replace)?;
         self.prove(&app.client_id, new).await?;
         let staged = self.remembered(&stored.record.with_next_secret(Some(new)), Taken::Staged);
         let version = write(self.store, &staged, stored.version).await?;
@@ -176,15 +172,16 @@ impl Rotating<'_> {
     }
 
     /// Takes the secret before this one into use again, once HubSpot accepts it. The one that was in use stands staged
-    /// then.
+    /// then; another one that stands staged would be put aside for it, and that only happens if `replace` says so.
     ///
     /// # Errors
     /// See [`RotationError`]; what was in use is in use.
-    pub async fn roll_back(&mut self) -> Result<(), RotationError> {
+    pub async fn roll_back(&mut self, replace: bool) -> Result<(), RotationError> {
         let (stored, app) = read(self.store).await?;
         let Some(previous) = &app.previous_client_secret else {
             return Err(RotationError::NothingThere("no earlier client secret is kept"));
         };
+        other_staged(&app, &[&app.client_secret, previous], replace)?;
         self.prove(&app.client_id, previous).await.map_err(|refusal| match refusal {
             RotationError::Refused(word) => RotationError::EarlierRefused(word),
             other => other,
@@ -274,6 +271,22 @@ impl Rotating<'_> {
     fn remembered(&self, record: &Record, what: Taken) -> Record {
         record.with_step(record::Step { what, at: self.clock.wall(), by: self.by.clone() })
     }
+}
+
+/// What stands staged and is none of those that are `kept`: this may be its only copy, so that it is put aside only if
+/// `replace` says so.
+fn other_staged<'a>(
+    app: &'a AppRecord,
+    kept: &[&ClientSecret],
+    replace: bool,
+) -> Result<Option<&'a ClientSecret>, RotationError> {
+    let is_kept = |next: &&ClientSecret| kept.iter().any(|kept| kept.same_as(next));
+    let other = app.next_client_secret.as_ref().filter(|next| !is_kept(next));
+    if other.is_some() && !replace {
+        let staged = app.steps.iter().rev().find(|step| step.what == Taken::Staged);
+        return Err(RotationError::AnotherStaged(staged.cloned()));
+    }
+    Ok(other)
 }
 
 /// A secret in the app's record, and what HubSpot makes of it now.

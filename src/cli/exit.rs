@@ -357,7 +357,7 @@ impl From<RotationError> for Failure {
                 Exit::Usage,
                 "another_staged",
                 error.to_string(),
-                "Nothing was changed. `grantkeeper rotate promote` goes on with that one, `rotate discard` takes it out; --replace puts this one in its place.",
+                "Nothing was changed. `grantkeeper rotate promote` goes on with that one, `rotate discard` takes it out; --replace puts the other one in its place.",
             ),
             RotationError::NotTried(why) => Self::new(
                 Exit::TryAgain,

@@ -34,7 +34,7 @@ pub(super) enum Rotate {
     /// Take the staged secret into use, once HubSpot accepts it: after a crash, or from another machine
     Promote(Promote),
     /// Take the secret before this one into use again, if HubSpot still accepts it
-    Rollback,
+    Rollback(Rollback),
     /// Forget the secret before this one; webhooks signed with it are no longer accepted
     Retire(Retire),
     /// Forget the staged secret; the one in use stays in use
@@ -55,6 +55,19 @@ pub(super) struct Retire {
     /// Do it without being asked
     #[arg(short, long)]
     yes: bool,
+}
+
+/// Take the secret before this one into use again, if HubSpot still accepts it.
+///
+/// The one that was in use stands staged then. Where another one stands staged, nothing is done without --replace.
+#[derive(Debug, Args)]
+#[command(
+    after_help = "Exit codes: 2 another one is staged, 3 no earlier one is kept, 75 try again, 77 the store refuses, 78 HubSpot refuses it."
+)]
+pub(super) struct Rollback {
+    /// Put the one in use now in the place of another one that stands staged
+    #[arg(long)]
+    replace: bool,
 }
 
 /// Take the staged secret into use, once HubSpot accepts it.
@@ -219,8 +232,8 @@ impl Rotate {
                 let tried = followed_anyway(done, global, output).await?;
                 (true, tried, "the client secret is rotated")
             }
-            Self::Rollback => {
-                rotating.roll_back().await?;
+            Self::Rollback(how) => {
+                rotating.roll_back(how.replace).await?;
                 (true, None, "the client secret is rolled back")
             }
             Self::Discard if rotating.discard().await? => {

@@ -331,6 +331,32 @@ async fn another_secret_that_stands_staged_is_put_aside_only_on_request() {
 }
 
 #[tokio::test]
+async fn going_back_puts_another_secret_that_stands_staged_aside_only_on_request() {
+    let place = Place::new(1, SHORT).await;
+    let old = place.standin.sim.client_secret();
+    let new = place.standin.sim.rotate_client_secret(Duration::from_secs(600));
+    assert_eq!(rotate(&place, new.expose()).await.code, 0);
+    let store = place.file_store();
+    let stored = store.read(Key::App).await.unwrap();
+    let theirs = ClientSecret::parse("staged-by-somebody-else").unwrap();
+    let record = stored.record.with_next_secret(Some(&theirs));
+    store.write(Key::App, &record, &Expected::At(stored.version)).await.unwrap();
+    drop(store);
+    let before = app_record(&place.file_store()).await;
+    let refused = place.run(&["rotate", "rollback"]).await;
+    assert_eq!(refused.code, 2, "{}", refused.err);
+    assert!(refused.err.contains("another new client secret stands staged"), "{}", refused.err);
+    assert_eq!(app_record(&place.file_store()).await, before);
+    let back = place.run(&["rotate", "rollback", "--replace"]).await;
+    assert_eq!(back.code, 0, "{}", back.err);
+    let record = app_record(&place.file_store()).await;
+    assert_eq!(
+        (&record["client_secret"], &record["next_client_secret"]),
+        (&json!(old.expose()), &json!(new.expose()))
+    );
+}
+
+#[tokio::test]
 async fn a_webhook_signed_with_a_secret_that_is_younger_than_the_last_reading_is_known_soon() {
     let place = Place::new(1, "").await;
     let service = place.serve().await;
