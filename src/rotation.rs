@@ -197,15 +197,17 @@ impl Rotating<'_> {
         Ok(())
     }
 
-    /// Forgets the secret before this one: nothing is signed with it, or rolled back to it, any more. Says whether there
-    /// was one.
+    /// Forgets the secret before this one, if it is the one that was `seen`: nothing is signed with it, or rolled back to
+    /// it, any more. Says whether there was one.
     ///
     /// # Errors
-    /// The store's.
-    pub async fn retire(&mut self) -> Result<bool, RotationError> {
+    /// The store's; it is another one by now.
+    pub async fn retire(&mut self, seen: Option<Fingerprint>) -> Result<bool, RotationError> {
         let (stored, app) = read(self.store).await?;
-        if app.previous_client_secret.is_none() {
-            return Ok(false);
+        let Some(previous) = &app.previous_client_secret else { return Ok(false) };
+        // Of another one nobody has said whether it may go.
+        if seen != Some(previous.fingerprint()) {
+            return Err(RotationError::ChangedMeanwhile);
         }
         let retired = self.remembered(&stored.record.with_previous_secret(None), Taken::Retired);
         write(self.store, &retired, stored.version).await?;

@@ -366,7 +366,7 @@ async fn retire(
         }
         super::confirm(question, yes)?;
     }
-    let retired = rotating.retire().await?;
+    let retired = rotating.retire(previous.map(|kept| kept.name)).await?;
     match still_accepted {
         Some(true) => output
             .remark("HubSpot accepts it still: whoever has it can use it until it is ended there"),

@@ -169,6 +169,28 @@ async fn after_a_hard_cut_over_the_old_secret_is_shown_to_be_dead_and_not_gone_b
 }
 
 #[tokio::test]
+async fn no_other_secret_than_the_one_that_was_looked_at_is_forgotten() {
+    let place = Place::new(1, SHORT).await;
+    let new = place.standin.sim.rotate_client_secret(Duration::from_secs(600));
+    assert_eq!(rotate(&place, new.expose()).await.code, 0);
+    let late = Fault::new(grantkeeper::sim::Effect::Late(1_000)).times(1);
+    place.standin.sim.set_fault(late.on(grantkeeper::sim::Endpoint::Introspect));
+    let other = ClientSecret::parse("in-use-until-a-moment-ago").unwrap();
+    let meanwhile = async {
+        let looks = async || place.standin.sim.report().faults.is_empty();
+        eventually("it looks", looks).await;
+        let store = place.file_store();
+        let stored = store.read(Key::App).await.unwrap();
+        let record = stored.record.with_previous_secret(Some(&other));
+        store.write(Key::App, &record, &Expected::At(stored.version)).await.unwrap();
+    };
+    let (ended, ()) = tokio::join!(place.run(&["rotate", "retire", "--yes"]), meanwhile);
+    assert_eq!(ended.code, 75, "{ended:?}");
+    assert!(ended.err.contains("somebody else changed"), "{ended:?}");
+    assert_eq!(app_record(&place.file_store()).await["previous_client_secret"], other.expose());
+}
+
+#[tokio::test]
 async fn status_says_why_hubspot_s_word_is_not_known_and_a_secret_s_file_that_all_may_read_is_remarked_on()
  {
     let place = Place::new(1, SHORT).await;
