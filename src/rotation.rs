@@ -68,6 +68,8 @@ pub enum Step {
     Promoted,
     /// It was not proven, and stands there no more.
     TakenBack,
+    /// It was not proven, and could not be taken away again; and why.
+    StillStaged(String),
     /// The one before it is in use again.
     RolledBack,
 }
@@ -138,12 +140,10 @@ impl Rotating<'_> {
             Err(error) => {
                 // What failed is not left lying about; whether that works does not change the answer.
                 let back = self.remembered(&staged.with_next_secret(former), Taken::Discarded);
-                match write(self.store, &back, version).await {
-                    Ok(_) => (self.tell)(Step::TakenBack),
-                    Err(error) => {
-                        tracing::warn!(%error, "the staged secret could not be taken away again; it is not in use");
-                    }
-                }
+                (self.tell)(match write(self.store, &back, version).await {
+                    Ok(_) => Step::TakenBack,
+                    Err(error) => Step::StillStaged(error.to_string()),
+                });
                 return Err(error);
             }
         };

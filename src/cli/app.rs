@@ -63,8 +63,8 @@ impl App {
                 "Leave it out, or set store.kind = \"file\".",
             ));
         }
-        let text =
-            super::secret_text(set.client_secret_file.as_deref(), "Client secret: ", output)?;
+        let (file, option) = (set.client_secret_file.as_deref(), "--client-secret-file");
+        let text = super::secret_text(file, option, "Client secret: ", output)?;
         let client_secret = ClientSecret::parse(text.trim())
             .map_err(|why| super::malformed("client secret", why))?;
         let client_id = ClientId::parse(set.client_id.trim()).map_err(|error| {

@@ -120,7 +120,7 @@ impl Enroll {
                 .map_err(|why| super::malformed("code", why))?;
             let verifier = match &self.code_verifier_file {
                 Some(file) => {
-                    let text = super::secret_text(Some(file), "", output)?;
+                    let text = super::secret_text(Some(file), "--code-verifier-file", "", output)?;
                     let verifier = CodeVerifier::parse(text.trim());
                     Some(verifier.map_err(|why| super::malformed("code verifier", why))?)
                 }
@@ -129,7 +129,8 @@ impl Enroll {
             let redirect_uri = self.redirect_uri.clone().unwrap_or_default();
             return Ok(Brought::Code(Code { code, redirect_uri, verifier }));
         }
-        let text = super::secret_text(self.refresh_token_file.as_deref(), "", output)?;
+        let (file, option) = (self.refresh_token_file.as_deref(), "--refresh-token-file");
+        let text = super::secret_text(file, option, "", output)?;
         let token = RefreshToken::parse(text.trim());
         Ok(Brought::Token(token.map_err(|why| super::malformed("refresh token", why))?))
     }

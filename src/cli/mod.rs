@@ -250,11 +250,12 @@ fn duration(text: &str) -> Result<Duration, String> {
     Duration::try_from(span).map_err(|_| "a duration can't be negative".to_owned())
 }
 
-/// Asks on the terminal whether something is to be done, unless that was `said` already.
+/// Asks on the terminal whether something is to be done, unless that was `said` already. Where there is none, `look` is
+/// what can be done to see more first.
 ///
 /// # Errors
 /// It is not to be done, or there is no terminal to ask at.
-fn confirm(question: &str, said: bool) -> Result<(), Failure> {
+fn confirm(question: &str, said: bool, look: &str) -> Result<(), Failure> {
     if said {
         return Ok(());
     }
@@ -263,7 +264,7 @@ fn confirm(question: &str, said: bool) -> Result<(), Failure> {
             Exit::Usage,
             "not_confirmed",
             "nothing was done: it has to be confirmed",
-            "Add --yes to do it without being asked, or --dry-run to see what it would do.",
+            format!("Add --yes to do it without being asked, or {look}."),
         )
         .because("there is no terminal to ask at"));
     }
@@ -286,9 +287,10 @@ fn confirm(question: &str, said: bool) -> Result<(), Failure> {
     }
 }
 
-/// A secret from a file, from standard input (`-`), or from a hidden prompt.
+/// A secret from a file that `option` names, from standard input (`-`), or from a hidden prompt.
 fn secret_text(
     file: Option<&Path>,
+    option: &str,
     prompt: &str,
     output: Output,
 ) -> Result<Zeroizing<String>, Failure> {
@@ -312,7 +314,7 @@ fn secret_text(
                 Exit::Usage,
                 "no_secret",
                 "there is no terminal to ask for the secret at",
-                "Name a file with --from-file (or `-` for standard input).",
+                format!("Name a file with {option} (or `-` for standard input)."),
             ));
         }
     };

@@ -136,6 +136,9 @@ fn told(output: Output) -> impl FnMut(Step) + Send {
             Step::Tried(portal) => format!("tried: portal {portal} has a new token by it"),
             Step::Untried(why) => format!("not tried on a portal: {why}"),
             Step::TakenBack => "taken out of the store again: it is not in use".to_owned(),
+            Step::StillStaged(why) => format!(
+                "not taken out of the store again ({why}): it is not in use; if it stands staged (`grantkeeper rotate status`), `rotate discard` takes it out"
+            ),
             Step::Promoted => {
                 "promoted: it is the one in use; the old one is kept beside it".to_owned()
             }
@@ -287,7 +290,8 @@ impl Secret {
     }
 
     fn read(&self, output: Output) -> Result<ClientSecret, Failure> {
-        let text = super::secret_text(self.from_file.as_deref(), "New client secret: ", output)?;
+        let (file, option) = (self.from_file.as_deref(), "--from-file");
+        let text = super::secret_text(file, option, "New client secret: ", output)?;
         ClientSecret::parse(text.trim()).map_err(|why| super::malformed("client secret", why))
     }
 }
@@ -364,7 +368,7 @@ async fn retire(
         if !yes {
             output.remark("HubSpot accepts it still: end it on the app's Auth page first");
         }
-        super::confirm(question, yes)?;
+        super::confirm(question, yes, "`grantkeeper rotate status` to look at both")?;
     }
     let retired = rotating.retire(previous.map(|kept| kept.name)).await?;
     match still_accepted {

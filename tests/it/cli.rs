@@ -332,6 +332,9 @@ async fn app_set_stores_a_proven_pair_once() {
     std::fs::remove_file(place.path("store.key")).unwrap();
     let id = place.standin.sim.client_id();
     let secret = place.standin.sim.client_secret();
+    let unnamed = place.run(&["app", "set", "--client-id", id.as_str()]).await;
+    assert_eq!(unnamed.code, 2, "{}", unnamed.err);
+    assert!(unnamed.err.contains("Name a file with --client-secret-file"), "{}", unnamed.err);
     let set = ["app", "set", "--client-id", id.as_str(), "--client-secret-file", "-"];
     let ended = place.run_with(&set, secret.expose()).await;
     assert_eq!(ended.code, 78, "there is no key yet: {}", ended.err);

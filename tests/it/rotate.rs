@@ -117,6 +117,7 @@ async fn with_an_overlap_a_rotation_can_be_rolled_back_gone_on_with_and_ended() 
     assert_eq!(place.run(&["rotate", "promote"]).await.code, 3, "nothing is staged any more");
     let kept = place.run(&["rotate", "retire"]).await;
     assert_eq!(kept.code, 2, "{}", kept.err);
+    assert!(kept.err.contains("rotate status") && !kept.err.contains("--dry-run"), "{}", kept.err);
     assert!(kept.err.contains("HubSpot accepts it still"), "{}", kept.err);
     let retired = place.run(&["rotate", "retire", "--yes"]).await;
     assert_eq!(retired.code, 0, "{}", retired.err);
@@ -298,6 +299,31 @@ async fn a_try_that_could_not_be_made_for_a_passing_reason_promotes_nothing() {
     let wanting = [&args[..], &["--no-canary", "-o", "json"]].concat();
     let told: serde_json::Value = serde_json::from_str(&place.run(&wanting).await.out).unwrap();
     assert_eq!(told, json!({"changed": true, "tried": null, "service_follows": true}));
+}
+
+#[tokio::test]
+async fn a_staged_secret_that_could_not_be_taken_out_again_is_told_of() {
+    let place = Place::new(1, "[settings]\nrotating = true\nexpires_in = 1800").await;
+    let mut service = place.serve().await;
+    service.ready().await;
+    let new = place.standin.sim.rotate_client_secret(Duration::from_secs(600));
+    let hangs = Fault::new(grantkeeper::sim::Effect::HangBefore);
+    place.standin.sim.set_fault(hangs.on(grantkeeper::sim::Endpoint::Token));
+    let meanwhile = async {
+        let tries = async || place.standin.sim.portal(portal(1)).unwrap().in_flight == 1;
+        eventually("its try is under way", tries).await;
+        let store = place.file_store();
+        let stored = store.read(Key::App).await.unwrap();
+        let record = stored.record.with_member("note", json!("by another hand"));
+        store.write(Key::App, &record, &Expected::At(stored.version)).await.unwrap();
+        drop(store);
+        service.child.kill().await.unwrap();
+    };
+    let (ended, ()) = tokio::join!(rotate(&place, new.expose()), meanwhile);
+    assert_eq!(ended.code, 75, "{ended:?}");
+    assert!(ended.err.contains("not taken out of the store again"), "{ended:?}");
+    assert!(ended.err.contains("rotate discard"), "{ended:?}");
+    assert_eq!(app_record(&place.file_store()).await["next_client_secret"], new.expose());
 }
 
 #[tokio::test]

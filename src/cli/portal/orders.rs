@@ -93,7 +93,7 @@ impl Which {
         }
         let dry_run = self.dry_run;
         if !dry_run {
-            confirm(&order.question(&asked), confirmed)?;
+            confirm(&order.question(&asked), confirmed, "--dry-run to see what it would do")?;
         }
         let mut portals = Vec::new();
         let mut failed = None;
