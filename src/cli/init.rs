@@ -46,7 +46,7 @@ pub(super) struct Init {
     /// A file made from a template: `/etc/app/app.conf.in:/run/app/app.conf`; may be repeated
     #[arg(long = "template", value_name = "IN:OUT", value_parser = template)]
     templates: Vec<(PathBuf, PathBuf)>,
-    /// The mode of the files
+    /// The mode of the files; a new --output-dir is open to the group where they are
     #[arg(long, value_name = "MODE", default_value = "0600", value_parser = mode)]
     mode: u32,
     /// Whose the files are, such as `1000:1000` or `app`; to give them away takes root

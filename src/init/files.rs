@@ -165,9 +165,11 @@ fn make_folder(folder: &Path, manner: Manner) -> Result<(), InitError> {
     if folder.is_dir() {
         return Ok(());
     }
-    let made = fs::DirBuilder::new().mode(0o700).create(folder);
-    // Whose the files are must be able to reach them.
-    let made = made.and_then(|()| {
+    let made = fs::DirBuilder::new().mode(0o700).create(folder).and_then(|()| {
+        // Who may read the files must be able to reach them, whatever the umask is.
+        if manner.mode & 0o040 != 0 {
+            fs::set_permissions(folder, fs::Permissions::from_mode(0o750))?;
+        }
         manner.owner.map_or(Ok(()), |owner| chown(folder, Some(owner.uid), owner.gid))
     });
     made.map_err(|source| InitError::Write { path: folder.to_owned(), source })

@@ -170,6 +170,11 @@ async fn files_are_of_the_mode_and_owner_that_were_asked_for_and_no_other() {
         assert_eq!((file.uid(), file.gid()), (64_001, 64_002));
         assert_eq!(fs::metadata(&out).unwrap().uid(), 64_001, "it can be reached");
     }
+    assert_eq!(fs::metadata(&out).unwrap().mode() & 0o777, 0o700);
+    let shared = place.path("shared");
+    let group = ["init", "--output-dir", shared.to_str().unwrap(), "--mode", "0440"];
+    assert_eq!(place.run(&group).await.code, 0);
+    assert_eq!(fs::metadata(&shared).unwrap().mode() & 0o777, 0o750, "the group can reach them");
     let ended = place.run(&[&args[..], &["--owner", "no-such-user-here"]].concat()).await;
     assert_eq!(ended.code, 2, "{}", ended.err);
 }
