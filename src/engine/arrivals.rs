@@ -10,6 +10,7 @@ use super::{
     errands::Failed,
     load::StoredGrant,
     orders::{Enrolled, News, tell},
+    upkeep::Question,
     view::Issued,
     work::Report,
 };
@@ -109,7 +110,7 @@ impl Engine {
         self.sending.errands_out -= 1;
         match outcome {
             Ok(fresh) => {
-                self.note_hubspot(None, false);
+                self.note_hubspot(None, Question::Order);
                 self.keep_arrival(fresh, news);
             }
             Err(failed) => tell(&news, News::Refused(self.heed(failed))),

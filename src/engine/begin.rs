@@ -114,7 +114,7 @@ impl Engine {
             denied: BTreeMap::new(),
             not_understood: 0,
             record_refused: false,
-            hubspot_failing_since: None,
+            hubspot_failing: None,
             draining: false,
             stepping: false,
             chance: Chance::seeded(),

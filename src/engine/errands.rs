@@ -10,7 +10,7 @@ use super::{
     denial::AGAIN,
     leaving::{Leaving, Turn},
     orders::{News, Offered, Order, tell},
-    upkeep::Probing,
+    upkeep::{Probing, Question},
 };
 use crate::{
     access::Portals,
@@ -172,7 +172,7 @@ impl Engine {
             Failed::AtHubSpot(refusal) => refusal,
             Failed::Otherwise(denial) => return denial,
         };
-        self.note_hubspot(Some(&refusal), false);
+        self.note_hubspot(Some(&refusal), Question::Order);
         match refusal.class {
             RefusalClass::RateLimited => self.throttled(refusal.retry_after),
             // Others' redirect URIs may be what is wrong: asked about a grant, HubSpot says.

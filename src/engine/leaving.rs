@@ -6,6 +6,7 @@ use super::{
     denial::AGAIN,
     errands::Failed,
     orders::{Removed, Waiting, Wanting},
+    upkeep::Question,
     work::Report,
 };
 use crate::{
@@ -103,7 +104,7 @@ impl Engine {
         if let Some(said) = asked {
             self.sending.errands_out -= 1;
             match said {
-                Ok(()) => self.note_hubspot(None, false),
+                Ok(()) => self.note_hubspot(None, Question::Order),
                 Err(refusal) => drop(self.heed(Failed::AtHubSpot(refusal))),
             }
         }

@@ -254,20 +254,28 @@ impl Portals {
         self.entries.iter().map(|(id, entry)| (*id, Arc::clone(&entry.slot))).collect()
     }
 
-    /// Some portal with a refresh token to ask about when only the app is in question: one that has
-    /// worked, if there is one, and another one each time.
-    pub(super) fn sample(&mut self) -> Option<PortalId> {
+    /// Some portal with a refresh token to ask about when only the app is in question, another one each time: one that has
+    /// worked, if there is one, and not `but` where there are others.
+    pub(super) fn sample(&mut self, but: Option<PortalId>) -> Option<PortalId> {
         let usable = |(id, entry): (&PortalId, &Entry)| {
-            let Portal { paused, .. } = entry.portal;
+            let Portal { paused, proven, .. } = entry.portal;
             let asked = entry.refresh_token().is_some() && entry.portal.ended().is_none();
-            (asked && !paused).then_some((*id, entry.portal.proven))
+            (asked && !paused).then_some((*id, (but != Some(*id), proven)))
         };
         let after = self.asked_last.map_or(std::ops::Bound::Unbounded, std::ops::Bound::Excluded);
         let later = self.entries.range((after, std::ops::Bound::Unbounded)).filter_map(usable);
-        let mut round = later.chain(self.entries.iter().filter_map(usable));
-        let first = round.next()?;
-        let chosen = std::iter::once(first).chain(round).find(|(_, proven)| *proven);
-        let (portal, _) = chosen.unwrap_or(first);
+        let round = later.chain(self.entries.iter().filter_map(usable));
+        // The first of the best, and no more of them looked at than need be.
+        let mut best: Option<(PortalId, (bool, bool))> = None;
+        for (portal, worth) in round {
+            if best.is_none_or(|(_, known)| worth > known) {
+                best = Some((portal, worth));
+            }
+            if worth == (true, true) {
+                break;
+            }
+        }
+        let (portal, _) = best?;
         self.asked_last = Some(portal);
         Some(portal)
     }
@@ -275,7 +283,7 @@ impl Portals {
     /// A portal whose grant can be asked about now, other than `portal` and those refused of late.
     pub(super) fn another(&mut self, portal: PortalId, crowd: &Crowd) -> Option<PortalId> {
         for _ in 0..ASKED_ROUND {
-            let found = self.sample()?;
+            let found = self.sample(Some(portal))?;
             if found != portal && !crowd.has_refused(found) && self.rests(found) {
                 return Some(found);
             }

@@ -29,7 +29,7 @@ use super::{
     rotating::Watched,
     sending::Sending,
     throttling::Throttling,
-    upkeep::Probing,
+    upkeep::{Failing, Probing, Question},
     view::{Overall, View},
     work::Report,
 };
@@ -102,7 +102,7 @@ pub struct Engine {
     pub(super) not_understood: u32,
     /// The pair in the store is refused, and the one from before is not.
     pub(super) record_refused: bool,
-    pub(super) hubspot_failing_since: Option<BootTime>,
+    pub(super) hubspot_failing: Option<Failing>,
     pub(super) draining: bool,
     pub(super) stepping: bool,
     pub(super) chance: Chance,
@@ -249,7 +249,7 @@ impl Engine {
             Report::Refreshed { portal, generation, spent, started, result } => {
                 self.sending.at_hubspot -= 1;
                 self.note_canary(portal, result.as_ref().err());
-                self.note_hubspot(result.as_ref().err(), false);
+                self.note_hubspot(result.as_ref().err(), Question::Of(portal));
                 self.note_version(result.as_ref().err());
                 let took = self.world.clock.boot().since(started).as_secs_f64();
                 self.metrics.refresh_duration.observe(took);
@@ -259,7 +259,7 @@ impl Engine {
             }
             Report::Introspected { portal, generation, result } => {
                 self.sending.at_hubspot -= 1;
-                self.note_hubspot(result.as_ref().err(), false);
+                self.note_hubspot(result.as_ref().err(), Question::Of(portal));
                 let outcome = match &result {
                     Ok(Introspection::Active { .. }) => "active",
                     Ok(Introspection::Inactive) => "inactive",

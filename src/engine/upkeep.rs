@@ -15,7 +15,7 @@ use crate::{
         App, Budget, Change, ClientPair, Event, Introspection, Probe, RefreshMode, Refusal,
         RefusalClass,
     },
-    portal::ClientId,
+    portal::{ClientId, PortalId},
     store::{StoreError, StoreErrorKind},
     time::BootTime,
 };
@@ -32,6 +32,25 @@ const IN_A_ROW: u32 = 3;
 const REFUSED_RECORD: &str = "the app's record in the store holds a client id and secret that HubSpot refuses; the pair from before goes on being used, and the next start will be refused: correct the record";
 /// How often it is looked at what the rate carries.
 const BUDGET_EVERY: Duration = Duration::from_secs(60);
+
+/// What HubSpot was asked.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Question {
+    /// Something about a portal.
+    Of(PortalId),
+    /// By somebody's order.
+    Order,
+    /// By the probe.
+    Probe,
+}
+
+/// HubSpot gives no useful answer.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Failing {
+    since: BootTime,
+    /// The portal that it was first met with, if it was one.
+    portal: Option<PortalId>,
+}
 
 /// Whether a probe of the client pair is under way, and whether another was asked for meanwhile: the
 /// record may have changed after the one under way had read it.
@@ -88,7 +107,9 @@ impl Engine {
             return;
         }
         self.probing = Probing::Yes;
-        let sample = self.portals.sample().and_then(|portal| {
+        // What the one meets that fails may be its own.
+        let but = self.hubspot_failing.and_then(|failing| failing.portal);
+        let sample = self.portals.sample(but).and_then(|portal| {
             let entry = self.portals.get(portal)?;
             let token = entry.refresh_token()?.clone();
             Some(Sample { portal, token, is_unsaved: entry.unsaved.is_some() })
@@ -113,7 +134,7 @@ impl Engine {
         self.note_store("read_app", pair.as_ref().err());
         // Without a pair nobody was asked.
         if pair.is_ok() || self.pair.is_some() {
-            self.note_hubspot(verdict.as_ref().err(), true);
+            self.note_hubspot(verdict.as_ref().err(), Question::Probe);
         }
         let of_another = |client: &ClientId| pair.as_ref().is_ok_and(|p| p.client_id != *client);
         let probe = match verdict {
@@ -267,7 +288,7 @@ impl Engine {
     }
 
     /// How HubSpot answered, to a question about a portal or to the probe.
-    pub(super) fn note_hubspot(&mut self, refusal: Option<&Refusal>, to_probe: bool) {
+    pub(super) fn note_hubspot(&mut self, refusal: Option<&Refusal>, asked: Question) {
         let now = self.world.clock.boot();
         let silent = refusal.filter(|refusal| {
             use RefusalClass::{AnswerLost, Outage, Unreachable};
@@ -278,7 +299,7 @@ impl Engine {
             if !throttled {
                 self.not_throttled();
             }
-            if self.hubspot_failing_since.take().is_some() && self.overall.hubspot.failures > 1 {
+            if self.hubspot_failing.take().is_some() && self.overall.hubspot.failures > 1 {
                 tracing::info!("HubSpot answers again");
             }
             self.overall_changed |= !self.overall.hubspot.ok;
@@ -301,7 +322,9 @@ impl Engine {
                 "HubSpot gave no useful answer, twice in a row"
             );
         }
-        let since = *self.hubspot_failing_since.get_or_insert(now);
+        let portal = if let Question::Of(portal) = asked { Some(portal) } else { None };
+        let Failing { since, .. } =
+            *self.hubspot_failing.get_or_insert(Failing { since: now, portal });
         self.overall.hubspot.bad(refusal.class.as_str());
         self.overall_changed = true;
         let (long, often) = HUBSPOT_GONE;
@@ -309,7 +332,7 @@ impl Engine {
             return;
         }
         // What one portal meets may be its own: before it is called everybody's, another is asked about.
-        if !to_probe && !self.book.is_open(Kind::HubspotUnreachable) {
+        if asked != Question::Probe && !self.book.is_open(Kind::HubspotUnreachable) {
             if self.probing == Probing::No {
                 self.probe();
             }

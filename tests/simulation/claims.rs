@@ -245,6 +245,32 @@ fn i12_a_portal_that_goes_on_failing_after_a_restart_is_no_second_incident() {
     });
 }
 
+/// At a start nobody else is refreshed for half an hour, and every refresh that is made fails.
+#[test]
+fn i7_one_portal_that_fails_is_no_outage_of_hubspot_however_few_are_asked_about_meanwhile() {
+    in_simulated_time(async {
+        let setting = Setting { portals: 4, ..Setting::day(1) };
+        let (place, sim) = world(&setting, &TrueTime::new());
+        let process = place.start(1).await;
+        tokio::time::sleep(Duration::from_secs(120)).await;
+        process.stop().await;
+        let portal = PortalId::new(2).unwrap();
+        sim.configure(|settings| settings.expires_in = 1800);
+        for endpoint in [Endpoint::Token, Endpoint::Introspect] {
+            sim.set_fault(Fault::new(http(503, None)).on(endpoint).of(portal));
+        }
+        for seed in 2..6 {
+            let process = place.start(seed).await;
+            tokio::time::sleep(Duration::from_secs(4 * 3600)).await;
+            process.stop().await;
+        }
+        let told = place.told.0.lock().unwrap();
+        assert!(told.iter().any(|notice| notice.incident.kind == Kind::TokenExpired));
+        let outages = told.iter().filter(|n| n.incident.kind == Kind::HubspotUnreachable);
+        assert_eq!(outages.count(), 0, "{told:#?}");
+    });
+}
+
 #[test]
 fn i14_a_reload_is_answered_though_reading_the_store_takes_longer_than_the_period() {
     in_simulated_time(async {
