@@ -15,6 +15,8 @@ use super::{
 use crate::{
     audit,
     config::{Config, ConfigError, StoreSettings},
+    sealing::SealingKey,
+    store::{StoreErrorKind, file::FileStore},
 };
 
 /// What came of reading the configuration.
@@ -187,7 +189,19 @@ fn store_file(scene: &Scene, config: &Config) -> Check {
         Err(obstacle) => return scene.blocked(&what.into(), "the store", &obstacle, READ | WRITE),
     };
     let Some(pid) = holder(&metadata) else {
-        return what.ok(format!("{} can be read and written, and nobody holds it", path.display()));
+        let saw = format!("{} can be read and written, and nobody holds it", path.display());
+        // What is wrong with the key by itself is D09's.
+        if !matches!(SealingKey::read(&settings.key_file), Ok(Some(_))) {
+            return what.ok(saw);
+        }
+        return match FileStore::opens(settings.clone()) {
+            // Somebody writes just now.
+            Err(error) if error.kind != StoreErrorKind::Unreachable => {
+                let files = format!("ls -l {} {}", quoted(path), quoted(&settings.key_file));
+                what.fail(Trouble::Configuration, error.what, format!("{files}   # {}", error.hint))
+            }
+            _ => what.ok(format!("{saw}; its key opens it")),
+        };
     };
     let program = program(pid);
     let saw = format!("{} is open in process {pid} ({program})", path.display());

@@ -138,6 +138,10 @@ fn service(scene: &Scene) -> Check {
             });
             what.ok(format!("it answers on {shown}{}", who.unwrap_or_default()))
         }
+        // Where it listens stands in the configuration.
+        Answer::Nobody if scene.config.is_none() && scene.asked.socket.is_none() => {
+            what.skipped("where it listens is not known: the configuration can't be used (D01); --socket says it")
+        }
         Answer::Nobody => what.warn(
             format!("no service runs: {shown} is not there"),
             format!("{start}   # or: grantkeeper run"),
@@ -278,10 +282,12 @@ async fn http(scene: &Scene) -> Check {
         }
         Ok(()) => what.ok(format!("{address} is free")),
         Err(error) if error.kind() == io::ErrorKind::AddrInUse => {
-            if is_ours(address).await {
+            let grantkeeper = is_ours(address).await;
+            if grantkeeper && !matches!(scene.running.answer, Answer::Nobody | Answer::Stale) {
                 return what.ok(format!("the service listens on {address}"));
             }
-            let saw = format!("another program listens on {address}");
+            let who = if grantkeeper { "another app's grantkeeper" } else { "another program" };
+            let saw = format!("{who} listens on {address}");
             what.fail(Trouble::Machine, saw, format!("{find}   # stop it, or change http.listen"))
         }
         Err(error) if error.kind() == io::ErrorKind::PermissionDenied => {

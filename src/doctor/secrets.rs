@@ -126,16 +126,18 @@ fn content(scene: &Scene, check: &Of, path: &Path, kind: Kind) -> Check {
     let put = scene.put(path);
     let trouble = Trouble::Configuration;
     match kind {
-        Kind::NewKey | Kind::Key | Kind::OwnKey => match SealingKey::read(path) {
-            Ok(_) => check.ok(format!("{shown}: a key of 32 bytes, and nobody else's")),
-            Err(KeyFault::NotAKey(_)) => {
-                let saw = format!("{shown} does not hold 32 bytes in base64");
-                check.fail(trouble, saw, format!("{put}   # the right key again, from where you keep a copy; a new one opens nothing that is stored"))
+        Kind::NewKey | Kind::Key | Kind::OwnKey => {
+            match SealingKey::read_for(path, scene.service.uid) {
+                Ok(_) => check.ok(format!("{shown}: a key of 32 bytes, and nobody else's")),
+                Err(KeyFault::NotAKey(_)) => {
+                    let saw = format!("{shown} does not hold 32 bytes in base64");
+                    check.fail(trouble, saw, format!("{put}   # the right key again, from where you keep a copy; a new one opens nothing that is stored"))
+                }
+                Err(fault) => {
+                    check.fail(trouble, fault.to_string(), format!("ls -lL {}", quoted(path)))
+                }
             }
-            Err(fault) => {
-                check.fail(trouble, fault.to_string(), format!("ls -lL {}", quoted(path)))
-            }
-        },
+        }
         Kind::Secret | Kind::Token | Kind::Public => {
             let is_empty = match kind {
                 Kind::Secret => file::read(path).map(|text| text.trim_ascii().is_empty()),

@@ -77,6 +77,7 @@ fn table(
     detail: Option<&str>,
     many: bool,
 ) -> (String, String) {
+    let id = portal.map_or_else(|| "PORTAL".to_owned(), |portal| portal.to_string());
     let shared = if many { "the portals named with this" } else { "the app" };
     let who = portal.map_or_else(|| shared.to_owned(), |id| format!("portal {id}"));
     let why = detail.map(|detail| format!(" ({detail})")).unwrap_or_default();
@@ -244,18 +245,20 @@ fn table(
                 "Refreshing the token of {who} fails again and again{why}: it has none, or one that runs out before \
                  the next try. It is tried on, ever more rarely."
             ),
-            "`grantkeeper portal show` says what HubSpot answers. If HubSpot has trouble with this one account \
-             it passes by itself; if it stays so for hours, ask HubSpot's support, with the portal's id."
-                .to_owned(),
+            format!(
+                "`grantkeeper portal show {id}` says how it stands. If HubSpot has trouble with this one account it \
+                 passes by itself; if it stays so for hours, ask HubSpot's support, with the portal's id."
+            ),
         ),
         Kind::TokenExpired => (
             format!(
                 "The token of {who} has run out, and refreshing it still fails{why}: whoever asks for it is told \
                  so. It is tried on."
             ),
-            "`grantkeeper portal show` says what HubSpot answers; see status.hubspot.com. If it stays so, ask \
-             the customer whether the account is well, or have them connect the app again."
-                .to_owned(),
+            format!(
+                "`grantkeeper portal show {id}` says how it stands; see status.hubspot.com. If it stays so, ask the \
+                 customer whether the account is well, or have them connect the app again."
+            ),
         ),
         Kind::RotationUnfinished if detail == Some(KEPT_ON) => (
             "The client secret before the one in use still stands in the store, though its time is over. \

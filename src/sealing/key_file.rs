@@ -85,7 +85,7 @@ impl KeyFault {
     }
 }
 
-pub(super) fn read(file: &Path) -> Result<Option<SealingKey>, KeyFault> {
+pub(super) fn read(file: &Path, own: u32) -> Result<Option<SealingKey>, KeyFault> {
     let unreadable = |source| KeyFault::Unreadable { file: file.to_owned(), source };
     let mut opened = match File::open(file) {
         Ok(opened) => opened,
@@ -94,7 +94,7 @@ pub(super) fn read(file: &Path) -> Result<Option<SealingKey>, KeyFault> {
     };
     // Asked of the open file, which nobody can exchange any more.
     let metadata = opened.metadata().map_err(unreadable)?;
-    check_access(file, &metadata, rustix::process::geteuid().as_raw())?;
+    check_access(file, &metadata, own)?;
     let mut text = Zeroizing::new(Vec::with_capacity(128));
     let read = Read::by_ref(&mut opened).take(128).read_to_end(&mut text);
     read.map_err(unreadable)?;

@@ -58,7 +58,15 @@ impl SealingKey {
     /// # Errors
     /// See [`KeyFault`].
     pub fn read(file: &Path) -> Result<Option<Self>, KeyFault> {
-        key_file::read(file)
+        key_file::read(file, rustix::process::geteuid().as_raw())
+    }
+
+    /// The same as the user `own` would have it read.
+    ///
+    /// # Errors
+    /// See [`KeyFault`].
+    pub fn read_for(file: &Path, own: u32) -> Result<Option<Self>, KeyFault> {
+        key_file::read(file, own)
     }
 
     /// Whether the user `own` would take the key file by its owner and mode; it is not opened.

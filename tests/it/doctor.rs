@@ -13,6 +13,7 @@ use std::{
     time::Duration,
 };
 
+use base64::{Engine as _, engine::general_purpose::STANDARD};
 use grantkeeper::time::{Clock, SystemClock};
 use rcgen::CertificateParams;
 use serde_json::Value;
@@ -487,6 +488,19 @@ async fn a_store_file_that_is_missing_or_held_by_another_program_is_told() {
     drop(holder.stdin.take());
     holder.wait().await.unwrap();
     eventually("it is free", async || look_as(&place, 0).await.state("D15") == "ok").await;
+    look_as(&place, 0).await.is("D15", "ok", "its key opens it");
+    let whole = fs::read(&store).unwrap();
+    for damaged in [b"".as_slice(), b"no store at all"] {
+        fs::write(&store, damaged).unwrap();
+        assert_eq!(look_as(&place, 0).await.state("D15"), "fail", "{} bytes", damaged.len());
+    }
+    fs::write(&store, &whole).unwrap();
+    let key = place.path("store.key");
+    let own = fs::read(&key).unwrap();
+    fs::write(&key, STANDARD.encode([7; 32])).unwrap();
+    assert_eq!(look_as(&place, 0).await.state("D15"), "fail", "another key");
+    fs::write(&key, own).unwrap();
+    look_as(&place, 0).await.is("D15", "ok", "its key opens it");
     fs::remove_file(&store).unwrap();
     let line = fails(&look_as(&place, 0).await, "D15", 78, "is not there");
     assert!(

@@ -193,6 +193,15 @@ fn look<T>(
     }
 }
 
+/// Whether the file opens with this key. Mends nothing after a crash, and waits for nobody.
+pub(super) fn opens(path: &Path, key: &SealingKey) -> Result<(), Fault> {
+    match ReadOnlyDatabase::open(path) {
+        Ok(database) => checked(&database, key, |_| Ok(())),
+        Err(DatabaseError::RepairAborted) => Ok(()),
+        Err(error) => Err(error.into()),
+    }
+}
+
 fn checked<T>(
     database: &impl ReadableDatabase,
     key: &SealingKey,

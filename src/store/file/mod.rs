@@ -1,7 +1,7 @@
 //! The embedded store: one redb file whose values are sealed with an AEAD. For a first try, a
 //! single machine, and tests. Knows nothing of networks.
 
-use std::{io, path::PathBuf, sync::Arc, time::Duration};
+use std::{io, panic, path::PathBuf, sync::Arc, time::Duration};
 
 use async_trait::async_trait;
 use tokio::{sync::Mutex, task};
@@ -74,6 +74,18 @@ impl FileStore {
             return Err(inner.explain(Fault::Io(io::ErrorKind::NotFound.into())));
         }
         Ok(Self(Arc::new(inner)))
+    }
+
+    /// Whether there is a file that the key opens. Changes nothing; blocks for a few file operations.
+    ///
+    /// # Errors
+    /// As with [`FileStore::open`]; `Unreachable` while somebody writes.
+    pub fn opens(settings: Settings) -> Result<(), StoreError> {
+        let Self(inner) = Self::open(Settings { create_key: false, ..settings })?;
+        // A damaged file can make the database library panic.
+        let opens = panic::AssertUnwindSafe(|| database::opens(&inner.path, &inner.key));
+        let opened = panic::catch_unwind(opens);
+        opened.unwrap_or(Err(Fault::Damaged)).map_err(|fault| inner.explain(fault))
     }
 
     /// Runs `work` on the file, off the runtime's own threads, until no other process has it open.
