@@ -18,7 +18,7 @@ use crate::support::{
     program::free_port_pair,
     random_hex,
     receivers::{Mail, Manager, holds},
-    service::{Alerts, Ended, Place, eventually, portal, secret_file},
+    service::{Alerts, Ended, Place, Service, eventually, portal, secret_file},
 };
 
 /// A topic, and the messages that a queue which listens to it got.
@@ -89,6 +89,29 @@ fn program(place: &Place) -> PathBuf {
     fs::write(&file, text).unwrap();
     fs::set_permissions(&file, fs::Permissions::from_mode(0o700)).unwrap();
     file
+}
+
+/// Two mails for each address but the one whose mailbox is full, which keeps nothing from the others.
+async fn each_address_has_its_own(mail: &Mail, service: &Service) -> Vec<Value> {
+    let mails = mail.taken();
+    assert!(mails.iter().all(|mail| mail["tls"] == true), "{mails:?}");
+    let of = |address: &str| {
+        let mails = mails.iter().filter(|mail| mail["to"] == serde_json::json!([address]));
+        mails.map(|mail| mail["text"].as_str().unwrap()).collect::<Vec<_>>()
+    };
+    let (text, night) = (of("ops@acme.example"), of("night@acme.example"));
+    assert_eq!((text.len(), night.len(), mails.len()), (2, 2, 4));
+    let status = service.get("/v1/status").await.unwrap();
+    let receivers = status["receivers"].as_array().unwrap();
+    let full = receivers.iter().find(|one| one["name"] == "mail to full@acme.example").unwrap();
+    assert_eq!(full["trouble"], "the mail server answered 452", "{full}");
+    let head = |text: &str, name: &str| {
+        let line = text.lines().find(|line| line.starts_with(name)).unwrap_or_default();
+        line.split_once(": ").map(|(_, value)| value.to_owned()).unwrap_or_default()
+    };
+    assert!(text[0].contains("What to do"), "{}", text[0]);
+    assert_eq!(head(text[1], "In-Reply-To"), head(text[0], "Message-ID"), "one thread");
+    mails
 }
 
 #[tokio::test]
@@ -170,25 +193,7 @@ async fn a_grant_that_ends_and_is_renewed_opens_and_resolves_one_alert_at_every_
         assert_eq!(event["routing_key"], *routing_key);
     }
     assert_eq!([&events[0]["event_action"], &events[1]["event_action"]], ["trigger", "resolve"]);
-    let mails = mail.taken();
-    assert!(mails.iter().all(|mail| mail["tls"] == true), "{mails:?}");
-    let of = |address: &str| {
-        let mails = mails.iter().filter(|mail| mail["to"] == serde_json::json!([address]));
-        mails.map(|mail| mail["text"].as_str().unwrap()).collect::<Vec<_>>()
-    };
-    // One whose mailbox is full keeps it from nobody else, the end of it included.
-    let (text, night) = (of("ops@acme.example"), of("night@acme.example"));
-    assert_eq!((text.len(), night.len(), mails.len()), (2, 2, 4));
-    let status = service.get("/v1/status").await.unwrap();
-    let receivers = status["receivers"].as_array().unwrap();
-    let full = receivers.iter().find(|one| one["name"] == "mail to full@acme.example").unwrap();
-    assert_eq!(full["trouble"], "the mail server answered 452", "{full}");
-    let head = |text: &str, name: &str| {
-        let line = text.lines().find(|line| line.starts_with(name)).unwrap_or_default();
-        line.split_once(": ").map(|(_, value)| value.to_owned()).unwrap_or_default()
-    };
-    assert!(text[0].contains("What to do"), "{}", text[0]);
-    assert_eq!(head(text[1], "In-Reply-To"), head(text[0], "Message-ID"), "one thread");
+    let mails = each_address_has_its_own(&mail, &service).await;
     let published = topic.taken().await;
     let kinds: Vec<_> =
         published.iter().map(|m| &m["MessageAttributes"]["change"]["Value"]).collect();
