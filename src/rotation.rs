@@ -17,6 +17,9 @@ use crate::{
     time::Clock,
 };
 
+/// About as many grants HubSpot is asked, where it has trouble with the first.
+const GRANTS: usize = 3;
+
 /// Why a rotation did not happen. The secret in use is still in use.
 #[derive(Debug, thiserror::Error)]
 pub enum RotationError {
@@ -38,6 +41,9 @@ pub enum RotationError {
     /// Another secret than this one stands staged.
     #[error("another new client secret stands staged already{}", staged_by(.0.as_ref()))]
     AnotherStaged(Option<record::Step>),
+    /// What is offered as new is the secret before the one in use.
+    #[error("this is the client secret before the one in use")]
+    Earlier,
     /// The one portal that was to be refreshed with it was not, for another reason.
     #[error("one portal could not be refreshed with the new client secret")]
     NotTried(String),
@@ -128,6 +134,10 @@ impl Rotating<'_> {
         let (stored, app) = read(self.store).await?;
         if app.client_secret.same_as(new) {
             return Ok(Rotated::Already);
+        }
+        // Whoever wants it back says so: more likely it was in the clipboard still.
+        if app.previous_client_secret.as_ref().is_some_and(|earlier| earlier.same_as(new)) {
+            return Err(RotationError::Earlier);
         }
         let former = other_staged(&app, &[new], replace)?;
         self.prove(&app.client_id, new).await?;
@@ -233,7 +243,7 @@ impl Rotating<'_> {
         client_id: &ClientId,
         secret: &ClientSecret,
     ) -> Result<(), RotationError> {
-        accepted(self.endpoint, client_id, secret, any_grant(self.store).await).await?;
+        accepted(self.endpoint, client_id, secret, &some_grants(self.store).await).await?;
         (self.tell)(Step::Proven);
         Ok(())
     }
@@ -311,7 +321,7 @@ pub async fn look(
     endpoint: &Arc<dyn TokenEndpoint>,
 ) -> Result<(Vec<Kept>, Vec<record::Step>), RotationError> {
     let (_, app) = read(store).await?;
-    let grant = any_grant(store).await;
+    let grants = some_grants(store).await;
     let secrets = [
         ("current", Some(&app.client_secret)),
         ("next", app.next_client_secret.as_ref()),
@@ -320,7 +330,7 @@ pub async fn look(
     let mut kept = Vec::new();
     for (place, secret) in secrets {
         if let Some(secret) = secret {
-            let told = accepted(endpoint, &app.client_id, secret, grant.clone()).await;
+            let told = accepted(endpoint, &app.client_id, secret, &grants).await;
             let accepted = told.map_err(RotationError::from);
             kept.push(Kept { place, name: secret.fingerprint(), accepted });
         }
@@ -328,18 +338,29 @@ pub async fn look(
     Ok((kept, app.steps))
 }
 
+/// Whether HubSpot accepts a pair. Where it has trouble with one of the `grants`, it is asked about another.
 async fn accepted(
     endpoint: &Arc<dyn TokenEndpoint>,
     client_id: &ClientId,
     secret: &ClientSecret,
-    grant: Option<RefreshToken>,
+    grants: &[RefreshToken],
 ) -> Result<(), Refusal> {
     let pair = ClientPair {
         client_id: client_id.clone(),
         client_secret: secret.clone(),
         further: FurtherSecrets::default(),
     };
-    prove(&**endpoint, &pair, grant).await
+    let mut told = prove(&**endpoint, &pair, grants.first().cloned()).await;
+    for grant in grants.iter().skip(1) {
+        match &told {
+            // Who does not answer at all does not answer about another, either.
+            Err(refusal) if refusal.class != RefusalClass::AppRefused && refusal.http.is_some() => {
+                told = prove(&**endpoint, &pair, Some(grant.clone())).await;
+            }
+            _ => break,
+        }
+    }
+    told
 }
 
 impl From<Refusal> for RotationError {
@@ -369,14 +390,17 @@ async fn write(
     })
 }
 
-/// A stored grant to introspect with the new pair: nothing is spent (study `hubspot.md` 3.5).
-async fn any_grant(store: &Arc<dyn CredentialStore>) -> Option<RefreshToken> {
-    let portals = store.list().await.ok()?.portals;
+/// A few stored grants to introspect with the new pair: nothing is spent (study `hubspot.md` 3.5).
+async fn some_grants(store: &Arc<dyn CredentialStore>) -> Vec<RefreshToken> {
+    let portals = store.list().await.map(|listing| listing.portals).unwrap_or_default();
+    let mut grants = Vec::new();
     for portal in portals.into_iter().take(5) {
         let stored = store.read(Key::Portal(portal)).await;
-        if let Some(grant) = stored.ok().and_then(|stored| stored.record.portal().ok()) {
-            return Some(grant.refresh_token);
+        let grant = stored.ok().and_then(|stored| stored.record.portal().ok());
+        grants.extend(grant.map(|grant| grant.refresh_token));
+        if grants.len() == GRANTS {
+            break;
         }
     }
-    None
+    grants
 }

@@ -359,6 +359,12 @@ impl From<RotationError> for Failure {
                 error.to_string(),
                 "Nothing was changed. `grantkeeper rotate promote` goes on with that one, `rotate discard` takes it out; --replace puts the other one in its place.",
             ),
+            RotationError::Earlier => Self::new(
+                Exit::Usage,
+                "earlier_secret",
+                error.to_string(),
+                "Nothing was changed. Copy the new one from the app's Auth page at HubSpot; `grantkeeper rotate rollback` goes back to this one.",
+            ),
             RotationError::NotTried(why) => Self::new(
                 Exit::TryAgain,
                 "canary_failed",

@@ -48,8 +48,8 @@ pub(super) enum Rotate {
 
 /// Forget the secret before this one.
 ///
-/// Webhooks signed with it are no longer accepted, and there is no way back to it. As long as HubSpot accepts it still, it
-/// asks first.
+/// Webhooks signed with it are no longer accepted, and there is no way back to it. Unless HubSpot refuses it by now, it asks
+/// first.
 #[derive(Debug, Args)]
 pub(super) struct Retire {
     /// Do it without being asked
@@ -362,13 +362,22 @@ async fn retire(
     let (found, _) = rotation::look(rotating.store, rotating.endpoint).await?;
     let previous = found.iter().find(|kept| kept.place == "previous");
     let still_accepted = previous.and_then(accepted);
-    let question = "HubSpot accepts the earlier client secret still. Once it is forgotten there is no way back to it, and \
-                    nobody sees any more whether it is dead.";
-    if still_accepted == Some(true) {
+    if previous.is_some() && still_accepted != Some(false) {
+        let (known, advice) = if still_accepted.is_some() {
+            (
+                "HubSpot accepts the earlier client secret still",
+                "end it on the app's Auth page first",
+            )
+        } else {
+            ("HubSpot could not be asked about the earlier client secret", "ask again in a minute")
+        };
         if !yes {
-            output.remark("HubSpot accepts it still: end it on the app's Auth page first");
+            output.remark(&format!("{known}: {advice}"));
         }
-        super::confirm(question, yes, "`grantkeeper rotate status` to look at both")?;
+        let question = format!(
+            "{known}. Once it is forgotten there is no way back to it, and nobody sees any more whether it is dead."
+        );
+        super::confirm(&question, yes, "`grantkeeper rotate status` to look at both")?;
     }
     let retired = rotating.retire(previous.map(|kept| kept.name)).await?;
     match still_accepted {

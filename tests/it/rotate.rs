@@ -118,7 +118,7 @@ async fn with_an_overlap_a_rotation_can_be_rolled_back_gone_on_with_and_ended() 
     let kept = place.run(&["rotate", "retire"]).await;
     assert_eq!(kept.code, 2, "{}", kept.err);
     assert!(kept.err.contains("rotate status") && !kept.err.contains("--dry-run"), "{}", kept.err);
-    assert!(kept.err.contains("HubSpot accepts it still"), "{}", kept.err);
+    assert!(kept.err.contains("accepts the earlier client secret still"), "{}", kept.err);
     let retired = place.run(&["rotate", "retire", "--yes"]).await;
     assert_eq!(retired.code, 0, "{}", retired.err);
     assert!(retired.err.contains("HubSpot accepts it still"), "{}", retired.err);
@@ -215,6 +215,31 @@ async fn status_says_why_hubspot_s_word_is_not_known_and_a_secret_s_file_that_al
     let again = place.run(&args).await;
     assert_eq!(again.code, 0, "{}", again.err);
     assert!(!again.err.contains("every user"), "{}", again.err);
+}
+
+#[tokio::test]
+async fn the_earlier_secret_is_no_new_one_and_is_not_forgotten_unasked_while_hubspot_s_word_is_not_known()
+ {
+    let place = Place::new(2, SHORT).await;
+    let old = place.standin.sim.client_secret();
+    let new = place.standin.sim.rotate_client_secret(Duration::from_secs(600));
+    // One portal's own trouble is no reason not to prove a secret.
+    let migrating = serde_json::from_value(json!({ "http": 477 })).unwrap();
+    place.standin.sim.set_fault(Fault::new(migrating).of(portal(1)));
+    assert_eq!(rotate(&place, new.expose()).await.code, 0);
+    place.standin.sim.clear_faults();
+    let before = app_record(&place.file_store()).await;
+    let pasted = rotate(&place, old.expose()).await;
+    assert_eq!(pasted.code, 2, "{}", pasted.err);
+    assert!(pasted.err.contains("rotate rollback"), "{}", pasted.err);
+
+    let down = serde_json::from_value(json!({ "http": 503 })).unwrap();
+    place.standin.sim.set_fault(Fault::new(down));
+    let unasked = place.run(&["rotate", "retire"]).await;
+    assert_eq!(unasked.code, 2, "{}", unasked.err);
+    assert!(unasked.err.contains("HubSpot could not be asked"), "{}", unasked.err);
+    assert_eq!(app_record(&place.file_store()).await, before);
+    assert_eq!(place.run(&["rotate", "retire", "--yes"]).await.code, 0);
 }
 
 /// The steps that the record remembers.
