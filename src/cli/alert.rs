@@ -188,7 +188,7 @@ impl Test {
                 Exit::Failed,
                 "alert_not_taken",
                 format!("the receiver {:?} did not take the test", self.receiver),
-                "Mend what the line above says: the receiver's section [[alert]] in the configuration, or the file it names. The service reads such files again by itself, its configuration at SIGHUP.",
+                "Mend what the line above says: the receiver's section [[alert]] in the configuration, or the file it names. The service reads such files again by itself, its configuration at SIGHUP. A port that no receiver had when it was started is out of its reach until it is restarted (hardening.landlock).",
             )
             .because(trouble.clone()));
         }

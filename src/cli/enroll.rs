@@ -18,7 +18,10 @@ use crate::{
     lifecycle::{Code, Refusal},
     portal::{PortalId, Scopes},
     secret::{AuthorizationCode, CodeVerifier, RefreshToken},
-    socket::{client::AskError, protocol::EnrolledBody},
+    socket::{
+        client::AskError,
+        protocol::{EnrolledBody, PortalBody},
+    },
     store::{Expected, Key, Record, StoreErrorKind},
 };
 
@@ -111,6 +114,9 @@ impl Enroll {
         if enrolled.by == By::Command {
             setting::followed(global, output).await?;
         }
+        if let Some(portal) = enrolled.portal_id {
+            remark_if_paused(global, portal, output).await;
+        }
         Ok(())
     }
 
@@ -139,6 +145,18 @@ impl Enroll {
 impl Enrolled {
     const fn now(portal: PortalId, replaced: bool, by: By) -> Self {
         Self { dry_run: false, portal_id: Some(portal), replaced: Some(replaced), by }
+    }
+}
+
+/// A pause outlives the grant that it was given for.
+async fn remark_if_paused(global: &Global, portal: PortalId, output: Output) {
+    let Ok(service) = setting::service(global) else { return };
+    // Who may enrol need not be one who may look.
+    let found = service.get::<PortalBody>(&format!("/v1/portals/{portal}")).await;
+    if found.is_ok_and(|found| found.paused) {
+        output.remark(&format!(
+            "portal {portal} is paused: no token of it is given out until `grantkeeper portal resume {portal}`"
+        ));
     }
 }
 

@@ -147,6 +147,12 @@ struct Named {
     expires_at: jiff::Timestamp,
 }
 
+/// Its state; and that it is paused, where that is not the same.
+fn state_of(portal: &PortalBody) -> String {
+    let state = &portal.state;
+    if portal.paused && state != "paused" { format!("{state}, paused") } else { state.clone() }
+}
+
 fn rows(portals: &[PortalBody]) -> String {
     let now = SystemClock.wall();
     let time = |at: &Option<jiff::Timestamp>| {
@@ -166,7 +172,7 @@ fn rows(portals: &[PortalBody]) -> String {
         portals.iter().map(|portal| {
             vec![
                 portal.portal_id.to_string(),
-                toned(&portal.state, tone_of(&portal.state)),
+                toned(&state_of(portal), tone_of(&portal.state)),
                 portal.reason.clone().unwrap_or_else(|| "-".to_owned()),
                 expiry(&portal.expires_at),
                 time(&portal.last_refresh),

@@ -41,8 +41,8 @@ pub enum Denial {
     /// The first token is not there yet, or the next one is held up.
     #[error("there is no token at present")]
     NoTokenYet(Duration),
-    /// HubSpot gives no token at present, and the one in hand is used up.
-    #[error("HubSpot gives no token at present")]
+    /// HubSpot gives no token at present, and the one in hand is used up; or it answers no order.
+    #[error("HubSpot gives no useful answer at present")]
     HubspotUnreachable(Duration),
     /// The store can't be read.
     #[error("the credential store can't be reached")]

@@ -101,6 +101,7 @@ impl Engine {
         outcome: Result<Removed, Denial>,
         waiting: Waiting,
     ) {
+        let lost = matches!(&asked, Some(Err(refusal)) if refusal.http.is_none());
         if let Some(said) = asked {
             self.sending.errands_out -= 1;
             match said {
@@ -117,6 +118,11 @@ impl Engine {
             // The store may have changed, and be the reason.
             entry.look_again = true;
             self.stays(portal);
+            if lost {
+                // It may have been ended all the same.
+                self.portals.reported.insert(portal);
+                self.ask_if_reported(portal);
+            }
         }
         // Whoever waited may have gone.
         waiting.send(outcome).ok();

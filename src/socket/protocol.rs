@@ -41,6 +41,9 @@ pub struct PortalBody {
     pub portal_id: PortalId,
     /// See [`PortalState`].
     pub state: String,
+    /// An operator paused it, whatever its state is beside that.
+    #[serde(default)]
+    pub paused: bool,
     /// Why, if there is anything to say.
     pub reason: Option<String>,
     /// When the token in hand is used up.

@@ -255,6 +255,7 @@ fn portal_body(handle: &Handle, portal: PortalId, view: &Arc<PortalView>) -> Por
     PortalBody {
         portal_id: portal,
         state: handle.state(view).as_str().to_owned(),
+        paused: view.portal.paused,
         reason: handle.reason(view).map(str::to_owned),
         expires_at: view.portal.token.and_then(|token| wall(token.expires)),
         last_refresh: view.last_refresh,

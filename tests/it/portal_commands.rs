@@ -257,6 +257,49 @@ async fn who_has_only_the_socket_is_told_what_the_service_would_do_with_a_token(
 }
 
 #[tokio::test]
+async fn a_pause_of_a_grant_that_has_ended_is_seen_lifted_and_told_to_who_enrols_another() {
+    let mut place = Place::new(2, "[settings]\nrotating = true\nexpires_in = 1800").await;
+    place.extra += "[validate]\nevery = \"2s\"\n";
+    let service = place.serve().await;
+    service.ready().await;
+    place.standin.sim.revoke(portal(1));
+    place.alerts.wait_for("grant_revoked", "opened").await;
+    assert_eq!(place.run(&["portal", "pause", "1"]).await.code, 0);
+    let listed = place.run(&["portal", "list"]).await;
+    assert!(listed.out.contains("revoked, paused"), "{}", listed.out);
+    let foretold = document(&place, &["portal", "resume", "1", "--dry-run"]).await;
+    assert_eq!(foretold["portals"][0]["changes"], true, "{foretold}");
+
+    let (_, code) = place.standin.sim.issue_code(Some(portal(1)), None, Some(URI.to_owned()));
+    let wrong = ["enroll", "--code", &code, "--redirect-uri", "https://app.example.com/other"];
+    let refused = place.run(&wrong).await;
+    assert_eq!(refused.code, 2, "{refused:?}");
+    assert!(refused.err.contains("--redirect-uri"), "{refused:?}");
+    let right = ["enroll", "--code", &code, "--redirect-uri", URI];
+    let enrolled = place.run(&right).await;
+    assert_eq!(enrolled.code, 0, "{enrolled:?}");
+    assert!(enrolled.err.contains("grantkeeper portal resume 1"), "{enrolled:?}");
+    let resumed = place.run(&["portal", "resume", "1"]).await;
+    assert!(resumed.out.contains("portal 1 goes on"), "{resumed:?}");
+    service.token(1).await.unwrap();
+}
+
+#[tokio::test]
+async fn a_grant_that_was_ended_though_hubspot_s_answer_got_lost_is_found_out_at_once() {
+    let (place, service) = place(2).await;
+    let cut = Fault::new(Effect::ResetAfter).on(Endpoint::Revoke).times(1);
+    place.standin.sim.set_fault(cut);
+    let ended = place.run(&["portal", "revoke", "1", "--yes"]).await;
+    assert_eq!(ended.code, 75, "{ended:?}");
+    assert!(ended.err.contains("gives no useful answer"), "{ended:?}");
+    place.alerts.wait_for("grant_revoked", "opened").await;
+    assert_eq!(service.refusal(1).await, "grant_revoked");
+    // Ordered again, it goes.
+    assert_eq!(place.run(&["portal", "revoke", "1", "--yes"]).await.code, 0);
+    assert!(!stored(&place, 1).await);
+}
+
+#[tokio::test]
 async fn the_help_of_orders_has_the_options_that_every_command_has_apart() {
     for order in ["pause", "resume", "revoke", "remove"] {
         let mut command = Command::new(env!("CARGO_BIN_EXE_grantkeeper"));

@@ -142,18 +142,19 @@ impl Order {
         portal: PortalId,
         dry_run: bool,
     ) -> Result<Looked, Failure> {
-        let state = match service.get::<PortalBody>(&format!("/v1/portals/{portal}")).await {
-            Ok(found) => Some(found.state),
+        let found = match service.get::<PortalBody>(&format!("/v1/portals/{portal}")).await {
+            Ok(found) => Some(found),
             // Who may give the order need not be one who may look.
             Err(AskError::Refused(problem)) if problem.code == "forbidden" && !dry_run => None,
             Err(error) => return Err(Failure::from(error).about(portal)),
         };
-        let is_paused = state.as_deref() == Some("paused");
+        let is_paused = found.as_ref().map(|found| found.paused);
         let changes = match self {
-            Self::Pause => !is_paused,
-            Self::Resume => is_paused || state.is_none(),
+            Self::Pause => is_paused != Some(true),
+            Self::Resume => is_paused != Some(false),
             Self::Revoke | Self::Remove => true,
         };
+        let state = found.as_ref().map(super::state_of);
         Ok(Looked { portal_id: portal, state, changes, outlives_restart: None })
     }
 

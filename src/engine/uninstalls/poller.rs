@@ -198,12 +198,12 @@ impl Poller {
             }
             News::Trouble(trouble) => {
                 let what = match trouble {
-                    Trouble::NotEntitled | Trouble::AppRefused => {
-                        format!(
-                            "HubSpot does not let the app read its webhooks journal ({}): {ENTITLE}",
-                            trouble.as_str()
-                        )
-                    }
+                    Trouble::NotEntitled => format!(
+                        "HubSpot does not let the app read its webhooks journal (not_entitled): {ENTITLE}"
+                    ),
+                    Trouble::AppRefused => format!(
+                        "HubSpot refuses the app's client id and secret where it would read its webhooks journal (app_refused); if they are good otherwise: {ENTITLE}"
+                    ),
                     _ => format!(
                         "HubSpot's webhooks journal can't be read at present ({}); it is tried again",
                         trouble.as_str()
