@@ -1,6 +1,6 @@
 //! What each kind of receiver needs to be told, as written → [`Settings`].
 
-use std::path::PathBuf;
+use std::{collections::BTreeSet, path::PathBuf};
 
 use lettre::message::Mailbox;
 use reqwest::Url;
@@ -194,8 +194,11 @@ fn mail(
     let ca_file = path("ca_file", section, findings);
     let from = from.and_then(|found| mailbox(&found, findings));
     let count = to.len();
-    let to: Vec<_> = to.iter().filter_map(|found| mailbox(found, findings)).collect();
+    let mut to: Vec<_> = to.iter().filter_map(|found| mailbox(found, findings)).collect();
     let complete = !to.is_empty() && to.len() == count;
+    let mut known = BTreeSet::new();
+    // Who is named twice is told once.
+    to.retain(|mailbox| known.insert(mailbox.email.to_string()));
     let host = host?.value;
     let from = from.filter(|_| complete)?;
     Some(email::Settings { name, from, to, host, port, encryption, login, ca_file })

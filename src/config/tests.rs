@@ -134,6 +134,18 @@ listen = "127.0.0.1:9464"
 }
 
 #[test]
+fn who_is_named_twice_among_the_addresses_of_a_mail_is_told_once() {
+    let text = format!(
+        "{MINIMAL}[[alert]]\nname=\"a\"\nkind=\"email\"\nfrom=\"a@b.example\"\nto=[\"c@b.example\", \"C <c@b.example>\", \"d@b.example\"]\nhost=\"h.example\"",
+    );
+    let config = parse(&text).unwrap();
+    let crate::sink::Settings::Email(mail) = &config.alerts[0].receiver else {
+        panic!("{:?}", config.alerts)
+    };
+    assert_eq!(mail.to.len(), 2, "{:?}", mail.to);
+}
+
+#[test]
 fn each_way_to_log_in_to_vault_arrives_as_meant() {
     let parsed = |auth: &str| {
         let text = MINIMAL.replace("\"file\"", "\"vault\"");
