@@ -19,8 +19,9 @@ use zeroize::Zeroizing;
 
 use super::protocol::Problem;
 
-/// The service answers within 15 s, a reload, an enrolment or a removal within a minute.
-const PATIENCE: Duration = Duration::from_secs(75);
+/// The service answers a question within 15 s, a reload, an enrolment or a removal within a minute.
+const QUESTION: Duration = Duration::from_secs(20);
+const ORDER: Duration = Duration::from_secs(75);
 
 /// A running service, by its socket.
 #[derive(Debug, Clone)]
@@ -116,8 +117,9 @@ impl Client {
     }
 
     async fn send(&self, method: Method, target: &str, body: &[u8]) -> Result<Reply, AskError> {
+        let patience = if method == Method::GET { QUESTION } else { ORDER };
         let talk = self.exchange(method, target, Bytes::copy_from_slice(body));
-        timeout(PATIENCE, talk).await.map_err(|_| AskError::TooSlow)?
+        timeout(patience, talk).await.map_err(|_| AskError::TooSlow)?
     }
 
     async fn exchange(&self, method: Method, target: &str, body: Bytes) -> Result<Reply, AskError> {

@@ -139,7 +139,7 @@ impl From<AskError> for Failure {
                 Exit::TryAgain,
                 "service_slow",
                 error.to_string(),
-                "What was ordered may still be carried out: `grantkeeper portal list` and `grantkeeper status` show what came of it. Look before you order it again.",
+                "`grantkeeper doctor` says whether it hangs. What was ordered may still be carried out: `grantkeeper portal list` shows what came of it; look before you order it again.",
             ),
             AskError::BrokeOff(_) | AskError::NotUnderstood(_) => Self::new(
                 Exit::NoService,
