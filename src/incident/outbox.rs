@@ -104,6 +104,8 @@ struct Case {
     attempt: Option<(Notice, u32)>,
     remind_at: Option<BootTime>,
     turn: u64,
+    /// Its last delivery failed: it takes turns with those that are only to be reminded of.
+    failed: bool,
 }
 
 impl Case {
@@ -169,7 +171,14 @@ impl Outbox {
             self.cases.retain(|_, case| !over(case));
         }
         self.turn += 1;
-        let fresh = Case { latest: notice, told, attempt: None, remind_at: None, turn: self.turn };
+        let fresh = Case {
+            latest: notice,
+            told,
+            attempt: None,
+            remind_at: None,
+            turn: self.turn,
+            failed: false,
+        };
         match self.cases.get_mut(&id) {
             Some(case) => {
                 if fresh.latest.number >= case.latest.number {
@@ -215,7 +224,7 @@ impl Outbox {
             match held(case) {
                 Some(left) if due => sooner(now.boot + left),
                 _ if due => {
-                    let turn = (!case.is_owed(), case.turn);
+                    let turn = (case.failed || !case.is_owed(), case.turn);
                     if chosen.is_none_or(|(_, first)| turn < first) {
                         chosen = Some((id, turn));
                     }
@@ -256,6 +265,7 @@ impl Outbox {
         let repeated =
             self.manner.repeat.is_some() && case.told.is_some_and(|t| t.number == number);
         case.told = Some(told);
+        case.failed = false;
         self.turn += 1;
         case.turn = self.turn;
         case.remind(&self.manner, now);
@@ -273,7 +283,7 @@ impl Outbox {
         self.not_before = now.boot + own.max(wait.unwrap_or_default());
         self.turn += 1;
         if let Some(case) = self.cases.get_mut(&notice.incident.incident_id) {
-            case.turn = self.turn;
+            (case.turn, case.failed) = (self.turn, true);
         }
     }
 

@@ -250,3 +250,26 @@ fn i7_a_receiver_that_is_slow_to_take_its_repeats_hears_of_what_is_new_first_and
     let [first, second, third] = kinds;
     assert_eq!(told, [first, second, third, Kind::AppRejected, first, second]);
 }
+
+#[test]
+fn i7_one_notice_that_nobody_takes_keeps_no_reminder_of_another_waiting() {
+    let manner = Manner { remind_critical: Some(HOUR_LONG), ..Manner::PLAIN };
+    let (mut book, mut outbox) = (book(), Outbox::new(manner));
+    outbox.take(book.open(Kind::AppRejected, None, None, &[], at(0)).unwrap(), None, at(0));
+    all(&mut outbox, at(0));
+    let poison = book.open(Kind::StoreDenied, None, None, &[], at(1)).unwrap();
+    outbox.take(poison, None, at(1));
+    let mut now = 1;
+    let mut told = Vec::new();
+    while told.is_empty() {
+        let notice = sent(&mut outbox, at(now)).unwrap();
+        if notice.incident.kind == Kind::StoreDenied {
+            outbox.failed(&notice, None, at(now));
+            now += 300;
+        } else {
+            told.push(notice.change);
+        }
+        assert!(now < 2 * HOUR, "the reminder never comes");
+    }
+    assert_eq!(told, [Change::Reminded]);
+}
