@@ -72,12 +72,13 @@ pub struct Email {
 }
 
 impl Email {
-    /// One for each address: who can't be written to keeps it from nobody else. Says nothing to the server yet.
+    /// One for each address: who can't be written to keeps it from nobody else. The first goes by the receiver's name, and
+    /// keeps it when others come. Says nothing to the server yet.
     pub fn each(settings: &Settings) -> impl Iterator<Item = Self> {
-        settings.to.iter().map(|to| {
+        settings.to.iter().enumerate().map(|(place, to)| {
             let (called, address) = (&settings.name, &to.email);
-            let name = match settings.to.len() {
-                1 => called.clone(),
+            let name = match place {
+                0 => called.clone(),
                 _ => format!("{called} to {address}"),
             };
             Self { name, settings: settings.clone(), to: to.clone() }
