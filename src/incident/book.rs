@@ -70,7 +70,11 @@ impl Book {
                 }
                 _ if kind.is_single() => {
                     // A burst lasts as long as it takes others in.
-                    let ago = now.wall.duration_since(notice.at);
+                    let last = match notice.change {
+                        Change::Updated => notice.at,
+                        _ => notice.incident.since,
+                    };
+                    let ago = now.wall.duration_since(last);
                     let ago = Duration::try_from(ago).unwrap_or_default();
                     Subject::Burst(self.bursts.entry(kind).or_default().resumed(ago, now.boot))
                 }
