@@ -135,12 +135,16 @@ impl From<AskError> for Failure {
                 error.to_string(),
                 "Start it with `grantkeeper run`, or name its socket with --socket or GRANTKEEPER_SOCKET.",
             ),
-            AskError::TooSlow => Self::new(
-                Exit::TryAgain,
-                "service_slow",
-                error.to_string(),
-                "`grantkeeper doctor` says whether it hangs. What was ordered may still be carried out: `grantkeeper portal list` shows what came of it; look before you order it again.",
-            ),
+            AskError::TooSlow => Self {
+                // A code, for one, is used up by then.
+                retryable: false,
+                ..Self::new(
+                    Exit::TryAgain,
+                    "service_slow",
+                    error.to_string(),
+                    "`grantkeeper doctor` says whether it hangs. What was ordered may still be carried out: `grantkeeper portal list` shows what came of it; look before you order it again.",
+                )
+            },
             AskError::BrokeOff(_) | AskError::NotUnderstood(_) => Self::new(
                 Exit::NoService,
                 "service_unreachable",
@@ -176,6 +180,7 @@ mod tests {
     fn a_service_that_is_slow_is_not_called_unreachable_and_may_still_do_what_was_ordered() {
         let failure = Failure::from(AskError::TooSlow);
         assert_eq!((failure.exit, failure.code), (Exit::TryAgain, "service_slow"));
+        assert!(!failure.retryable, "not before somebody has looked");
         assert!(failure.hint.contains("may still be carried out"), "{}", failure.hint);
     }
 }
