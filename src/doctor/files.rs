@@ -16,7 +16,7 @@ use crate::{
     audit,
     config::{Config, ConfigError, StoreSettings},
     sealing::SealingKey,
-    store::{StoreErrorKind, file::FileStore},
+    store::file::FileStore,
 };
 
 /// What came of reading the configuration.
@@ -195,12 +195,14 @@ fn store_file(scene: &Scene, config: &Config) -> Check {
             return what.ok(saw);
         }
         return match FileStore::opens(settings.clone()) {
-            // Somebody writes just now.
-            Err(error) if error.kind != StoreErrorKind::Unreachable => {
+            Err(error) => {
                 let files = format!("ls -l {} {}", quoted(path), quoted(&settings.key_file));
                 what.fail(Trouble::Configuration, error.what, format!("{files}   # {}", error.hint))
             }
-            _ => what.ok(format!("{saw}; its key opens it")),
+            Ok(true) => what.ok(format!("{saw}; its key opens it")),
+            Ok(false) => {
+                what.ok(format!("{saw}; whether its key opens it shows at the next start"))
+            }
         };
     };
     let program = program(pid);

@@ -193,12 +193,17 @@ fn look<T>(
     }
 }
 
-/// Whether the file opens with this key. Mends nothing after a crash, and waits for nobody.
-pub(super) fn opens(path: &Path, key: &SealingKey) -> Result<(), Fault> {
-    match ReadOnlyDatabase::open(path) {
-        Ok(database) => checked(&database, key, |_| Ok(())),
-        Err(DatabaseError::RepairAborted) => Ok(()),
+/// Whether the file opens with this key; false where that can't be said before a crash is mended, or while somebody
+/// writes. Mends nothing, and waits for nobody.
+pub(super) fn opens(path: &Path, key: &SealingKey) -> Result<bool, Fault> {
+    let opened = match ReadOnlyDatabase::open(path) {
+        Ok(database) => checked(&database, key, |_| Ok(true)),
+        Err(DatabaseError::RepairAborted) => Ok(false),
         Err(error) => Err(error.into()),
+    };
+    match opened {
+        Err(Fault::Busy) => Ok(false),
+        opened => opened,
     }
 }
 

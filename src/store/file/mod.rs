@@ -76,11 +76,12 @@ impl FileStore {
         Ok(Self(Arc::new(inner)))
     }
 
-    /// Whether there is a file that the key opens. Changes nothing; blocks for a few file operations.
+    /// Whether the key opens the file; false where that can't be said just now: somebody writes, or a crash is not mended
+    /// yet. Changes nothing; blocks for a few file operations.
     ///
     /// # Errors
-    /// As with [`FileStore::open`]; `Unreachable` while somebody writes.
-    pub fn opens(settings: Settings) -> Result<(), StoreError> {
+    /// As with [`FileStore::open`]; it does not open it, or the file can't be read.
+    pub fn opens(settings: Settings) -> Result<bool, StoreError> {
         let Self(inner) = Self::open(Settings { create_key: false, ..settings })?;
         // A damaged file can make the database library panic.
         let opens = panic::AssertUnwindSafe(|| database::opens(&inner.path, &inner.key));
