@@ -71,10 +71,16 @@ pub(super) struct Arrivals {
 }
 
 impl Arrivals {
-    fn begin(&mut self, portal: PortalId) -> u64 {
-        self.count += 1;
-        self.keeping.insert(self.count, portal);
-        self.count
+    fn begin(&mut self, portal: PortalId, again: Option<u64>) -> u64 {
+        let number = again.unwrap_or(self.count + 1);
+        self.count = self.count.max(number);
+        self.keeping.insert(number, portal);
+        number
+    }
+
+    /// Whether one that came later is being taken for the same portal.
+    fn has_later(&self, portal: PortalId, number: u64) -> bool {
+        self.keeping.range(number + 1..).any(|(_, one)| *one == portal)
     }
 
     /// Whether the portal is the one that it was when this one was begun.
@@ -111,7 +117,7 @@ impl Engine {
         match outcome {
             Ok(fresh) => {
                 self.note_hubspot(None, Question::Order);
-                self.keep_arrival(fresh, news);
+                self.keep_arrival(fresh, news, None);
             }
             Err(failed) => tell(&news, News::Refused(self.heed(failed))),
         }
@@ -128,13 +134,13 @@ impl Engine {
     }
 
     /// Writes a grant into the journal, before anything else is done with it; then looks what stands in the store.
-    fn keep_arrival(&mut self, fresh: Box<Fresh>, news: mpsc::Sender<News>) {
+    fn keep_arrival(&mut self, fresh: Box<Fresh>, news: mpsc::Sender<News>, again: Option<u64>) {
         if self.is_outdated(&fresh) {
             return tell(&news, News::Refused(Denial::Replaced));
         }
         let portal = fresh.portal;
         self.take_back(portal);
-        let number = self.arrivals.begin(portal);
+        let number = self.arrivals.begin(portal, again);
         let written = self.world.journal.keep_in_order(self.line(&fresh));
         let world = self.world.clone();
         self.tasks.spawn(async move {
@@ -190,9 +196,14 @@ impl Engine {
         self.follow_orders(portal);
     }
 
-    /// A portal is forgotten while a grant arrives for it: that one begins it anew.
-    pub(super) fn arrive_again(&mut self, Arrival { fresh, news, .. }: Arrival) {
-        self.keep_arrival(fresh, news);
+    /// A portal is forgotten while a grant arrives for it: that one begins it anew, unless a later one does.
+    pub(super) fn arrive_again(&mut self, Arrival { number, fresh, news, .. }: Arrival) {
+        let portal = fresh.portal;
+        let newest = self.portals.get(portal).map_or(0, |entry| entry.newest_arrival);
+        if newest > number || self.arrivals.has_later(portal, number) {
+            return tell(&news, News::Refused(Denial::Replaced));
+        }
+        self.keep_arrival(fresh, news, Some(number));
     }
 
     /// The grant that came is the one in use from now on.
