@@ -18,6 +18,7 @@ use crate::{
 const PATIENCE: Duration = Duration::from_secs(45);
 
 const NONE: &str = "no portal has a token that lives";
+const THEIR_OWN: &str = "each portal that was tried has trouble of its own";
 const BUSY: &str = "no portal is well and at rest";
 /// Until one is, it is looked again so often, and so many times.
 const AGAIN: Duration = Duration::from_millis(500);
@@ -130,8 +131,11 @@ impl Engine {
                     Report::Staged { pair, wish: Wish { done, looks: looks - 1, until, tried } }
                 });
             }
-            // Who asked may be gone.
-            Err(why) => drop(done.send(why.told())),
+            Err(why) => {
+                let why = if tried.is_empty() { why } else { Untried::NotNow(THEIR_OWN) };
+                // Who asked may be gone.
+                done.send(why.told()).ok();
+            }
         }
     }
 

@@ -67,8 +67,11 @@ pub(super) async fn accepted(
     let mut told = prove(&**endpoint, &pair, grants.first().cloned()).await;
     for grant in grants.iter().skip(1) {
         match &told {
-            // Who does not answer at all does not answer about another, either.
-            Err(refusal) if refusal.class != RefusalClass::AppRefused && refusal.http.is_some() => {
+            // Who does not answer at all, or asks for quiet, does not answer about another, either.
+            Err(Refusal {
+                class: RefusalClass::AppRefused | RefusalClass::RateLimited, ..
+            }) => break,
+            Err(refusal) if refusal.http.is_some() => {
                 told = prove(&**endpoint, &pair, Some(grant.clone())).await;
             }
             _ => break,

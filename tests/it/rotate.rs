@@ -9,7 +9,7 @@ use std::{
 
 use grantkeeper::{
     secret::ClientSecret,
-    sim::Fault,
+    sim::{Effect, Endpoint, Fault},
     store::{CredentialStore, Expected, Key, vault::VaultStore},
     time::SystemClock,
 };
@@ -174,8 +174,8 @@ async fn no_other_secret_than_the_one_that_was_looked_at_is_forgotten() {
     let place = Place::new(1, SHORT).await;
     let new = place.standin.sim.rotate_client_secret(Duration::from_secs(600));
     assert_eq!(rotate(&place, new.expose()).await.code, 0);
-    let late = Fault::new(grantkeeper::sim::Effect::Late(1_000)).times(1);
-    place.standin.sim.set_fault(late.on(grantkeeper::sim::Endpoint::Introspect));
+    let late = Fault::new(Effect::Late(1_000)).times(1);
+    place.standin.sim.set_fault(late.on(Endpoint::Introspect));
     let other = ClientSecret::parse("in-use-until-a-moment-ago").unwrap();
     let meanwhile = async {
         let looks = async || place.standin.sim.report().faults.is_empty();
@@ -242,6 +242,22 @@ async fn the_earlier_secret_is_no_new_one_and_is_not_forgotten_unasked_while_hub
     assert_eq!(place.run(&["rotate", "retire", "--yes"]).await.code, 0);
 }
 
+#[tokio::test]
+async fn where_each_portal_that_is_tried_has_trouble_of_its_own_nothing_is_promoted() {
+    let place = Place::new(1, "[settings]\nrotating = true\nexpires_in = 1800").await;
+    let service = place.serve().await;
+    service.ready().await;
+    let old = place.standin.sim.client_secret();
+    let new = place.standin.sim.rotate_client_secret(Duration::from_secs(600));
+    let migrating = serde_json::from_value(json!({ "http": 477 })).unwrap();
+    place.standin.sim.set_fault(Fault::new(migrating).on(Endpoint::Token).of(portal(1)));
+    let ended = rotate(&place, new.expose()).await;
+    assert_eq!(ended.code, 75, "{}", ended.err);
+    assert!(ended.err.contains("trouble of its own"), "{}", ended.err);
+    assert_eq!(app_record(&place.file_store()).await["client_secret"], old.expose());
+    service.token(1).await.unwrap();
+}
+
 /// The steps that the record remembers.
 async fn steps(place: &Place) -> Vec<String> {
     let ended = place.run(&["-o", "json", "rotate", "status"]).await;
@@ -268,8 +284,7 @@ async fn a_secret_that_introspects_as_good_and_refreshes_nothing_is_found_out_by
         (json!({ "http": 500 }), 75, "one portal could not be refreshed"),
     ] {
         let effect = serde_json::from_value(effect).unwrap();
-        let id =
-            place.standin.sim.set_fault(Fault::new(effect).on(grantkeeper::sim::Endpoint::Token));
+        let id = place.standin.sim.set_fault(Fault::new(effect).on(Endpoint::Token));
         let ended = rotate(&place, new.expose()).await;
         place.standin.sim.clear_fault(id);
         assert_eq!(ended.code, code, "{}", ended.err);
@@ -302,8 +317,8 @@ async fn a_try_that_could_not_be_made_for_a_passing_reason_promotes_nothing() {
     let new = place.standin.sim.rotate_client_secret(Duration::from_secs(600));
     let file = place.path("new");
     secret_file(&file, new.expose());
-    let hangs = Fault::new(grantkeeper::sim::Effect::HangBefore);
-    let hangs = place.standin.sim.set_fault(hangs.on(grantkeeper::sim::Endpoint::Token));
+    let hangs = Fault::new(Effect::HangBefore);
+    let hangs = place.standin.sim.set_fault(hangs.on(Endpoint::Token));
     let args = ["rotate", "client-secret", "--from-file", file.to_str().unwrap()];
     let mut first = place.command(&args).spawn().unwrap();
     eventually("its try is under way", async || {
@@ -332,8 +347,8 @@ async fn a_staged_secret_that_could_not_be_taken_out_again_is_told_of() {
     let mut service = place.serve().await;
     service.ready().await;
     let new = place.standin.sim.rotate_client_secret(Duration::from_secs(600));
-    let hangs = Fault::new(grantkeeper::sim::Effect::HangBefore);
-    place.standin.sim.set_fault(hangs.on(grantkeeper::sim::Endpoint::Token));
+    let hangs = Fault::new(Effect::HangBefore);
+    place.standin.sim.set_fault(hangs.on(Endpoint::Token));
     let meanwhile = async {
         let tries = async || place.standin.sim.portal(portal(1)).unwrap().in_flight == 1;
         eventually("its try is under way", tries).await;
@@ -456,7 +471,7 @@ async fn a_service_that_goes_on_with_another_secret_than_the_stored_one_is_not_s
     let new = place.standin.sim.rotate_client_secret(Duration::from_secs(600));
     let (wrong, staged) = (ClientSecret::parse("wrong"), ClientSecret::parse("staged"));
     let down = serde_json::from_value(json!({ "http": 503 })).unwrap();
-    let down = Fault::new(down).on(grantkeeper::sim::Endpoint::Introspect);
+    let down = Fault::new(down).on(Endpoint::Introspect);
     // HubSpot can't be asked about the one, and refuses the other.
     for (secret, fault) in [(new, Some(down)), (wrong.unwrap(), None)] {
         let store = place.file_store();
