@@ -239,9 +239,7 @@ impl Dispatcher {
                 Order::Resume(standing) => {
                     for Standing { notice, receivers } in standing {
                         for (name, post) in &self.lanes {
-                            // An address that is new to a mail has heard what the others have.
                             let known = receivers.get(name);
-                            let known = known.or_else(|| receivers.get(&post.route.receiver));
                             // What is over before a receiver came need not be told it.
                             if notice.change == Change::Resolved && known.is_none() {
                                 continue;

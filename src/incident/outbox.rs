@@ -181,7 +181,7 @@ impl Outbox {
         };
         match self.cases.get_mut(&id) {
             Some(case) => {
-                if fresh.latest.number >= case.latest.number {
+                if fresh.latest.number > case.latest.number {
                     case.latest = fresh.latest;
                 }
                 case.told = case.told.max(fresh.told);
