@@ -11,7 +11,7 @@ use crate::{
     daemon::StartError,
     doctor::Trouble,
     hardening::HardeningError,
-    hubspot::NoTls,
+    hubspot::{NoTls, wire::status::BAD_REDIRECT_URI},
     journal::{FolderError, OpenError, StateError},
     lifecycle::{Refusal, RefusalClass},
     portal::PortalId,
@@ -170,6 +170,12 @@ impl From<&Refusal> for Failure {
         let http = refusal.http.map(|http| format!("HTTP {http}"));
         let cause = word.or(http);
         let failure = match refusal.class {
+            _ if refusal.word == Some(BAD_REDIRECT_URI) => Self::new(
+                Exit::Usage,
+                "grant_refused",
+                "HubSpot gave this code for another redirect URI",
+                asking::REDIRECT,
+            ),
             RefusalClass::AppRefused => Self::new(
                 Exit::Invalid,
                 "app_rejected",

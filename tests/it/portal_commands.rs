@@ -268,7 +268,8 @@ async fn a_pause_of_a_grant_that_has_ended_is_seen_lifted_and_told_to_who_enrols
     let listed = place.run(&["portal", "list"]).await;
     assert!(listed.out.contains("revoked, paused"), "{}", listed.out);
     let foretold = document(&place, &["portal", "resume", "1", "--dry-run"]).await;
-    assert_eq!(foretold["portals"][0]["changes"], true, "{foretold}");
+    let one = json!({"portal_id": 1, "state": "revoked", "changes": true});
+    assert_eq!(foretold["portals"][0], one, "{foretold}");
 
     let (_, code) = place.standin.sim.issue_code(Some(portal(1)), None, Some(URI.to_owned()));
     let wrong = ["enroll", "--code", &code, "--redirect-uri", "https://app.example.com/other"];
@@ -282,6 +283,18 @@ async fn a_pause_of_a_grant_that_has_ended_is_seen_lifted_and_told_to_who_enrols
     let resumed = place.run(&["portal", "resume", "1"]).await;
     assert!(resumed.out.contains("portal 1 goes on"), "{resumed:?}");
     service.token(1).await.unwrap();
+}
+
+#[tokio::test]
+async fn a_code_with_another_redirect_uri_is_told_to_be_good_still_without_a_service_too() {
+    let place = Place::new(1, "").await;
+    let (_, code) = place.standin.sim.issue_code(Some(portal(77)), None, Some(URI.to_owned()));
+    let wrong = ["enroll", "--code", &code, "--redirect-uri", "https://app.example.com/other"];
+    let refused = place.run(&wrong).await;
+    assert_eq!(refused.code, 2, "{refused:?}");
+    assert!(refused.err.contains("exactly as the app had it"), "{refused:?}");
+    let enrolled = place.run(&["enroll", "--code", &code, "--redirect-uri", URI]).await;
+    assert_eq!(enrolled.code, 0, "{enrolled:?}");
 }
 
 #[tokio::test]

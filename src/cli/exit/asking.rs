@@ -3,6 +3,7 @@
 use super::{Exit, Failure, RESUME, causes};
 use crate::{
     engine::Denial,
+    hubspot::wire::status::BAD_REDIRECT_URI,
     socket::{ListenError, client::AskError},
 };
 
@@ -11,9 +12,7 @@ const AUDIT: &str =
     "See that the disk of the file in [audit] is not full; the service's own log says more.";
 
 const NOT_GOOD: &str = "Nothing was stored. Have the customer connect the app again, and use the code at once and only once.";
-/// HubSpot's word for it.
-const REDIRECT_WORD: &str = "BAD_REDIRECT_URI";
-const REDIRECT: &str = "Nothing was stored, and the code is not used up: give --redirect-uri exactly as the app had it when it asked for the code.";
+pub(super) const REDIRECT: &str = "Nothing was stored, and the code is not used up: give --redirect-uri exactly as the app had it when it asked for the code.";
 const UNSAVED: &str =
     "Don't use the code again; `grantkeeper portal show` tells when it is stored.";
 const LEAVING: &str = "Wait for the other order; `grantkeeper portal list` shows what came of it.";
@@ -95,7 +94,7 @@ impl From<AskError> for Failure {
                         "bad_request",
                         "Change what the message names; `--help` says what the command takes.",
                     ),
-                    "grant_not_good" if problem.detail.contains(REDIRECT_WORD) => {
+                    "grant_not_good" if problem.detail.contains(BAD_REDIRECT_URI) => {
                         (Exit::Usage, "grant_not_good", REDIRECT)
                     }
                     "grant_not_good" => (Exit::NeedsPerson, "grant_not_good", NOT_GOOD),

@@ -154,7 +154,7 @@ impl Order {
             Self::Resume => is_paused != Some(false),
             Self::Revoke | Self::Remove => true,
         };
-        let state = found.as_ref().map(super::state_of);
+        let state = found.map(|found| found.state);
         Ok(Looked { portal_id: portal, state, changes, outlives_restart: None })
     }
 
