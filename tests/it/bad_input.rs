@@ -12,6 +12,7 @@ use serde_json::json;
 use crate::support::{
     openbao, record,
     service::{Ended, Place, eventually, portal, secret_file},
+    sim::http,
 };
 
 const ROTATING: &str = "[settings]\nrotating = true";
@@ -241,7 +242,7 @@ async fn a_store_that_is_down_at_start_is_75_and_the_same_command_works_when_it_
 #[tokio::test]
 async fn hubspot_down_at_start_is_told_waited_out_and_costs_no_grant() {
     let place = Place::new(2, ROTATING).await;
-    let down = serde_json::from_value(json!({ "http": 503 })).unwrap();
+    let down = http(503);
     place.standin.sim.set_fault(grantkeeper::sim::Fault::new(down));
     let check = place.run(&["check"]).await;
     assert_eq!(check.code, 75, "{}", check.out);

@@ -12,6 +12,7 @@ use serde_json::{Value, json};
 use crate::support::{
     openbao,
     service::{Ended, Place, eventually, portal},
+    sim::http,
 };
 
 const ROTATING: &str = "[settings]\nrotating = true";
@@ -218,7 +219,7 @@ async fn unknown_portals_and_missing_outputs_are_refused_before_anything_is_spen
 #[tokio::test]
 async fn wait_tries_on_with_one_line_a_try_until_hubspot_is_back() {
     let place = Place::new(2, ROTATING).await;
-    let down = serde_json::from_value(json!({ "http": 503 })).unwrap();
+    let down = http(503);
     place.standin.sim.set_fault(Fault::new(down).times(2));
     let out = place.path("out.json");
     let ended = place.run(&["init", "--wait", "30s", "--json", out.to_str().unwrap()]).await;
@@ -235,7 +236,7 @@ async fn wait_tries_on_with_one_line_a_try_until_hubspot_is_back() {
 #[tokio::test]
 async fn wait_runs_out_with_its_own_exit_code_and_says_what_stood_in_the_way() {
     let place = Place::new(1, ROTATING).await;
-    let down = serde_json::from_value(json!({ "http": 503 })).unwrap();
+    let down = http(503);
     place.standin.sim.set_fault(Fault::new(down));
     let out = place.path("out.json");
     let ended = place.run(&["init", "--wait", "2s", "--json", out.to_str().unwrap()]).await;
@@ -428,7 +429,7 @@ async fn i1_a_token_that_is_about_to_expire_is_not_written_and_is_no_success() {
     assert_eq!(place.run(&["init", "--handover"]).await.code, 0);
     let clock = grantkeeper::time::SystemClock;
     let fetched = clock.boot();
-    let down = serde_json::from_value(json!({ "http": 503 })).unwrap();
+    let down = http(503);
     place.standin.sim.set_fault(Fault::new(down).on(grantkeeper::sim::Endpoint::Token));
     // Callers are given none that has less than a quarter of its life.
     let short = Duration::from_millis(6_300);

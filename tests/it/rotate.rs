@@ -18,6 +18,7 @@ use serde_json::json;
 use crate::support::{
     openbao, portal,
     service::{Ended, Place, Service, eventually, secret_file},
+    sim::http,
 };
 
 const SHORT: &str = "[settings]\nrotating = true\nexpires_in = 6";
@@ -142,7 +143,7 @@ async fn a_staged_secret_that_is_not_proven_stays_staged() {
     let before = app_record(&place.file_store()).await;
     assert_eq!(place.run(&["rotate", "promote"]).await.code, 78);
     assert_eq!(app_record(&place.file_store()).await, before);
-    let down = serde_json::from_value(json!({ "http": 503 })).unwrap();
+    let down = http(503);
     place.standin.sim.set_fault(Fault::new(down));
     assert_eq!(place.run(&["rotate", "promote"]).await.code, 75);
     assert_eq!(app_record(&place.file_store()).await, before);
@@ -195,7 +196,7 @@ async fn no_other_secret_than_the_one_that_was_looked_at_is_forgotten() {
 async fn status_says_why_hubspot_s_word_is_not_known_and_a_secret_s_file_that_all_may_read_is_remarked_on()
  {
     let place = Place::new(1, SHORT).await;
-    let down = serde_json::from_value(json!({ "http": 503 })).unwrap();
+    let down = http(503);
     place.standin.sim.set_fault(Fault::new(down));
     let ended = place.run(&["rotate", "status"]).await;
     assert_eq!(ended.code, 0, "{}", ended.err);
@@ -224,7 +225,7 @@ async fn the_earlier_secret_is_no_new_one_and_is_not_forgotten_unasked_while_hub
     let old = place.standin.sim.client_secret();
     let new = place.standin.sim.rotate_client_secret(Duration::from_secs(600));
     // One portal's own trouble is no reason not to prove a secret.
-    let migrating = serde_json::from_value(json!({ "http": 477 })).unwrap();
+    let migrating = http(477);
     place.standin.sim.set_fault(Fault::new(migrating).of(portal(1)));
     assert_eq!(rotate(&place, new.expose()).await.code, 0);
     place.standin.sim.clear_faults();
@@ -233,7 +234,7 @@ async fn the_earlier_secret_is_no_new_one_and_is_not_forgotten_unasked_while_hub
     assert_eq!(pasted.code, 2, "{}", pasted.err);
     assert!(pasted.err.contains("rotate rollback"), "{}", pasted.err);
 
-    let down = serde_json::from_value(json!({ "http": 503 })).unwrap();
+    let down = http(503);
     place.standin.sim.set_fault(Fault::new(down));
     let unasked = place.run(&["rotate", "retire"]).await;
     assert_eq!(unasked.code, 2, "{}", unasked.err);
@@ -249,7 +250,7 @@ async fn where_each_portal_that_is_tried_has_trouble_of_its_own_nothing_is_promo
     service.ready().await;
     let old = place.standin.sim.client_secret();
     let new = place.standin.sim.rotate_client_secret(Duration::from_secs(600));
-    let migrating = serde_json::from_value(json!({ "http": 477 })).unwrap();
+    let migrating = http(477);
     place.standin.sim.set_fault(Fault::new(migrating).on(Endpoint::Token).of(portal(1)));
     let ended = rotate(&place, new.expose()).await;
     assert_eq!(ended.code, 75, "{}", ended.err);
@@ -470,7 +471,7 @@ async fn a_service_that_goes_on_with_another_secret_than_the_stored_one_is_not_s
     let old = place.standin.sim.client_secret();
     let new = place.standin.sim.rotate_client_secret(Duration::from_secs(600));
     let (wrong, staged) = (ClientSecret::parse("wrong"), ClientSecret::parse("staged"));
-    let down = serde_json::from_value(json!({ "http": 503 })).unwrap();
+    let down = http(503);
     let down = Fault::new(down).on(Endpoint::Introspect);
     // HubSpot can't be asked about the one, and refuses the other.
     for (secret, fault) in [(new, Some(down)), (wrong.unwrap(), None)] {
@@ -583,7 +584,7 @@ async fn with_hubspot_down_the_old_secret_stays_in_use_and_it_can_be_run_again()
     let place = Place::new(1, SHORT).await;
     let old = place.standin.sim.client_secret();
     let new = place.standin.sim.rotate_client_secret(Duration::from_secs(600));
-    let down = serde_json::from_value(json!({ "http": 503 })).unwrap();
+    let down = http(503);
     place.standin.sim.set_fault(Fault::new(down));
     assert_eq!(rotate(&place, new.expose()).await.code, 75);
     let record = app_record(&place.file_store()).await;

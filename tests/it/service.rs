@@ -9,7 +9,10 @@ use grantkeeper::{
     store::{CredentialStore, Expected, Key, Record},
 };
 
-use crate::support::service::{Place, eventually, portal};
+use crate::support::{
+    service::{Place, eventually, portal},
+    sim::http,
+};
 
 const ROTATING: &str = "[settings]\nrotating = true\nexpires_in = 1800";
 /// Tokens that live so shortly that every portal is refreshed within seconds.
@@ -155,10 +158,7 @@ async fn i9_with_good_tokens_in_memory_neither_store_nor_hubspot_is_needed() {
 #[tokio::test]
 async fn a_hubspot_outage_is_waited_out_and_ends_by_itself() {
     let place = Place::new(3, SHORT).await;
-    place
-        .standin
-        .sim
-        .set_fault(Fault::new(serde_json::from_value(serde_json::json!({ "http": 503 })).unwrap()));
+    place.standin.sim.set_fault(Fault::new(http(503)));
     let service = place.serve().await;
     assert_eq!(service.refusal(1).await, "hubspot_unreachable");
     let ready = service.client.ask(hyper::Method::GET, "/readyz").await.unwrap();
@@ -269,7 +269,7 @@ async fn a_caller_who_waits_costs_no_processor_time() {
 async fn i7_portals_that_fail_do_not_starve_those_that_do_not() {
     let mut place = Place::new(30, "[settings]\nrotating = true\nexpires_in = 6").await;
     place.extra = "[hubspot]\nmax_refreshes_per_second = 8\n".to_owned();
-    let failing = serde_json::from_value(serde_json::json!({ "http": 500 })).unwrap();
+    let failing = http(500);
     for number in 1..=15 {
         let fault = Fault::new(failing).on(Endpoint::Token).of(portal(number));
         place.standin.sim.set_fault(fault);

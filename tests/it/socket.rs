@@ -12,6 +12,7 @@ use tokio::{io::AsyncWriteExt, net::UnixStream, task::JoinSet, time::timeout};
 use crate::support::{
     raw::{self, RawReply},
     service::{Place, Service, eventually, portal, until},
+    sim::http,
 };
 
 const ROTATING: &str = "[settings]\nrotating = true\nexpires_in = 1800";
@@ -198,7 +199,7 @@ async fn paths_and_methods_that_are_not_there_are_told_apart() {
 #[tokio::test]
 async fn what_may_pass_by_itself_says_when_to_ask_again_and_what_will_not_does_not() {
     let place = Place::new(2, ROTATING).await;
-    let effect = serde_json::from_value(serde_json::json!({ "http": 503 })).unwrap();
+    let effect = http(503);
     place.standin.sim.set_fault(Fault::new(effect));
     let service = place.serve().await;
     let reply = get(&place, "/v1/portals/1/token").await;

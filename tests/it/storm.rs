@@ -13,12 +13,13 @@ use grantkeeper::{
     sim::Fault,
     time::{Clock, SystemClock},
 };
-use serde_json::{Value, json};
+use serde_json::Value;
 
 use crate::support::{
     random_hex,
     receivers::{Mail, Manager, holds},
     service::{Alerts, Place, Service, portal, secret_file, until},
+    sim::http,
 };
 
 fn portals() -> u64 {
@@ -157,7 +158,7 @@ async fn i12_in_a_storm_each_receiver_gets_a_handful_of_messages_and_each_can_be
     phases.push(("the client secret broken", told.settled().await));
     within(&phases, 3);
 
-    let down = serde_json::from_value(json!({ "http": 503 })).unwrap();
+    let down = http(503);
     place.standin.sim.set_fault(Fault::new(down));
     comes_about(&service, "HubSpot is found to be down", async || {
         opened(&place.alerts, "hubspot_unreachable") == 1

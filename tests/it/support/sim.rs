@@ -3,10 +3,15 @@
 use std::sync::Arc;
 
 use grantkeeper::{
-    sim::{Scenario, Sim},
+    sim::{Effect, HttpFault, Scenario, Sim},
     time::SystemClock,
 };
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
+
+/// An answer with this status and nothing useful in it.
+pub(crate) const fn http(status: u16) -> Effect {
+    Effect::Http(HttpFault { status, retry_after: None })
+}
 
 /// A running stand-in; stops when dropped.
 pub(crate) struct Standin {
