@@ -22,6 +22,21 @@ use crate::support::{
 };
 
 const SHORT: &str = "[settings]\nrotating = true\nexpires_in = 6";
+const LONG: &str = "[settings]\nrotating = true\nexpires_in = 1800";
+
+/// A service that is ready, with so many portals.
+async fn served(portals: u64, settings: &str) -> (Place, Service) {
+    let place = Place::new(portals, settings).await;
+    let service = place.serve().await;
+    service.ready().await;
+    (place, service)
+}
+
+/// The secret before and the one that somebody made at HubSpot, which takes both for now.
+fn changed(place: &Place) -> (ClientSecret, ClientSecret) {
+    let old = place.standin.sim.client_secret();
+    (old, place.standin.sim.rotate_client_secret(Duration::from_secs(600)))
+}
 
 async fn rotate(place: &Place, secret: &str) -> Ended {
     place.run_with(&["rotate", "client-secret", "--from-file", "-"], secret).await
@@ -34,11 +49,8 @@ async fn app_record(store: &dyn CredentialStore) -> serde_json::Value {
 
 #[tokio::test]
 async fn with_an_overlap_nobody_notices() {
-    let place = Place::new(3, SHORT).await;
-    let service = place.serve().await;
-    service.ready().await;
-    let old = place.standin.sim.client_secret();
-    let new = place.standin.sim.rotate_client_secret(Duration::from_secs(600));
+    let (place, service) = served(3, SHORT).await;
+    let (old, new) = changed(&place);
     let args = ["-o", "json", "rotate", "client-secret", "--from-file", "-"];
     let ended = place.run_with(&args, &format!("{}\n", new.expose())).await;
     assert_eq!(ended.code, 0, "{}", ended.err);
@@ -64,9 +76,7 @@ async fn with_an_overlap_nobody_notices() {
 
 #[tokio::test]
 async fn after_a_hard_cut_over_the_service_recovers_without_a_restart() {
-    let place = Place::new(3, SHORT).await;
-    let service = place.serve().await;
-    service.ready().await;
+    let (place, service) = served(3, SHORT).await;
     let new = place.standin.sim.rotate_client_secret(Duration::ZERO);
     place.alerts.wait_for("app_rejected", "opened").await;
     assert_eq!(rotate(&place, new.expose()).await.code, 0);
@@ -91,11 +101,8 @@ async fn status(place: &Place) -> serde_json::Value {
 
 #[tokio::test]
 async fn with_an_overlap_a_rotation_can_be_rolled_back_gone_on_with_and_ended() {
-    let place = Place::new(2, SHORT).await;
-    let service = place.serve().await;
-    service.ready().await;
-    let old = place.standin.sim.client_secret();
-    let new = place.standin.sim.rotate_client_secret(Duration::from_secs(600));
+    let (place, service) = served(2, SHORT).await;
+    let (old, new) = changed(&place);
     assert_eq!(rotate(&place, new.expose()).await.code, 0);
     assert_eq!(status(&place).await, json!({"current": true, "previous": true}));
 
@@ -222,8 +229,7 @@ async fn status_says_why_hubspot_s_word_is_not_known_and_a_secret_s_file_that_al
 async fn the_earlier_secret_is_no_new_one_and_is_not_forgotten_unasked_while_hubspot_s_word_is_not_known()
  {
     let place = Place::new(2, SHORT).await;
-    let old = place.standin.sim.client_secret();
-    let new = place.standin.sim.rotate_client_secret(Duration::from_secs(600));
+    let (old, new) = changed(&place);
     // One portal's own trouble is no reason not to prove a secret.
     let migrating = http(477);
     place.standin.sim.set_fault(Fault::new(migrating).of(portal(1)));
@@ -245,11 +251,8 @@ async fn the_earlier_secret_is_no_new_one_and_is_not_forgotten_unasked_while_hub
 
 #[tokio::test]
 async fn where_each_portal_that_is_tried_has_trouble_of_its_own_nothing_is_promoted() {
-    let place = Place::new(1, "[settings]\nrotating = true\nexpires_in = 1800").await;
-    let service = place.serve().await;
-    service.ready().await;
-    let old = place.standin.sim.client_secret();
-    let new = place.standin.sim.rotate_client_secret(Duration::from_secs(600));
+    let (place, service) = served(1, LONG).await;
+    let (old, new) = changed(&place);
     let migrating = http(477);
     place.standin.sim.set_fault(Fault::new(migrating).on(Endpoint::Token).of(portal(1)));
     let ended = rotate(&place, new.expose()).await;
@@ -274,11 +277,8 @@ async fn steps(place: &Place) -> Vec<String> {
 
 #[tokio::test]
 async fn a_secret_that_introspects_as_good_and_refreshes_nothing_is_found_out_by_one_portal() {
-    let place = Place::new(3, "[settings]\nrotating = true\nexpires_in = 1800").await;
-    let service = place.serve().await;
-    service.ready().await;
-    let old = place.standin.sim.client_secret();
-    let new = place.standin.sim.rotate_client_secret(Duration::from_secs(600));
+    let (place, service) = served(3, LONG).await;
+    let (old, new) = changed(&place);
     // What a real one might do: take the new secret for a question and not for a refresh, or have trouble.
     for (effect, code, said) in [
         (json!({ "refuse": "BAD_CLIENT_SECRET" }), 78, "HubSpot refuses to refresh a portal"),
@@ -311,11 +311,8 @@ async fn a_secret_that_introspects_as_good_and_refreshes_nothing_is_found_out_by
 
 #[tokio::test]
 async fn a_try_that_could_not_be_made_for_a_passing_reason_promotes_nothing() {
-    let place = Place::new(1, "[settings]\nrotating = true\nexpires_in = 1800").await;
-    let service = place.serve().await;
-    service.ready().await;
-    let old = place.standin.sim.client_secret();
-    let new = place.standin.sim.rotate_client_secret(Duration::from_secs(600));
+    let (place, _service) = served(1, LONG).await;
+    let (old, new) = changed(&place);
     let file = place.path("new");
     secret_file(&file, new.expose());
     let hangs = Fault::new(Effect::HangBefore);
@@ -422,8 +419,7 @@ async fn another_secret_that_stands_staged_is_put_aside_only_on_request() {
 #[tokio::test]
 async fn going_back_puts_another_secret_that_stands_staged_aside_only_on_request() {
     let place = Place::new(1, SHORT).await;
-    let old = place.standin.sim.client_secret();
-    let new = place.standin.sim.rotate_client_secret(Duration::from_secs(600));
+    let (old, new) = changed(&place);
     assert_eq!(rotate(&place, new.expose()).await.code, 0);
     let store = place.file_store();
     let stored = store.read(Key::App).await.unwrap();
@@ -468,8 +464,7 @@ async fn a_service_that_goes_on_with_another_secret_than_the_stored_one_is_not_s
     let place = Place::new(1, "").await;
     let service = place.serve().await;
     service.ready().await;
-    let old = place.standin.sim.client_secret();
-    let new = place.standin.sim.rotate_client_secret(Duration::from_secs(600));
+    let (old, new) = changed(&place);
     let (wrong, staged) = (ClientSecret::parse("wrong"), ClientSecret::parse("staged"));
     let down = http(503);
     let down = Fault::new(down).on(Endpoint::Introspect);
@@ -540,8 +535,7 @@ async fn the_earlier_secret_counts_for_as_long_as_is_configured_and_then_somebod
     place.extra += "[rotation]\nkeep_previous = \"3s\"\n[validate]\nevery = \"2s\"\n";
     let service = place.serve().await;
     service.ready().await;
-    let old = place.standin.sim.client_secret();
-    let new = place.standin.sim.rotate_client_secret(Duration::from_secs(600));
+    let (old, new) = changed(&place);
     assert_eq!(rotate(&place, new.expose()).await.code, 0);
     assert_eq!(verified(&service, &new).await["signed_with"], "current");
     let told = place.alerts.wait_for("rotation_unfinished", "opened").await;
@@ -582,8 +576,7 @@ async fn the_same_secret_again_and_a_mangled_one_write_nothing() {
 #[tokio::test]
 async fn with_hubspot_down_the_old_secret_stays_in_use_and_it_can_be_run_again() {
     let place = Place::new(1, SHORT).await;
-    let old = place.standin.sim.client_secret();
-    let new = place.standin.sim.rotate_client_secret(Duration::from_secs(600));
+    let (old, new) = changed(&place);
     let down = http(503);
     place.standin.sim.set_fault(Fault::new(down));
     assert_eq!(rotate(&place, new.expose()).await.code, 75);
